@@ -1,0 +1,212 @@
+"""The settings of `params.yaml`: read, checked and frozen.
+
+Unknown or mistyped keys are an error that names the key and what was expected. Every section is a
+frozen model, so that a stage can be handed exactly the sections that it uses.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from selfscale.errors import UserError
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.]*$", max_length=60)]
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Folder(Section):
+    """Any folder of photographs, searched recursively."""
+
+    path: str | None = None
+
+
+class Voc2012(Section):
+    """The VOC2012 archives: local tar files, or, if none is named, the official download."""
+
+    archives: list[str] = []
+    url: str = "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar"
+    md5: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] = "6cd6e144f989b92b3379bac3b3de84fd"
+
+
+class Split(Section):
+    """Shares of the photographs; they add up to one."""
+
+    train: Annotated[float, Field(gt=0, lt=1)] = 0.6
+    validation: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    test: Annotated[float, Field(gt=0, lt=1)] = 0.2
+
+    @model_validator(mode="after")
+    def adds_up(self) -> Split:
+        total = self.train + self.validation + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"train, validation and test must add up to 1, not {total:g}")
+        return self
+
+
+class Data(Section):
+    source: Literal["sample", "folder", "voc2012"] = "sample"
+    folder: Folder = Folder()
+    voc2012: Voc2012 = Voc2012()
+    size: Annotated[int, Field(ge=16)] = 256
+    split: Split = Split()
+    split_seed: Seed = 1
+
+
+class Task(Section):
+    """What the network has to imitate: an operator, and the loss that judges the imitation."""
+
+    operator: str
+    arguments: dict[str, Any] = {}
+    loss: Literal["mae", "mse", "soft_f1"]
+
+
+class Network(Section):
+    widths: Annotated[list[Count], Field(min_length=1)] = [5, 5]
+    kernel: Count = 5
+    init_mean: float = 0.0
+    init_deviation: Annotated[float, Field(gt=0)] = 0.1
+    output_bias: float = 0.1
+
+
+class FirstSession(Section):
+    """Cycles of `steps` steps until the validation score stagnates."""
+
+    steps: Count = 2000
+    max_cycles: Count = 3
+    min_gain: Share = 0.05
+    restarts: Annotated[int, Field(ge=0)] = 3
+
+
+class Training(Section):
+    batch: Count = 8
+    crop: Annotated[int, Field(ge=8)] | None = 64
+    learning_rate: Annotated[float, Field(gt=0)] = 0.005
+    warmup: Share = 0.1
+    clip_norm: Annotated[float, Field(gt=0)] = 0.1
+    evaluations: Count = 4
+    first: FirstSession = FirstSession()
+
+
+class Evaluation(Section):
+    threshold: Share = 0.5
+    max_images: Count = 100
+
+
+class Minimization(Section):
+    session_steps: Count = 400
+    last_session_steps: Annotated[int, Field(ge=0)] = 1000
+    tolerance: Annotated[float, Field(ge=0)] = 0.1
+    max_decisions: Count | None = None
+    max_steps: Count | None = None
+
+
+class Strategy(Section):
+    """A selection strategy by its registered name, with its arguments."""
+
+    select: str
+    arguments: dict[str, Any] = {}
+
+
+class Runs(Section):
+    """What the pipeline runs: every combination of these."""
+
+    tasks: Annotated[list[Name], Field(min_length=1)]
+    strategies: Annotated[list[Name], Field(min_length=1)]
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+
+
+class Settings(Section):
+    runs: Runs
+    data: Data = Data()
+    tasks: dict[Name, Task]
+    network: Network = Network()
+    training: Training = Training()
+    evaluation: Evaluation = Evaluation()
+    minimization: Minimization = Minimization()
+    strategies: dict[Name, Strategy]
+
+    @model_validator(mode="after")
+    def runs_are_defined(self) -> Settings:
+        for kind, named, known in (
+            ("tasks", self.runs.tasks, self.tasks),
+            ("strategies", self.runs.strategies, self.strategies),
+        ):
+            for name in named:
+                if name not in known:
+                    raise ValueError(unknown(f"runs.{kind}", name, known))
+        return self
+
+
+def unknown(where: str, name: str, valid: Sequence[str] | dict[str, Any]) -> str:
+    """`where: 'nmae' is unknown; did you mean 'name'? (valid: ...)`, for one line on stderr."""
+    close = difflib.get_close_matches(str(name), list(valid), n=1)
+    hint = f" did you mean '{close[0]}'?" if close else ""
+    return f"{where}: '{name}' is unknown;{hint} valid: {', '.join(sorted(valid))}"
+
+
+def load(path: Path) -> Settings:
+    """Read and check a file of settings.
+
+    Raises:
+        UserError: the file is missing, is not YAML, or has an unknown or wrong key.
+    """
+    try:
+        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path}: there is no such file; run this in the project's folder or name it with --params"
+        ) from error
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected settings by section (key: value), found {type(content).__name__}")
+    try:
+        return Settings.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"{path}: {_first_problem(error)}") from error
+
+
+def _first_problem(error: ValidationError) -> str:
+    """One line for the first of pydantic's errors: the key, what is wrong, what was expected."""
+    # A mistyped key also shows as a missing one: name what was written before what was not.
+    problem = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+    keys = [str(key) for key in problem["loc"] if key != "[key]"]
+    where = ".".join(keys)
+    if problem["type"] == "extra_forbidden":
+        return unknown(".".join(keys[:-1]) or "settings", keys[-1], _valid_keys(keys[:-1]))
+    if problem["type"] == "missing":
+        return f"{where}: is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error":
+        return f"{where}: {message}" if where else message
+    if problem["type"] == "literal_error" and isinstance(problem["input"], str):
+        return unknown(
+            where,
+            problem["input"],
+            problem["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", "),
+        )
+    return f"{where}: {message[0].lower()}{message[1:]}, not {problem['input']!r}"
+
+
+def _valid_keys(keys: Sequence[str]) -> list[str]:
+    """The keys of the section that `keys` leads to."""
+    section: Any = Settings
+    for key in keys:
+        if isinstance(section, type) and issubclass(section, Section):
+            section = section.model_fields[key].annotation
+        else:  # a mapping of names to sections
+            section = section.__args__[-1]
+    return list(section.model_fields)

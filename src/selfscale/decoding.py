@@ -1,0 +1,112 @@
+"""From the bytes of an image file to gray crops."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+import zlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+Gray = NDArray[np.uint8]
+
+# Named one by one: others, such as EPS, would start programs that a file of photographs never needs.
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
+
+# What Pillow's decoders raise on files that are broken.
+BROKEN = (
+    Image.DecompressionBombError,
+    EOFError,
+    LookupError,
+    OSError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+
+
+class Unusable(Exception):
+    """A single image that cannot be used; the message is the reason."""
+
+
+class Crop(NamedTuple):
+    """Where a crop lies in its photograph, in pixels, after the photograph was made `scale` times smaller."""
+
+    scale: int
+    top: int
+    left: int
+
+
+Crops = list[tuple[Crop, Gray]]
+Cropping = Callable[[Gray, int], Crops]
+
+
+def decode_gray(content: bytes) -> Gray:
+    """The image of an encoded file as gray values, uint8 of shape H,W, upright.
+
+    Gray is the luma of ITU-R 601-2, (299 R + 587 G + 114 B) / 1000, whatever the source. The EXIF
+    orientation is applied; of an animation the first frame counts; what is transparent is seen on
+    white, as on a page. 16 bits become 8 by the full range: gray is divided by 257 and rounded, of
+    colour Pillow keeps the upper byte. Raises Unusable with the reason.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns above 89 megapixels, and refuses above 179.
+            warnings.simplefilter("ignore")
+            image = Image.open(io.BytesIO(content), formats=FORMATS)
+            ImageOps.exif_transpose(image, in_place=True)
+            return _gray(image)
+    except UnidentifiedImageError:
+        # Pillow's own message holds a memory address.
+        raise Unusable("broken: not a PNG, JPEG, TIFF, BMP or WebP image that can be read") from None
+    except BROKEN as error:
+        raise Unusable(f"broken: {' '.join(str(error).split()) or type(error).__name__}") from error
+
+
+def _gray(image: Image.Image) -> Gray:
+    if image.mode.startswith("I;16"):
+        wide = np.asarray(image).astype(np.uint32)
+        return ((wide + 128) // 257).astype(np.uint8)
+    if image.mode in ("I", "F"):
+        raise Unusable("32-bit pixels: the range of their values is not known; save it with 8 or 16 bits")
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    if image.mode != "L":
+        image = image.convert("RGB").convert("L")
+    return np.array(image)
+
+
+def centre_crop(gray: Gray, size: int) -> Crops:
+    """The size x size pixels in the middle (thesis 2.1), or nothing if the image is smaller."""
+    height, width = gray.shape
+    if height < size or width < size:
+        return []
+    top, left = (height - size) // 2, (width - size) // 2
+    return [(Crop(1, top, left), gray[top : top + size, left : left + size])]
+
+
+def tiles(gray: Gray, size: int) -> Crops:
+    """All size x size tiles of a centred grid without overlap, at full and at half size.
+
+    Half size is the mean of 2x2 pixels, which leaves no aliasing worth speaking of.
+    """
+    halved = np.asarray(Image.fromarray(gray).reduce(2))
+    return [*_grid(gray, size, 1), *_grid(halved, size, 2)]
+
+
+def _grid(gray: Gray, size: int, scale: int) -> Crops:
+    height, width = gray.shape
+    first_top, first_left = (height % size) // 2, (width % size) // 2
+    return [
+        (Crop(scale, top, left), gray[top : top + size, left : left + size])
+        for top in range(first_top, height - size + 1, size)
+        for left in range(first_left, width - size + 1, size)
+    ]

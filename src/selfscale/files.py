@@ -1,0 +1,84 @@
+"""Files that are written whole or not at all, and that have the same bytes for the same content."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import zipfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selfscale.errors import UserError
+
+if TYPE_CHECKING:
+    import keras
+
+EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+def write_text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def write_json(path: Path, content: Any) -> None:
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def read_json(path: Path, stage: str) -> Any:
+    """Read what an earlier stage wrote; raises UserError naming the stage to run if it is not there."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: is missing; run `selfscale {stage}` first") from error
+    except ValueError as error:
+        raise UserError(f"{path}: is damaged; run `selfscale {stage}` again") from error
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    lines = [header, *rows]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(lines)
+    temporary.replace(path)
+
+
+def save_model(model: keras.Model, path: Path) -> None:
+    """Write a `.keras` file whose bytes depend on the model only.
+
+    Keras stamps the time into the archive, so that the same model never has the same hash: the
+    archive is written again without it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written, temporary = path.with_name(f".written-{path.name}"), path.with_name(f".{path.name}.tmp")
+    model.save(written)
+    with zipfile.ZipFile(written) as source, zipfile.ZipFile(temporary, "w") as target:
+        for name in sorted(source.namelist()):
+            content = source.read(name)
+            if name == "metadata.json":
+                metadata = json.loads(content)
+                content = json.dumps({"keras_version": metadata["keras_version"]}).encode()
+            target.writestr(zipfile.ZipInfo(name, EPOCH), content)
+    written.unlink()
+    temporary.replace(path)
+
+
+def load_model(path: Path, stage: str) -> keras.Model:
+    """Load a `.keras` file; raises UserError naming the stage to run if it is missing or damaged."""
+    import keras
+
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except (ValueError, OSError, zipfile.BadZipFile) as error:
+        state = "is damaged" if path.exists() else "is missing"
+        raise UserError(f"{path}: {state}; run `selfscale {stage}` first") from error
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

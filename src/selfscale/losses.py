@@ -1,0 +1,46 @@
+"""Losses as ratios of two sums over pixels, per image.
+
+Kept as (numerator, denominator) for each image, a loss over any set of images is the sum of the
+numerators over the sum of the denominators: the same definition serves a training batch, a
+validation score and a resampling of images for a confidence interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+# (target, output), both float32 (N, H, W, 1) -> numerators (N,), denominators (N,)
+Loss = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+PIXELS = (1, 2, 3)
+
+
+def mae(target: tf.Tensor, output: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mean absolute error; 0 is best."""
+    return tf.reduce_sum(tf.abs(target - output), PIXELS), tf.reduce_sum(tf.ones_like(target), PIXELS)
+
+
+def mse(target: tf.Tensor, output: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mean squared error; 0 is best."""
+    return tf.reduce_sum(tf.square(target - output), PIXELS), tf.reduce_sum(tf.ones_like(target), PIXELS)
+
+
+def soft_f1(target: tf.Tensor, output: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """One minus a soft F1 score against a target of zeros and ones; 0 is best, 1 is worst.
+
+    True positives, false positives and false negatives are computed from the continuous output
+    (thesis 2.2.1): 1 - F1 = (FP + FN) / (2 TP + FP + FN). Output beyond 1 counts as 1.
+    """
+    output = tf.minimum(output, 1.0)
+    true_positives = tf.reduce_sum(target * output, PIXELS)
+    wrong = tf.reduce_sum(output, PIXELS) + tf.reduce_sum(target, PIXELS) - 2.0 * true_positives
+    return wrong, wrong + 2.0 * true_positives
+
+
+LOSSES: dict[str, Loss] = {"mae": mae, "mse": mse, "soft_f1": soft_f1}
+
+
+def ratio(sums: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+    """One loss value for a batch; 0/0 (no positive pixel, none found) counts as 0."""
+    return tf.math.divide_no_nan(tf.reduce_sum(sums[0]), tf.reduce_sum(sums[1]))

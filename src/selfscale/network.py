@@ -1,0 +1,152 @@
+"""Fully convolutional networks as chains of plain Keras layers: build them, read them, count them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from selfscale.errors import UserError
+
+# Layers that treat every channel on its own: a filter keeps its identity through them.
+CHANNELWISE = (
+    keras.layers.Activation,
+    keras.layers.ReLU,
+    keras.layers.LeakyReLU,
+    keras.layers.BatchNormalization,
+    keras.layers.Dropout,
+    keras.layers.MaxPooling2D,
+    keras.layers.AveragePooling2D,
+    keras.layers.UpSampling2D,
+)
+
+
+def build(
+    widths: Sequence[int],
+    *,
+    kernel: int = 5,
+    mean: float = 0.0,
+    deviation: float = 0.1,
+    output_bias: float = 0.1,
+    seed: tuple[int, ...] = (0,),
+) -> keras.Model:
+    """A network of hidden convolution layers of `widths` filters and an output layer of one filter.
+
+    Thesis 2.2: `kernel` x `kernel`, stride and dilation 1, same padding, bias, ReLU after every
+    layer, truncated normal initialization (values beyond two deviations are redrawn). The output
+    bias starts slightly positive, since an output ReLU that starts at zero everywhere never learns.
+
+    The same `seed` gives the same weights. Input and output: float32 (N, H, W, 1), values in 0..1,
+    any H and W.
+    """
+    inputs = keras.Input((None, None, 1), name="image")
+    x = inputs
+    for layer, filters in enumerate([*widths, 1]):
+        is_output = layer == len(widths)
+        x = keras.layers.Conv2D(
+            filters,
+            kernel,
+            padding="same",
+            activation="relu",
+            kernel_initializer=keras.initializers.TruncatedNormal(
+                mean, deviation, seed=int(np.random.default_rng((*seed, layer)).integers(2**31))
+            ),
+            bias_initializer=keras.initializers.Constant(output_bias if is_output else 0.0),
+            name="output" if is_output else f"hidden_{layer}",
+        )(x)
+    return keras.Model(inputs, x, name="fcn")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A convolution layer and the channelwise layers behind it, up to the next convolution."""
+
+    convolution: keras.layers.Conv2D
+    followers: tuple[keras.layers.Layer, ...]
+
+    @property
+    def layers(self) -> tuple[keras.layers.Layer, ...]:
+        return (self.convolution, *self.followers)
+
+    @property
+    def filters(self) -> int:
+        return self.convolution.filters
+
+
+def blocks(model: keras.Model) -> list[Block]:
+    """The blocks of a chain of plain layers, found by inspection; the last block is the output.
+
+    Raises:
+        UserError: the model branches, or has a layer that mixes or reorders channels.
+    """
+    chain = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
+    x = model.input
+    for layer in chain:
+        # In a chain every layer has one node, fed by the output of the layer before it.
+        if len(layer._inbound_nodes) < 1 or layer.input is not x:
+            raise UserError(f"network '{model.name}': layer '{layer.name}' is not part of a plain chain")
+        x = layer.output
+    found: list[list[keras.layers.Layer]] = []
+    for layer in chain:
+        if (
+            isinstance(layer, keras.layers.Conv2D)
+            and type(layer) is keras.layers.Conv2D
+            and layer.groups == 1
+        ):
+            found.append([layer])
+        elif isinstance(layer, CHANNELWISE) and found:
+            found[-1].append(layer)
+        else:
+            raise UserError(
+                f"network '{model.name}': layer '{layer.name}' ({type(layer).__name__}) is not supported; "
+                "use Conv2D (groups=1) first, and behind it only layers that treat channels one by one"
+            )
+    if not found:
+        raise UserError(f"network '{model.name}': has no Conv2D layer")
+    return [Block(layers[0], tuple(layers[1:])) for layers in found]
+
+
+def filters_per_layer(model: keras.Model) -> tuple[int, ...]:
+    """Filters of each hidden convolution layer (the output layer is not counted)."""
+    return tuple(block.filters for block in blocks(model)[:-1])
+
+
+class Size(NamedTuple):
+    """Weights, trainable or not, and multiply-accumulates per pixel of the input."""
+
+    parameters: int
+    macs_per_pixel: float
+
+
+def size(model: keras.Model, filters_kept: Sequence[int] | None = None) -> Size:
+    """The size of a chain of plain layers, or of what is left with `filters_kept` per hidden layer.
+
+    A kernel of k x k with c inputs and f filters costs k*k*c*f for each pixel that it puts out;
+    strides and pooling before it leave fewer such pixels, upsampling more.
+    """
+    chain = blocks(model)
+    kept = [*(filters_kept or [block.filters for block in chain[:-1]]), chain[-1].filters]
+    parameters, macs, pixels, inputs = 0, 0.0, 1.0, model.input_shape[-1]
+    for block, filters in zip(chain, kept, strict=True):
+        convolution = block.convolution
+        multiplications = prod(convolution.kernel_size) * inputs * filters
+        pixels /= prod(convolution.strides)
+        macs += multiplications * pixels
+        parameters += multiplications + filters * convolution.use_bias
+        for layer in block.followers:
+            parameters += layer.count_params() // block.filters * filters
+            if isinstance(layer, keras.layers.MaxPooling2D | keras.layers.AveragePooling2D):
+                pixels /= prod(layer.strides)
+            elif isinstance(layer, keras.layers.UpSampling2D):
+                pixels *= prod(layer.size)
+        inputs = filters
+    return Size(parameters, macs)
+
+
+def to_image(output: np.ndarray) -> np.ndarray:
+    """Network output (any shape, 1.0 is white) as 8-bit picture: scaled, clipped, rounded (thesis 2.2)."""
+    return np.rint(np.clip(output, 0.0, 1.0) * 255.0).astype(np.uint8)

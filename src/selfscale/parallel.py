@@ -1,0 +1,61 @@
+"""A function over many items, in several processes, with little memory and visible progress."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from typing import TypeVar
+
+import joblib
+from rich.console import Console
+from rich.progress import track
+
+from selfscale.errors import UserError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+IN_FLIGHT = 4  # items a worker: enough that none waits, few enough that results do not pile up
+
+
+def ordered_map(
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int | None = None
+) -> Iterator[Result]:
+    """`function` of each item, in the order of the items, whatever the number of processes.
+
+    `workers` is by default the number of processors that this process may use; one worker is this
+    process itself. The function and the items have to be picklable.
+    """
+    workers = joblib.cpu_count() if workers is None else workers
+    if workers < 1:
+        raise UserError(f"workers: at least 1 is needed, not {workers}")
+    return map(function, items) if workers == 1 else _map(function, items, workers)
+
+
+def _map(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
+    pending: deque[Future[Result]] = deque()
+    # Spawned, not forked: the parent may hold threads, TensorFlow's for one, that no fork survives.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        try:
+            for item in items:
+                pending.append(pool.submit(function, item))
+                if len(pending) >= IN_FLIGHT * workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        except BrokenProcessPool as error:
+            raise UserError("workers: a worker process died, perhaps out of memory; use fewer") from error
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def progress(results: Iterable[Result], description: str, total: int) -> Iterator[Result]:
+    """The same results with a progress bar on stderr, if that is a terminal."""
+    console = Console(stderr=True)
+    yield from track(
+        results, description, total=total, console=console, transient=True, disable=not console.is_terminal
+    )

@@ -1,0 +1,62 @@
+"""What the core reports: one record per training session and per decision, plain data only.
+
+Tracking, progress bars and result files are made from these records; the core knows none of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Filter(NamedTuple):
+    """One filter (the thesis's "mask"): `layer` counts hidden convolution layers from 0."""
+
+    layer: int
+    index: int  # type: ignore[assignment]  # of the layer's filters; hides tuple.index
+
+    def __str__(self) -> str:
+        return f"layer {self.layer} filter {self.index}"
+
+
+@dataclass(frozen=True)
+class SessionRecord:
+    """One training session.
+
+    `losses` are (step, mean training loss since the entry before), `scores` are (step, validation
+    score: the task's loss on the validation images, lower is better). `ended` is one of
+    `completed`, `stagnated`, `dead` (the output is zero everywhere) and `non-finite`.
+    """
+
+    steps: int
+    losses: tuple[tuple[int, float], ...]
+    scores: tuple[tuple[int, float], ...]
+    ended: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class DecisionRecord:
+    """One step of the minimization: what was tried, how it ended, and what is left after it.
+
+    `alteration` is what was done to `filters` (`disable`, or `train` for the last session, which
+    alters nothing). `started_from` is the number of the decision whose snapshot the trial started
+    from (0: the initial network). `metrics` are validation metrics after the session.
+    """
+
+    number: int
+    alteration: str
+    filters: tuple[Filter, ...]
+    selection_score: float
+    started_from: int
+    reference: float
+    limit: float
+    score_before_training: float
+    score: float
+    metrics: dict[str, float]
+    accepted: bool
+    reason: str
+    filters_kept: tuple[int, ...]
+    parameters: int
+    macs_per_pixel: float
+    session: SessionRecord

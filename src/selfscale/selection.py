@@ -1,0 +1,92 @@
+"""Selection strategies: which filter to try to remove next (thesis 2.3.3).
+
+A strategy scores every candidate; the minimization tries the one with the highest score that has
+not failed since the last removal. So after a failure the second, the n-th best is tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+
+from selfscale.records import Filter
+from selfscale.registered import Registry, check_arguments
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a strategy may look at.
+
+    `candidates`: the filters that may be removed, in order. `weights(layer)`: the filters of a
+    hidden layer as rows, kernel flattened and bias appended, float32 (filters, n). `active`: one
+    boolean array per hidden layer. `last`: the filter that was tried last. `rng`: made for this
+    decision from the seed.
+    """
+
+    candidates: Sequence[Filter]
+    active: Sequence[np.ndarray]
+    weights: Callable[[int], np.ndarray]
+    last: Filter | None
+    rng: np.random.Generator
+
+
+# (subject, **arguments) -> one finite float per candidate, the highest is tried first.
+Strategy = Callable[..., np.ndarray]
+STRATEGIES: Registry[Strategy] = Registry("strategy")
+
+
+def bind(name: str, arguments: dict[str, Any], where: str = "strategies") -> Callable[[Subject], np.ndarray]:
+    """The strategy of that name or import path with its arguments, checked.
+
+    Raises:
+        UserError: there is no such strategy, or it takes no such argument.
+    """
+    strategy = STRATEGIES.resolve(name, f"{where}.select")
+    return partial(strategy, **check_arguments(f"{where}.arguments", strategy, arguments, given=1))
+
+
+@STRATEGIES.register
+def random(subject: Subject) -> np.ndarray:
+    """Any filter, with equal chances (thesis 2.3.3, "naive")."""
+    return subject.rng.permutation(len(subject.candidates)).astype(float)
+
+
+@STRATEGIES.register
+def sequential(subject: Subject) -> np.ndarray:
+    """Filters in order, layer by layer, going on behind the one tried last (thesis 2.3.3, "naive")."""
+    position = sum(candidate <= subject.last for candidate in subject.candidates) if subject.last else 0
+    order = (np.arange(len(subject.candidates)) - position) % max(1, len(subject.candidates))
+    return -order.astype(float)
+
+
+@STRATEGIES.register
+def cosine(
+    subject: Subject, *, over: Literal["mean", "maximum"] = "mean", absolute: bool = True
+) -> np.ndarray:
+    """The filter most similar to the others of its layer (thesis 2.3.3).
+
+    Cosine similarity between flattened filters with the bias appended, a matrix per layer; a
+    filter's score is the mean or the maximum over the other enabled filters of its layer, of the
+    signed or the absolute similarity.
+    """
+    scores = {}
+    for layer, active in enumerate(subject.active):
+        indices = np.flatnonzero(active)
+        similarity = cosine_similarity(subject.weights(layer)[indices])
+        similarity = np.abs(similarity) if absolute else similarity
+        for row, index in enumerate(indices):
+            others = np.delete(similarity[row], row)
+            if others.size:
+                scores[Filter(layer, int(index))] = others.mean() if over == "mean" else others.max()
+    return np.array([scores[candidate] for candidate in subject.candidates])
+
+
+def cosine_similarity(rows: np.ndarray) -> np.ndarray:
+    """Cosine of the angle between each two rows, (n, n) in -1..1; 0 for a row of zeros."""
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    units = np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
+    return np.clip(units @ units.T, -1.0, 1.0)

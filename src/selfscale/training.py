@@ -1,0 +1,207 @@
+"""Training sessions: many steps per call of one compiled function, evaluations in between."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from selfscale.config import Training
+from selfscale.dataset import Split
+from selfscale.evaluation import Evaluation, Evaluator, to_float
+from selfscale.losses import LOSSES, ratio
+from selfscale.records import SessionRecord
+from selfscale.switches import SwitchedNetwork, SwitchState
+
+CHUNK_BYTES = 16 * 2**20
+
+# Called after each evaluation inside a session with (step, score).
+Progress = Callable[[int, float], None]
+
+
+def learning_rates(steps: int, peak: float, warmup: float) -> np.ndarray:
+    """Linear warm-up over a share of the steps, then cosine decay to zero; float32 (steps,)."""
+    step = np.arange(steps) + 1.0
+    rising = max(1.0, warmup * steps)
+    falling = np.clip((step - rising) / max(1.0, steps - rising), 0.0, 1.0)
+    return (peak * np.where(step < rising, step / rising, 0.5 * (1 + np.cos(np.pi * falling)))).astype(
+        "float32"
+    )
+
+
+def draw(split: Split, shape: tuple[int, int], crop: int | None, rng: np.random.Generator) -> Split:
+    """Random crops, shape (steps, batch, h, w, 1), cut alike from images and targets; None: whole images.
+
+    Read straight from memory-mapped arrays: only the pixels drawn are ever loaded.
+    """
+    count, height, width, _ = split.images.shape
+    h, w = (min(crop or height, height), min(crop or width, width))
+    which = rng.integers(count, size=shape).ravel()
+    tops = rng.integers(height - h + 1, size=shape).ravel()
+    lefts = rng.integers(width - w + 1, size=shape).ravel()
+
+    def cut(array: np.ndarray) -> np.ndarray:
+        out = np.empty((which.size, h, w, 1), array.dtype)
+        for position, (image, top, left) in enumerate(zip(which, tops, lefts, strict=True)):
+            out[position] = array[image, top : top + h, left : left + w]
+        return out.reshape(*shape, h, w, 1)
+
+    return Split(cut(split.images), cut(split.targets))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long a session is and how often it looks at the validation images."""
+
+    steps: int
+    evaluations: int
+
+
+class Trainer:
+    """Trains one switched network with Adam; compiled once, whatever is switched afterwards.
+
+    Evaluation happens on the switched graph and changes nothing in it (thesis 2.2.2).
+    """
+
+    def __init__(
+        self,
+        network: SwitchedNetwork,
+        train: Split,
+        validation: Split,
+        *,
+        loss: str,
+        settings: Training,
+        evaluator: Evaluator,
+    ) -> None:
+        self.network, self.train, self.validation = network, train, validation
+        self.loss, self.settings, self.evaluate_split = loss, settings, evaluator
+        self.optimizer = keras.optimizers.Adam(settings.learning_rate, global_clipnorm=settings.clip_norm)
+        self.optimizer.build(network.graph.trainable_variables)
+        dtype = tf.as_dtype(train.targets.dtype)
+        self._steps = tf.function(
+            self._train_steps,
+            input_signature=[
+                tf.TensorSpec((None, None, None, None, 1), tf.uint8),
+                tf.TensorSpec((None, None, None, None, 1), dtype),
+                tf.TensorSpec((None,), tf.float32),
+            ],
+        )
+
+    def reset(self) -> None:
+        """Zero Adam's accumulators and step counter, so that every configuration has an equal chance."""
+        for variable in self.optimizer.variables:
+            variable.assign(np.zeros(variable.shape, variable.dtype))
+
+    def evaluate_loss(self) -> float:
+        """The validation score of the network as it is now."""
+        return self.evaluate_split(self.validation, (self.loss,)).score(self.loss)
+
+    def session(
+        self, plan: Plan, rng: np.random.Generator, progress: Progress | None = None
+    ) -> tuple[SessionRecord, Evaluation]:
+        """Train for `plan.steps` steps from the present state; a warm-up and a cosine decay span the session.
+
+        Ends early as `non-finite` when a loss is not a number and as `dead` when the output has
+        become the same everywhere. The evaluation of a completed session has all metrics.
+        """
+        started = time.perf_counter()
+        rates = learning_rates(plan.steps, self.settings.learning_rate, self.settings.warmup)
+        stops = np.unique(np.linspace(0, plan.steps, plan.evaluations + 1).round().astype(int))[1:]
+        losses: list[tuple[int, float]] = []
+        scores: list[tuple[int, float]] = []
+        ended, step = "completed", 0
+        for stop in stops.tolist():
+            mean = self._advance(rates[step:stop], rng)
+            step = stop
+            losses.append((step, mean))
+            evaluation = self.evaluate_split(self.validation, None if stop == plan.steps else (self.loss,))
+            scores.append((step, evaluation.score(self.loss)))
+            if not (np.isfinite(mean) and evaluation.finite):
+                ended = "non-finite"
+            elif evaluation.dead:
+                ended = "dead"
+            if progress is not None:
+                progress(*scores[-1])
+            if ended != "completed":
+                break
+        record = SessionRecord(step, tuple(losses), tuple(scores), ended, time.perf_counter() - started)
+        return record, evaluation
+
+    def _advance(self, rates: np.ndarray, rng: np.random.Generator) -> float:
+        """Run one step per rate, in chunks that fit in a bounded piece of memory; the mean loss."""
+        settings, total = self.settings, 0.0
+        side = settings.crop or max(self.train.images.shape[1:3])
+        # Reading and converting ahead of the steps stays bounded, however long the session is.
+        step_bytes = settings.batch * side**2 * (1 + self.train.targets.dtype.itemsize)
+        chunk = max(1, CHUNK_BYTES // step_bytes)
+        for start in range(0, len(rates), chunk):
+            part = rates[start : start + chunk]
+            crops = draw(self.train, (len(part), settings.batch), settings.crop, rng)
+            total += float(self._steps(crops.images, crops.targets, part))
+        return total / max(1, len(rates))
+
+    def _train_steps(self, images: tf.Tensor, targets: tf.Tensor, rates: tf.Tensor) -> tf.Tensor:
+        loss_sums = LOSSES[self.loss]
+        variables = self.network.graph.trainable_variables
+        masks = self.network.update_masks()
+        mask_of = {id(variable): mask for variable, mask in masks}
+        total = tf.constant(0.0)
+        for step in tf.range(tf.shape(rates)[0]):
+            before = [tf.identity(variable.value) for variable, _ in masks]
+            with tf.GradientTape() as tape:
+                output = self.network.graph(to_float(images[step]), training=True)
+                loss = ratio(loss_sums(tf.cast(targets[step], tf.float32), output))
+            gradients = tape.gradient(loss, [variable.value for variable in variables])
+            # What is switched off or frozen must not weigh in the clipped norm either.
+            gradients = [
+                tf.where(mask_of[id(variable)], gradient, tf.zeros_like(gradient))
+                for variable, gradient in zip(variables, gradients, strict=True)
+            ]
+            self.optimizer.learning_rate.assign(rates[step])
+            self.optimizer.apply(gradients, variables)
+            # Momentum moves weights that get no gradient: put them back after every update.
+            for (variable, mask), old in zip(masks, before, strict=True):
+                variable.assign(tf.where(mask, variable.value, old))
+            total += loss
+        return total
+
+
+def first_session(
+    trainer: Trainer, seed: int, attempt: int, progress: Progress | None = None
+) -> tuple[SessionRecord, Evaluation]:
+    """The long first session: cycles of warm-up and cosine decay until the score stagnates (thesis 2.3.2).
+
+    Rule: after each cycle, the validation score is compared with the best of the cycles before;
+    the session has stagnated when it gained less than `min_gain` of it. It ends as `completed`
+    when `max_cycles` are over before that. The network is left in its best cycle's state.
+    """
+    settings = trainer.settings.first
+    plan = Plan(settings.steps, trainer.settings.evaluations)
+    losses: list[tuple[int, float]] = []
+    scores: list[tuple[int, float]] = []
+    best: Evaluation | None = None
+    state: SwitchState | None = None
+    steps, seconds, ended = 0, 0.0, "completed"
+    for cycle in range(settings.max_cycles):
+        rng = np.random.default_rng((seed, 0, attempt, cycle))
+        record, evaluation = trainer.session(plan, rng, progress)
+        losses += [(steps + step, loss) for step, loss in record.losses]
+        scores += [(steps + step, score) for step, score in record.scores]
+        steps, seconds = steps + record.steps, seconds + record.seconds
+        # A cycle that dies has gained nothing; the first one leaves nothing to go back to.
+        score = evaluation.score(trainer.loss) if record.ended == "completed" else np.inf
+        if best is None and record.ended != "completed":
+            return SessionRecord(steps, tuple(losses), tuple(scores), record.ended, seconds), evaluation
+        gain = 1.0 if best is None else 1.0 - score / best.score(trainer.loss)
+        if gain > 0:
+            best, state = evaluation, trainer.network.state()
+        if gain < settings.min_gain:
+            ended = "stagnated"
+            break
+    assert best is not None and state is not None
+    trainer.network.restore(state)
+    return SessionRecord(steps, tuple(losses), tuple(scores), ended, seconds), best

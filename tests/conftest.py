@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+import pytest
+from skimage.filters import gaussian, sobel
+
+from selfscale.config import FirstSession, Training
+from selfscale.dataset import Split
+from selfscale.evaluation import Evaluator
+from selfscale.network import build
+from selfscale.switches import SwitchedNetwork
+from selfscale.training import Trainer
+
+TINY = Training(
+    batch=4, crop=24, evaluations=2, first=FirstSession(steps=60, max_cycles=2, min_gain=0.05, restarts=2)
+)
+
+
+def pictures(count: int, seed: int, side: int = 40) -> np.ndarray:
+    """Blurred noise with edges: uint8 (count, side, side, 1)."""
+    rng = np.random.default_rng(seed)
+    smooth = [gaussian(rng.random((side, side)), 2.5) for _ in range(count)]
+    images = np.stack([np.where(image > np.median(image), image + 0.3, image - 0.2) for image in smooth])
+    return (np.clip(images, 0, 1) * 255).astype(np.uint8)[..., None]
+
+
+def sobel_split(count: int, seed: int) -> Split:
+    images = pictures(count, seed)
+    return Split(
+        images, np.stack([sobel(image / 255.0) for image in images[..., 0]])[..., None].astype("float16")
+    )
+
+
+@pytest.fixture(scope="session")
+def train_split() -> Split:
+    return sobel_split(12, seed=1)
+
+
+@pytest.fixture(scope="session")
+def validation_split() -> Split:
+    return sobel_split(5, seed=2)
+
+
+def new_trainer(
+    train: Split, validation: Split, model: keras.Model | None = None, settings: Training = TINY
+) -> Trainer:
+    network = SwitchedNetwork(model or build([3, 4], kernel=3, deviation=0.3, seed=(1,)))
+    evaluator = Evaluator(network.graph, discrete=False)
+    return Trainer(network, train, validation, loss="mae", settings=settings, evaluator=evaluator)
+
+
+@pytest.fixture
+def trainer(train_split: Split, validation_split: Split) -> Trainer:
+    return new_trainer(train_split, validation_split)

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from selfscale import cli, config
+from selfscale.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+DEFAULTS = (ROOT / "params.yaml").read_text(encoding="utf-8")
+
+
+def load_changed(tmp_path: Path, old: str, new: str) -> config.Settings:
+    assert old in DEFAULTS
+    path = tmp_path / "params.yaml"
+    path.write_text(DEFAULTS.replace(old, new, 1), encoding="utf-8")
+    return cli.load(path)
+
+
+def test_the_defaults_in_params_yaml_are_those_of_the_schema():
+    settings = cli.load(ROOT / "params.yaml")
+    bare = config.Settings(runs=settings.runs, tasks=settings.tasks, strategies=settings.strategies)
+    assert settings == bare
+
+
+def test_settings_are_frozen():
+    settings = cli.load(ROOT / "params.yaml")
+    with pytest.raises(ValueError, match="frozen"):
+        settings.training.batch = 9
+
+
+def test_floats_may_be_written_as_in_yaml_1_2(tmp_path):
+    assert (
+        load_changed(tmp_path, "learning_rate: 0.005", "learning_rate: 5e-3").training.learning_rate == 0.005
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("size: 256", "sze: 256", "data: 'sze' is unknown; did you mean 'size'? valid: folder, "),
+        ("    steps: 2000", "    step: 2000", "training.first: 'step' is unknown; did you mean 'steps'?"),
+        ("select: random", "slect: random", "strategies.random: 'slect' is unknown; did you mean 'select'?"),
+        ("loss: mae #", "los: mae #", "tasks.sobel: 'los' is unknown; did you mean 'loss'?"),
+        ("batch: 8", "batch: '8'", "training.batch: input should be a valid integer, not '8'"),
+        ("batch: 8", "batch: 0", "training.batch: input should be greater than or equal to 1, not 0"),
+        ("tolerance: 0.1", "tolerance: -0.1", "minimization.tolerance: "),
+        ("tolerance: 0.1", "tolerance: .nan", "minimization.tolerance: "),
+        ("widths: [5, 5]", "widths: []", "network.widths: "),
+        ("source: sample", "source: smple", "data.source: 'smple' is unknown; did you mean 'sample'?"),
+        ("loss: mae #", "loss: maee #", "tasks.sobel.loss: 'maee' is unknown; did you mean 'mae'?"),
+        ("loss: mae #", "loss: soft_f1 #", "tasks.sobel.loss: soft_f1 needs a discrete operator"),
+        (
+            "operator: canny",
+            "operator: cany",
+            "tasks.canny.operator: 'cany' is unknown; did you mean 'canny'?",
+        ),
+        ("{sigma: 1.0,", "{sigm: 1.0,", "tasks.canny.arguments: 'sigm' is unknown; did you mean 'sigma'?"),
+        ("select: cosine, arg", "select: cosin, arg", "strategies.cosine.select: 'cosin' is unknown"),
+        ("tasks: [sobel", "tasks: [sobl", "runs.tasks: 'sobl' is unknown; did you mean 'sobel'?"),
+        ("strategies: [random", "strategies: [rndom", "runs.strategies: 'rndom' is unknown"),
+        ("validation: 0.2", "validation: 0.3", "data.split: train, validation and test must add up to 1"),
+        ("runs:", "rns:", "settings: 'rns' is unknown; did you mean 'runs'?"),
+        ("network:\n", "network: [\n", "is not valid YAML"),
+    ],
+)
+def test_a_wrong_key_or_value_is_named_in_one_line(tmp_path, old, new, message):
+    with pytest.raises(UserError) as caught:
+        load_changed(tmp_path, old, new)
+    assert message in str(caught.value)
+    assert str(tmp_path / "params.yaml") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["", "just text", "- a list"])
+def test_what_is_no_mapping_is_refused(tmp_path, content):
+    path = tmp_path / "params.yaml"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(UserError, match="expected settings by section"):
+        config.load(path)

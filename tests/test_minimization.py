@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from conftest import new_trainer
+from selfscale.config import Minimization
+from selfscale.evaluation import Evaluation
+from selfscale.minimization import judge, minimize
+from selfscale.records import DecisionRecord, Filter
+from selfscale.selection import bind
+from selfscale.training import Plan
+from test_snapshot import assert_equal, everything
+
+SETTINGS = Minimization(session_steps=12, last_session_steps=10, tolerance=0.1)
+
+
+@pytest.fixture
+def trained(train_split, validation_split):
+    trainer = new_trainer(train_split, validation_split)
+    trainer.session(Plan(60, 1), np.random.default_rng(0))
+    return trainer
+
+
+def run(trainer, settings=SETTINGS, select="sequential", seed=0) -> list[DecisionRecord]:
+    reference = trainer.evaluate_split(trainer.validation)
+    return [r for r, _ in minimize(trainer, bind(select, {}), settings, seed=seed, reference=reference)]
+
+
+def without_seconds(records: list[DecisionRecord]) -> list[tuple]:
+    return [(r.filters, r.score, r.accepted, r.metrics, r.session.losses) for r in records]
+
+
+def test_a_limit_that_nothing_meets_steps_back_from_everything(trained):
+    weights = trained.network.state().weights
+    unreachable = Evaluation({"mae": np.array([[1e-9, 1.0]])}, 0.0, 1.0)
+    steps = minimize(trained, bind("sequential", {}), SETTINGS, seed=0, reference=unreachable)
+    records = [record for record, _ in steps]
+    assert [r.filters[0] for r in records[:-1]] == trained.network.removable()  # each once
+    assert not any(r.accepted for r in records)
+    assert all("above the limit" in r.reason for r in records)
+    assert_equal(trained.network.state().weights, weights)
+
+
+def test_boundless_tolerance_removes_down_to_one_filter_a_layer(trained):
+    records = run(trained, SETTINGS.model_copy(update={"tolerance": 1e9}))
+    assert trained.network.filters_kept == (1, 1)
+    assert [r.filters_kept for r in records if r.filters][-1] == (1, 1)
+    assert sum(r.accepted for r in records if r.filters) == 5
+    assert records[-1].parameters == 9 + 1 + 9 + 1 + 9 + 1
+    assert records[-1].macs_per_pixel == 27
+
+
+def test_a_failed_filter_is_not_tried_again_before_another_was_removed(trained):
+    records = run(trained, select="random", settings=SETTINGS.model_copy(update={"tolerance": 0.02}))
+    failed: set[Filter] = set()
+    for record in (r for r in records if r.filters):
+        assert record.filters[0] not in failed
+        failed = set() if record.accepted else failed | {record.filters[0]}
+    # It ended because every candidate had failed.
+    assert set(trained.network.removable()) <= failed
+
+
+def test_records_tell_where_each_trial_started_and_what_is_left(trained):
+    records = run(trained, SETTINGS.model_copy(update={"tolerance": 0.5}))
+    started, kept = 0, (3, 4)
+    for number, record in enumerate(records, start=1):
+        assert (record.number, record.started_from) == (number, started)
+        assert record.limit >= record.score or not record.accepted
+        if record.accepted:
+            started = number
+            kept = tuple(k - sum(f.layer == i for f in record.filters) for i, k in enumerate(kept))
+        assert record.filters_kept == kept
+
+
+def test_an_interrupted_minimization_ends_like_an_uninterrupted_one(train_split, validation_split):
+    def start():
+        trainer = new_trainer(train_split, validation_split)
+        trainer.session(Plan(60, 1), np.random.default_rng(0))
+        return trainer
+
+    whole, broken = start(), start()
+    expected = run(whole, select="random", seed=3)
+    reference = broken.evaluate_split(broken.validation)
+    select = bind("random", {})
+    history: list[DecisionRecord] = []
+    while not (history and not history[-1].filters):  # only one decision before each interruption
+        decisions = minimize(broken, select, SETTINGS, seed=3, reference=reference, history=history)
+        history.append(next(decisions)[0])
+        decisions.close()
+    assert without_seconds(history) == without_seconds(expected)
+    assert_equal(everything(broken), everything(whole))
+    assert not list(minimize(broken, select, SETTINGS, seed=3, reference=reference, history=history))
+
+
+def test_limits_on_decisions_and_steps(trained):
+    assert len(run(trained, SETTINGS.model_copy(update={"max_decisions": 2}))) == 3  # and the last session
+    records = run(trained, SETTINGS.model_copy(update={"max_steps": 40, "last_session_steps": 0}))
+    assert sum(r.session.steps for r in records) == 36
+
+
+def test_a_user_strategy_decides_the_order(trained):
+    reference = trained.evaluate_split(trained.validation)
+
+    def last_first(subject):
+        return np.arange(len(subject.candidates), dtype=float)
+
+    run_order = [
+        r.filters
+        for r, _ in minimize(
+            trained, last_first, SETTINGS.model_copy(update={"max_decisions": 1}), seed=0, reference=reference
+        )
+    ]
+    assert run_order == [(Filter(1, 3),), ()]
+
+
+@pytest.mark.parametrize(
+    ("ended", "score", "accepted", "word"),
+    [
+        ("completed", 0.1, True, "within"),
+        ("completed", 0.1001, False, "above"),
+        ("completed", float("nan"), False, "above"),
+        ("dead", 0.01, False, "dead"),
+        ("non-finite", 0.01, False, "finite"),
+    ],
+)
+def test_judge(ended, score, accepted, word):
+    verdict, reason = judge(ended, score, 0.1)
+    assert verdict is accepted
+    assert word in reason

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import io
+import math
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from selfscale.errors import UserError
+from selfscale.parallel import IN_FLIGHT, ordered_map, progress
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_results_come_in_the_order_of_the_items(workers: int) -> None:
+    assert list(ordered_map(math.factorial, [300, 1, 200, 2, 5] * 5, workers)) == [
+        math.factorial(n) for n in [300, 1, 200, 2, 5] * 5
+    ]
+
+
+def test_few_items_are_in_flight() -> None:
+    taken = 0
+
+    def items() -> Iterator[int]:
+        nonlocal taken
+        for number in range(50):
+            taken += 1
+            yield number
+
+    for done, _ in enumerate(ordered_map(math.sqrt, items(), 2)):
+        assert taken <= done + 2 * IN_FLIGHT
+
+
+def test_an_error_in_a_worker_is_raised_here() -> None:
+    with pytest.raises(ValueError, match="factorial"):
+        list(ordered_map(math.factorial, [3, -1, 4], 2))
+
+
+def test_a_worker_that_dies_is_a_user_error() -> None:
+    with pytest.raises(UserError, match="a worker process died"):
+        list(ordered_map(os._exit, [9], 2))
+
+
+def test_at_least_one_worker() -> None:
+    with pytest.raises(UserError, match="workers: at least 1 is needed, not 0"):
+        ordered_map(math.sqrt, [1], 0)
+
+
+def test_progress_is_quiet_in_a_log(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(progress(iter([1, 2, 3]), "counting", 3)) == [1, 2, 3]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_progress_shows_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    assert list(progress(iter([1, 2, 3]), "counting", 3)) == [1, 2, 3]
+    assert "counting" in terminal.getvalue()

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.spatial.distance import cosine as cosine_distance
+
+from selfscale.errors import UserError
+from selfscale.records import Filter
+from selfscale.selection import Subject, bind, cosine_similarity
+
+ROWS = [
+    np.array([[1.0, 0, 0], [1.0, 1, 0], [0, 0, -1.0], [-1.0, -1, 0.1]]),
+    np.array([[1.0, 2], [2.0, 4], [3.0, -1]]),
+]
+
+
+def subject(off: set[Filter] = frozenset(), last: Filter | None = None, seed: int = 0, rows=ROWS) -> Subject:
+    active = [np.array([Filter(layer, i) not in off for i in range(len(r))]) for layer, r in enumerate(rows)]
+    candidates = [
+        Filter(layer, i)
+        for layer, r in enumerate(rows)
+        for i in range(len(r))
+        if active[layer][i] and active[layer].sum() > 1
+    ]
+    return Subject(candidates, active, lambda layer: rows[layer], last, np.random.default_rng(seed))
+
+
+def best(name: str, chosen: Subject, **arguments) -> Filter:
+    return chosen.candidates[int(np.argmax(bind(name, arguments)(chosen)))]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        # Layer 1 has two parallel filters: similarity 1. By mean they share it with one at
+        # (1, 2).(3, -1) / sqrt(5 * 10) = 0.1414: 0.57; in layer 0, |similarities| of filter 1 are
+        # 0.71, 0, 0.997: mean 0.57 as well but smaller, by its signed ones it is no candidate.
+        ({"over": "maximum"}, Filter(1, 0)),
+        ({"over": "mean", "absolute": False}, Filter(1, 0)),
+        ({"over": "maximum", "absolute": False}, Filter(1, 0)),
+    ],
+)
+def test_cosine_picks_the_most_similar(arguments, expected):
+    assert best("cosine", subject(), **arguments) == expected
+
+
+@pytest.mark.parametrize("over", ["mean", "maximum"])
+@pytest.mark.parametrize("absolute", [True, False])
+def test_cosine_against_scipy(over, absolute):
+    off = {Filter(0, 0)}
+    scores = bind("cosine", {"over": over, "absolute": absolute})(subject(off))
+    for candidate, score in zip(subject(off).candidates, scores, strict=True):
+        rows = ROWS[candidate.layer]
+        others = [
+            1 - cosine_distance(rows[candidate.index], rows[i])
+            for i in range(len(rows))
+            if i != candidate.index and Filter(candidate.layer, i) not in off
+        ]
+        others = np.abs(others) if absolute else np.array(others)
+        assert score == pytest.approx(others.mean() if over == "mean" else others.max())
+
+
+def test_cosine_similarity_of_a_filter_of_zeros_is_zero():
+    assert cosine_similarity(np.array([[0.0, 0], [1, 1]])).tolist() == [[0, 0], [0, pytest.approx(1)]]
+
+
+def test_sequential_goes_on_behind_the_last_and_starts_over():
+    tried, last = [], None
+    for _ in range(9):
+        last = best("sequential", subject({Filter(0, 1)}, last))
+        tried.append(last)
+    order = subject({Filter(0, 1)}).candidates
+    assert tried == [*order, *order[: 9 - len(order)]]
+    assert best("sequential", subject({Filter(0, 2)}, Filter(0, 2))) == Filter(0, 3)
+
+
+def test_random_is_fair_and_seeded():
+    picks = [best("random", subject(seed=seed)) for seed in range(700)]
+    counts = [picks.count(candidate) for candidate in subject().candidates]
+    assert min(counts) > 60 and max(counts) < 140  # 100 each, about 9 deviation
+    assert picks[:50] == [best("random", subject(seed=seed)) for seed in range(50)]
+
+
+@given(
+    st.sets(st.sampled_from(subject().candidates), max_size=5),
+    st.sampled_from(["random", "sequential", "cosine"]),
+)
+def test_every_strategy_scores_every_candidate_finitely(off, name):
+    chosen = subject(off)
+    scores = bind(name, {})(chosen)
+    assert scores.shape == (len(chosen.candidates),)
+    assert np.isfinite(scores).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("cosin", {}, "strategies.select: 'cosin' is unknown; did you mean 'cosine'"),
+        ("cosine", {"ovr": "mean"}, "strategies.arguments: 'ovr' is unknown; did you mean 'over'"),
+        ("cosine", {"over": "median"}, "strategies.arguments.over"),
+        ("random", {"seed": 1}, "strategies.arguments: 'seed' is unknown"),
+    ],
+)
+def test_a_wrong_strategy_is_named_in_one_line(name, arguments, message):
+    with pytest.raises(UserError, match=message) as caught:
+        bind(name, arguments)
+    assert "\n" not in str(caught.value)
