@@ -12,7 +12,7 @@ from skimage.filters import gaussian, sobel
 from selfscale.config import FirstSession, Training
 from selfscale.dataset import Split
 from selfscale.evaluation import Evaluator
-from selfscale.network import build
+from selfscale.network import build, calibrate
 from selfscale.switches import SwitchedNetwork
 from selfscale.training import Trainer
 
@@ -49,7 +49,10 @@ def validation_split() -> Split:
 def new_trainer(
     train: Split, validation: Split, model: keras.Model | None = None, settings: Training = TINY
 ) -> Trainer:
-    network = SwitchedNetwork(model or build([3, 4], kernel=3, deviation=0.3, seed=(1,)))
+    if model is None:
+        model = build([3, 4], kernel=3, deviation=0.3, seed=(1,))
+        calibrate(model, train.images / np.float32(255), float(train.targets.mean()))
+    network = SwitchedNetwork(model)
     evaluator = Evaluator(network.graph, discrete=False)
     return Trainer(network, train, validation, loss="mae", settings=settings, evaluator=evaluator)
 

@@ -35,6 +35,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def settings_for(photos: Path, **more: Any) -> Data:
+    more.setdefault("split_seed", 0)
     return Data(source="folder", folder=Folder(path=str(photos)), size=SIZE, **more)
 
 

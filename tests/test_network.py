@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from selfscale.errors import UserError
-from selfscale.network import blocks, build, filters_per_layer, size, to_image
+from selfscale.network import blocks, build, calibrate, filters_per_layer, size, to_image
 
 
 def test_the_thesis_network_has_the_hand_counted_size():
@@ -45,6 +45,17 @@ def test_truncated_normal_initialization_and_seed():
     assert abs(kernel.mean() - 0.5) < 0.01
     np.testing.assert_array_equal(kernel, again.layers[1].kernel.numpy())
     assert not np.array_equal(kernel, other.layers[1].kernel.numpy())
+
+
+def test_calibration_starts_close_around_the_level_whatever_the_weights():
+    images = np.random.default_rng(0).random((3, 30, 30, 1), dtype=np.float32)
+    for seed in range(5):
+        model = build([5, 5], seed=(seed,))
+        calibrate(model, images, 0.2)
+        output = np.asarray(model(images))
+        assert output.mean() == pytest.approx(0.2, abs=0.01)
+        assert output.min() > 0  # no pixel starts dead
+        assert output.std() < 0.1
 
 
 def test_output_as_image_is_scaled_clipped_and_rounded():

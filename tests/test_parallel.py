@@ -3,7 +3,10 @@ from __future__ import annotations
 import io
 import math
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +42,26 @@ def test_an_error_in_a_worker_is_raised_here() -> None:
 def test_a_worker_that_dies_is_a_user_error() -> None:
     with pytest.raises(UserError, match="a worker process died"):
         list(ordered_map(os._exit, [9], 2))
+
+
+def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import time\n"
+        "from selfscale.parallel import ordered_map\n"
+        "def worker(item):\n"
+        "    print(item, flush=True)\n"
+        "    time.sleep(60)\n"
+        "if __name__ == '__main__':\n"
+        "    list(ordered_map(worker, range(9), 2))\n"
+    )
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        for _ in range(2):
+            parent.stdout.readline()
+        parent.kill()
+        # The output ends when the last process that holds it does.
+        parent.communicate(timeout=20)
 
 
 def test_at_least_one_worker() -> None:

@@ -89,7 +89,8 @@ def test_reset_zeroes_all_of_adam(trainer):
 
 
 def test_a_dead_network_and_a_loss_that_is_no_number_end_the_session(train_split, validation_split):
-    model = build([2], kernel=3, output_bias=-100.0)
+    model = build([2], kernel=3)
+    model.layers[-1].bias.assign([-100.0])
     record, _ = new_trainer(train_split, validation_split, model).session(
         Plan(20, 2), np.random.default_rng(0)
     )

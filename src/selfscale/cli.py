@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -61,7 +62,7 @@ def targets(task: TaskArgument, params: ParamsOption = PARAMS) -> None:
 def train(task: TaskArgument, seed: SeedOption = None, params: ParamsOption = PARAMS) -> None:
     """The long first training session of a network, until its score stagnates."""
     settings = load(params, task=task)
-    from selfscale import pipeline
+    pipeline = import_pipeline()
 
     with display(f"training {task}") as progress:
         pipeline.train(settings, task, first(seed, settings), progress)
@@ -82,13 +83,12 @@ def minimize(
 ) -> None:
     """Remove filters as long as the task is still done; a killed one goes on where it was."""
     settings = load(params, task=task, strategy=strategy)
-    from selfscale import pipeline
+    pipeline = import_pipeline()
+    from selfscale.workspace import Job
 
-    name = strategy or settings.runs.strategies[0]
-    with display(f"minimizing {task} by {name}") as progress:
-        pipeline.run_minimization(
-            settings, task, name, first(seed, settings), snapshot=snapshot, progress=progress
-        )
+    job = Job(task, strategy or settings.runs.strategies[0], first(seed, settings))
+    with display(f"minimizing {job.name}") as progress:
+        pipeline.run_minimization(settings, job, snapshot=snapshot, progress=progress)
 
 
 @app.command()
@@ -104,7 +104,7 @@ def compare(params: ParamsOption = PARAMS) -> None:
 def register(params: ParamsOption = PARAMS) -> None:
     """Put each task's smallest network into the model registry, as champion of selfscale-TASK."""
     settings = load(params)
-    from selfscale import pipeline
+    pipeline = import_pipeline()
 
     for task in settings.runs.tasks:
         version = pipeline.register(settings, task)
@@ -116,7 +116,7 @@ def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000,
 ) -> None:
     """Open MLflow's pages on this project's runs and models; ends with Ctrl-C."""
-    from selfscale.store import serve_ui
+    from selfscale.ui import serve_ui
 
     serve_ui(Path.cwd(), port)
 
@@ -141,6 +141,22 @@ def load(params: Path, task: str | None = None, strategy: str | None = None) -> 
     return settings
 
 
+def import_pipeline() -> ModuleType:
+    """The stages that train, without the lines that TensorFlow's C++ part prints as it is imported."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        import tensorflow  # noqa: F401
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+    from selfscale import pipeline
+
+    return pipeline
+
+
 def first(seed: int | None, settings: Settings) -> int:
     return settings.runs.seeds[0] if seed is None else seed
 
@@ -161,7 +177,7 @@ def display(title: str) -> Iterator[Callable[[int, float], None] | None]:
 def main() -> None:
     """Run a command; what the user can put right becomes one line on stderr and exit code 2."""
     # TensorFlow reports its start-up in many lines; a user's own choice stands.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     # So that `with` blocks end as they should: locks, temporary files, MLflow runs.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))

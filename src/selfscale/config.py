@@ -62,7 +62,7 @@ class Data(Section):
     voc2012: Voc2012 = Voc2012()
     size: Annotated[int, Field(ge=16)] = 256
     split: Split = Split()
-    split_seed: Seed = 1
+    split_seed: Seed = 23
 
 
 class Task(Section):
@@ -78,7 +78,6 @@ class Network(Section):
     kernel: Count = 5
     init_mean: float = 0.0
     init_deviation: Annotated[float, Field(gt=0)] = 0.1
-    output_bias: float = 0.1
 
 
 class FirstSession(Section):

@@ -31,14 +31,12 @@ def build(
     kernel: int = 5,
     mean: float = 0.0,
     deviation: float = 0.1,
-    output_bias: float = 0.1,
     seed: tuple[int, ...] = (0,),
 ) -> keras.Model:
     """A network of hidden convolution layers of `widths` filters and an output layer of one filter.
 
     Thesis 2.2: `kernel` x `kernel`, stride and dilation 1, same padding, bias, ReLU after every
-    layer, truncated normal initialization (values beyond two deviations are redrawn). The output
-    bias starts slightly positive, since an output ReLU that starts at zero everywhere never learns.
+    layer, truncated normal initialization (values beyond two deviations are redrawn), biases zero.
 
     The same `seed` gives the same weights. Input and output: float32 (N, H, W, 1), values in 0..1,
     any H and W.
@@ -46,7 +44,6 @@ def build(
     inputs = keras.Input((None, None, 1), name="image")
     x = inputs
     for layer, filters in enumerate([*widths, 1]):
-        is_output = layer == len(widths)
         x = keras.layers.Conv2D(
             filters,
             kernel,
@@ -55,10 +52,25 @@ def build(
             kernel_initializer=keras.initializers.TruncatedNormal(
                 mean, deviation, seed=int(np.random.default_rng((*seed, layer)).integers(2**31))
             ),
-            bias_initializer=keras.initializers.Constant(output_bias if is_output else 0.0),
-            name="output" if is_output else f"hidden_{layer}",
+            name="output" if layer == len(widths) else f"hidden_{layer}",
         )(x)
     return keras.Model(inputs, x, name="fcn")
+
+
+def calibrate(model: keras.Model, images: np.ndarray, level: float) -> None:
+    """Let the output start close around `level` (the targets' mean) on `images`, float32 (N, H, W, C).
+
+    Else the first steps all push the same way, and an output ReLU that is pushed below zero
+    everywhere never learns again: with a free start most networks died within 100 steps. The
+    output layer's kernel is shrunk to a tenth, and its bias makes up for the rest (an
+    initialization from data, as in Kraehenbuehl et al. 2016).
+    """
+    output = blocks(model)[-1].convolution
+    features = keras.Model(model.input, output.input)(images)
+    kernel = output.kernel * 0.1
+    before = keras.ops.conv(features, kernel, strides=output.strides, padding=output.padding)
+    output.kernel.assign(kernel)
+    output.bias.assign(level - keras.ops.mean(before, axis=(0, 1, 2)))
 
 
 @dataclass(frozen=True)

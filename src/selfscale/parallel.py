@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import TypeVar
 
 import joblib
@@ -38,7 +40,7 @@ def ordered_map(
 def _map(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
     pending: deque[Future[Result]] = deque()
     # Spawned, not forked: the parent may hold threads, TensorFlow's for one, that no fork survives.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_end_with_parent) as pool:
         try:
             for item in items:
                 pending.append(pool.submit(function, item))
@@ -51,6 +53,18 @@ def _map(function: Callable[[Item], Result], items: Iterable[Item], workers: int
         finally:
             for future in pending:
                 future.cancel()
+
+
+def _end_with_parent() -> None:
+    """End this worker when its parent was killed; else it would wait for work for ever."""
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def progress(results: Iterable[Result], description: str, total: int) -> Iterator[Result]:

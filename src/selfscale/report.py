@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product, starmap
 from typing import Any
 
 from selfscale import files
 from selfscale.config import Runs
-from selfscale.workspace import REPORTS, minimized_folder
+from selfscale.workspace import REPORTS, Job
 
 HEADER = (
     "task",
@@ -28,13 +29,8 @@ HEADER = (
 def read_results(runs: Runs) -> list[dict[str, Any]]:
     """The results of all tasks, strategies and seeds; UserError names the stage of a missing one."""
     return [
-        files.read_json(
-            minimized_folder(task, strategy, seed) / "result.json",
-            f"minimize {task} --strategy {strategy} --seed {seed}",
-        )
-        for task in runs.tasks
-        for strategy in runs.strategies
-        for seed in runs.seeds
+        files.read_json(job.folder / "result.json", job.command)
+        for job in starmap(Job, product(runs.tasks, runs.strategies, runs.seeds))
     ]
 
 

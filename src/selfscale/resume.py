@@ -8,36 +8,48 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from selfscale import __version__
+from selfscale.config import Settings
+from selfscale.errors import UserError
+from selfscale.files import sha256
 from selfscale.records import DecisionRecord, Filter, SessionRecord
 from selfscale.snapshot import Snapshot
 from selfscale.training import Trainer
-from selfscale.workspace import STATE
+from selfscale.workspace import STATE, TARGETS, Job
 
 
 @dataclass(frozen=True)
-class Progress:
-    """What an interrupted minimization had done: its MLflow run, its decisions, its network."""
+class Done:
+    """What a minimization had done when it was last saved: its MLflow run, its decisions, its network."""
 
     run_id: str
+    finished: bool
     records: tuple[DecisionRecord, ...]
     snapshot: Snapshot
 
-    @property
-    def finished(self) -> bool:
-        return bool(self.records) and not self.records[-1].filters
 
-
-def state_path(name: str, inputs: dict[str, Any]) -> Path:
-    """One file per minimization and hash of its settings and inputs: other inputs start anew."""
+def state_path(job: Job, settings: Settings) -> Path:
+    """One file per minimization and hash of all that its decisions depend on: other inputs start anew."""
+    sections = settings.model_dump(include={"network", "training", "evaluation", "minimization"})
+    inputs = sections | {
+        "version": __version__,
+        "task": settings.tasks[job.task].model_dump(),
+        "strategy": settings.strategies[job.strategy].model_dump(),
+        "initial": sha256(job.trained / "initial.keras"),
+        "targets": sha256(TARGETS / job.task / "manifest.json"),
+    }
     digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
-    return STATE / f"{name}-{digest}.npz"
+    return STATE / "minimizations" / f"{job.name}-{digest}.npz"
 
 
-def save(path: Path, trainer: Trainer, run_id: str, records: list[DecisionRecord]) -> None:
-    Snapshot.take(trainer, run_id=run_id, records=[asdict(record) for record in records]).save(path)
+def save(
+    path: Path, trainer: Trainer, run_id: str, records: list[DecisionRecord], *, finished: bool = False
+) -> None:
+    content = [asdict(record) for record in records]
+    Snapshot.take(trainer, run_id=run_id, finished=finished, records=content).save(path)
 
 
-def load_if_wanted(path: Path, waited: bool) -> Progress | None:
+def load_if_wanted(path: Path, waited: bool) -> Done | None:
     """The state to go on from, if there is one.
 
     A finished one is wanted only by a process that waited for the one that finished it: it writes
@@ -45,15 +57,19 @@ def load_if_wanted(path: Path, waited: bool) -> Progress | None:
     """
     if not path.exists():
         return None
-    progress = load(path)
-    return progress if waited or not progress.finished else None
+    done = load(path)
+    return done if waited or not done.finished else None
 
 
-def load(path: Path) -> Progress:
+def load(path: Path) -> Done:
     """Raises UserError if the file is missing or damaged."""
     snapshot = Snapshot.load(path)
-    records = tuple(as_record(content) for content in snapshot.data["records"])
-    return Progress(snapshot.data["run_id"], records, snapshot)
+    data = snapshot.data
+    try:
+        records = tuple(as_record(content) for content in data["records"])
+        return Done(data["run_id"], data["finished"], records, snapshot)
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path}: is not a snapshot of a minimization") from error
 
 
 def as_record(content: dict[str, Any]) -> DecisionRecord:

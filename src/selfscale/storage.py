@@ -82,7 +82,7 @@ def new_array(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> Iterator[
 def map_array(path: Path) -> NDArray[Any]:
     """The array in an .npy file, mapped for reading; UserError if the file is missing or damaged."""
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+        return np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise UserError(f"{path}: does not exist; make it first") from error
     except (ValueError, EOFError) as error:

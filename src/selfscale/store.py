@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TypeAlias
 from urllib.parse import urlsplit
 
 import requests
@@ -20,9 +21,11 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import OperationalError
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # read when mlflow is imported
+os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # two lines for each run that ends
 
 import mlflow
 from mlflow import MlflowClient
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from selfscale.errors import UserError
@@ -39,13 +42,20 @@ LOCATIONS = (
     ("model_versions", "source"),
 )
 
+# What modules that take a client need of MLflow.
+Client: TypeAlias = MlflowClient
+
 log = logging.getLogger(__name__)
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 # It logs a traceback with every error that it raises; `store_errors` reports these in one line.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
-def open_store(root: Path = Path()) -> MlflowClient:
+class StoreError(UserError):
+    """The store failed while it was used: its disk is full, or its server went away."""
+
+
+def open_store(root: Path = Path()) -> Client:
     """A client of the project's tracking store and registry, which also become MLflow's defaults.
 
     The store of the folder `root` is created if it is not there, and follows `root` if that was
@@ -84,13 +94,13 @@ def environment_kept(*names: str) -> Iterator[None]:
 
 @contextmanager
 def store_errors() -> Iterator[None]:
-    """Turn a full disk, a locked database or a server that went away into one line for the user."""
+    """Turn a full disk, a locked database or a server that went away into a StoreError."""
     try:
         yield
     except MlflowException as error:
         if not isinstance(error.__context__, (OperationalError, requests.RequestException)):
             raise
-        raise UserError(f"the MLflow store ({VARIABLE} or mlruns) fails: {first_line(error)}") from error
+        raise StoreError(f"{VARIABLE} or mlruns: the MLflow store fails: {first_line(error)}") from error
 
 
 def first_line(error: Exception) -> str:
@@ -170,14 +180,14 @@ def sqlite_uri(database: Path) -> str:
     return URL.create("sqlite", database=str(database)).render_as_string()
 
 
-def store_folder(client: MlflowClient) -> Path | None:
+def store_folder(client: Client) -> Path | None:
     """The folder of a local store's database; None if the store is elsewhere."""
     if not client.tracking_uri.startswith("sqlite:"):
         return None
     return Path(make_url(client.tracking_uri).database or "").resolve().parent
 
 
-def experiment(client: MlflowClient, task: str) -> str:
+def experiment(client: Client, task: str) -> str:
     """The id of the task's experiment, created or restored as needed."""
     found = client.get_experiment_by_name(task)
     if found is None:
@@ -192,3 +202,14 @@ def experiment(client: MlflowClient, task: str) -> str:
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
     return str(found.experiment_id)
+
+
+def existing_run(client: Client, run_id: str | None) -> Run | None:
+    """The run, unless it was never there or was deleted."""
+    try:
+        run = client.get_run(run_id) if run_id else None
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+    return run if run and run.info.lifecycle_stage == "active" else None

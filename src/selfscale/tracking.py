@@ -1,28 +1,259 @@
-"""Listens to trainings and minimizations and writes what they report to MLflow.
+"""Listens to trainings and minimizations, and writes what they report to MLflow.
 
-    minimization "random - seed 0"             kind=minimization
-        decision "7 disable layer 1 ..."       kind=decision, verdict=accepted | reverted
-            session "session 7"                kind=session
-    training "training - seed 0"               kind=training
+    random - seed 0                                      kind=minimization
+        7 disable layer 1 filter 3 - reverted            kind=decision, verdict=reverted
+            session 7                                    kind=session
+    training - seed 0                                    kind=training
 
 A filter in MLflow's pages looks at a run's own tags only, so each run repeats task, strategy and
-seed. The runs of a decision are written at once when it is over, so that whatever is killed leaves
-no run RUNNING but the minimization's own.
+seed. The runs of a decision are written when it is over, so that a killed process leaves nothing
+RUNNING but the minimization's own run.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import json
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from mlflow import MlflowClient
+from mlflow.entities import Dataset as DatasetEntity
+from mlflow.entities import DatasetInput, InputTag, Metric, Param
+from mlflow.utils.git_utils import get_git_commit
+from mlflow.utils.validation import MAX_DATASET_DIGEST_SIZE, MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
+
+from selfscale import entries
+from selfscale.entries import Point
+from selfscale.owners import ALL_RUNS, ROOT_RUN, end_stale_runs, give_up, own
+from selfscale.records import DecisionRecord, SessionRecord
+from selfscale.store import StoreError, existing_run, experiment, store_errors
 
 PARENT = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
-COMMIT = "mlflow.source.git.commit"
-EVERYTHING = 50_000  # the most runs that MLflow hands out at once
-NAME_LENGTH = 120
+BATCH = 100  # the most parameters that MLflow takes at once
 
 
 class Dataset(NamedTuple):
-    """The images that a run uses: a name, and a digest of their content."""
+    """The images that a run uses: their name, and a digest of their content."""
 
     name: str
     digest: str
+
+
+class TrackedRun:
+    """One MLflow run of this process; as a context manager it ends KILLED or FAILED with the block.
+
+    `settings` become its parameters, `tags` are what it is found by, with at least `kind`, `task`
+    and `seed`. A run `run_id` is taken up again if it still exists and has the same tags. Runs of
+    the same task that killed processes left RUNNING are ended.
+
+    Raises:
+        StoreError: by each method, if the store fails.
+        UserError: another living process writes the run `run_id`.
+    """
+
+    @store_errors()
+    def __init__(
+        self,
+        client: MlflowClient,
+        tags: dict[str, str],
+        name: str,
+        *,
+        settings: Mapping[str, Any],
+        dataset: Dataset | None,
+        run_id: str | None = None,
+        started: float | None = None,
+    ) -> None:
+        self.client, self.tags = client, tags
+        self.experiment_id = experiment(client, tags["task"])
+        former = existing_run(client, run_id)
+        self.resumed = former is not None and tags.items() <= former.data.tags.items()
+        if self.resumed and run_id:
+            self.run_id = run_id
+        else:
+            self.run_id = self._create(name, milliseconds(started))
+        self._lock = own(client, self.run_id)
+        client.update_run(self.run_id, status="RUNNING")
+        end_stale_runs(client, [self.experiment_id])
+        if not self.resumed:
+            write(client, self.run_id, [], entries.flatten(settings, "."))
+            if dataset:
+                client.log_inputs(self.run_id, datasets=[as_input(dataset)])
+
+    def _create(self, name: str, start: int) -> str:
+        tags = self.tags | {"system": system_note()}
+        if commit := get_git_commit(str(Path.cwd())):
+            tags["mlflow.source.git.commit"] = commit
+        return str(self.client.create_run(self.experiment_id, start, tags, name).info.run_id)
+
+    @store_errors()
+    def _finish(self, points: Sequence[Point], artifacts: Sequence[Path], note: str) -> None:
+        write(self.client, self.run_id, points)
+        for path in artifacts:
+            self.client.log_artifact(self.run_id, str(path))
+        self._end("FINISHED", {NOTE: note})
+
+    def fail(self, reason: str) -> None:
+        self._end("FAILED", {"reason": reason})
+
+    def kill(self) -> None:
+        self._end("KILLED", {})
+
+    @store_errors()
+    def _end(self, status: str, tags: dict[str, str]) -> None:
+        for key, value in tags.items():
+            self.client.set_tag(self.run_id, key, value[:MAX_TAG_VAL_LENGTH])
+        self.client.set_terminated(self.run_id, status)
+        give_up(self._lock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._lock.is_locked:
+            return
+        if isinstance(error, StoreError):
+            self._lock.release()  # whoever opens the store next finds the run stale
+        elif isinstance(error, (KeyboardInterrupt, SystemExit)):
+            self.kill()
+        else:
+            self.fail(repr(error) if error else "ended without a result")
+
+
+class TrainingRun(TrackedRun):
+    """The run of a long first training session, `kind=training`; `started` in seconds since 1970."""
+
+    def __init__(
+        self,
+        client: MlflowClient,
+        *,
+        task: str,
+        seed: int,
+        settings: Mapping[str, Any],
+        dataset: Dataset | None = None,
+        started: float | None = None,
+    ) -> None:
+        tags = {"kind": "training", "task": task, "seed": str(seed)}
+        super().__init__(
+            client, tags, f"training - seed {seed}", settings=settings, dataset=dataset, started=started
+        )
+
+    def finish(
+        self, session: SessionRecord, result: Mapping[str, Any], artifacts: Sequence[Path], note: str = ""
+    ) -> str:
+        """Log the session's curves, the numbers in `result` and the files; returns the run's id."""
+        points = entries.curves(session) + entries.result_points(result, session.steps)
+        self._finish(points, artifacts, note or f"{session.steps} steps; the training {session.ended}.")
+        return self.run_id
+
+
+class MinimizationRun(TrackedRun):
+    """The run of a minimization, `kind=minimization`, with a run per decision and session below it."""
+
+    def __init__(
+        self,
+        client: MlflowClient,
+        *,
+        task: str,
+        strategy: str,
+        seed: int,
+        settings: Mapping[str, Any],
+        dataset: Dataset | None = None,
+        run_id: str | None = None,
+    ) -> None:
+        tags = {"kind": "minimization", "task": task, "strategy": strategy, "seed": str(seed)}
+        name = f"{strategy} - seed {seed}"
+        super().__init__(client, tags, name, settings=settings, dataset=dataset, run_id=run_id)
+        self._logged, self._charted = self._take_up() if self.resumed else (set(), set())
+
+    @store_errors()
+    def _take_up(self) -> tuple[set[int], set[int]]:
+        """The decisions that are wholly logged, and those in the run's own charts; deletes halves."""
+        below = f"tags.{ROOT_RUN} = '{self.run_id}'"
+        children = self.client.search_runs([self.experiment_id], below, max_results=ALL_RUNS)
+        number = {run.info.run_id: int(run.data.tags["decision"]) for run in children}
+        logged = {
+            number[run.info.run_id]
+            for run in children
+            if run.data.tags["kind"] == "decision" and run.info.status == "FINISHED"
+        }
+        for run_id in (run_id for run_id in number if number[run_id] not in logged):
+            self.client.delete_run(run_id)
+        charted = {metric.step for metric in self.client.get_metric_history(self.run_id, "score")}
+        return logged, charted
+
+    @store_errors()
+    def decision(self, record: DecisionRecord, snapshot: Path | None = None) -> None:
+        """Log a decision and its session, with the snapshot's file; once, however often it is called.
+
+        So a minimization that is taken up again may report what it had done before.
+        """
+        if record.number in self._logged:
+            return
+        end = milliseconds()
+        start = end - round(record.session.seconds * 1000)
+        tags = {"decision": str(record.number), "verdict": entries.verdict(record)}
+        name = entries.decision_name(record)
+        decision_id = self._start(name, self.run_id, tags | {"kind": "decision"}, start)
+        session_id = self._start(f"session {record.number}", decision_id, tags | {"kind": "session"}, start)
+        if snapshot:
+            self.client.log_artifact(session_id, str(snapshot))
+        session = {"steps": record.session.steps, "ended": record.session.ended}
+        self._complete(session_id, entries.curves(record.session), tags | session, end)
+        if record.number not in self._charted:
+            write(self.client, self.run_id, entries.outcome(record, record.number))
+        params = tags | entries.decision_params(record)
+        self._complete(decision_id, entries.decision_points(record), params, end)
+        self._logged.add(record.number)
+
+    def _start(self, name: str, parent: str, tags: dict[str, str], start: int) -> str:
+        tags = self.tags | tags | {PARENT: parent, ROOT_RUN: self.run_id}
+        return str(self.client.create_run(self.experiment_id, start, tags, name).info.run_id)
+
+    def _complete(self, run_id: str, points: Sequence[Point], params: dict[str, Any], end: int) -> None:
+        params |= {key: self.tags[key] for key in ("task", "strategy", "seed")}
+        write(self.client, run_id, points, params)
+        self.client.set_terminated(run_id, "FINISHED", end)
+
+    def finish(self, result: Mapping[str, Any], artifacts: Sequence[Path], note: str = "") -> None:
+        """Log the numbers in `result` and the files, describe the run (Markdown) and end it."""
+        points = entries.result_points(result, max(self._logged, default=0))
+        self._finish(points, artifacts, note or entries.summary(result))
+
+
+def system_note() -> str:
+    return f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} CPUs"
+
+
+def as_input(dataset: Dataset) -> DatasetInput:
+    source = json.dumps({"uri": dataset.name})
+    entity = DatasetEntity(dataset.name, dataset.digest[:MAX_DATASET_DIGEST_SIZE], "local", source)
+    return DatasetInput(entity, [InputTag("mlflow.data.context", "training")])
+
+
+def milliseconds(seconds: float | None = None) -> int:
+    """A time as MLflow counts it; now, if none is given."""
+    return round((time.time() if seconds is None else seconds) * 1000)
+
+
+def write(
+    client: MlflowClient, run_id: str, points: Sequence[Point], params: Mapping[str, Any] | None = None
+) -> None:
+    """Log in as few calls as MLflow's limits allow, usually one."""
+    now = milliseconds()
+    metrics = [Metric(point.metric, point.value, now, point.step) for point in points]
+    listed = [Param(key, text(value)) for key, value in (params or {}).items()]
+    for start in range(0, max(len(metrics), len(listed)), BATCH):
+        client.log_batch(run_id, metrics[start : start + BATCH], listed[start : start + BATCH])
+
+
+def text(value: Any) -> str:
+    """A setting as text, cut to what MLflow takes."""
+    return (value if isinstance(value, str) else json.dumps(value))[:MAX_PARAM_VAL_LENGTH]

@@ -8,21 +8,19 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import requests
 
 from selfscale.errors import UserError
-from selfscale.store import is_remote, open_store, store_folder
-from selfscale.tracking import end_stale_runs
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
+from selfscale.owners import end_stale_runs
+from selfscale.store import Client, is_remote, open_store, store_folder
 
 HOST = "127.0.0.1"
 START_SECONDS = 120.0
+STOP_SECONDS = 5.0
 # Without these, MLflow opens on its pages for language models, and shows the newest 100 runs of any kind.
 MINIMIZATIONS = "workflowType=machine_learning&compareRunsMode=CHART&searchFilter=" + quote(
     "tags.kind='minimization'"
@@ -65,7 +63,7 @@ def check_port(port: int) -> None:
             raise UserError(f"port {port}: {reason}; choose another with --port") from error
 
 
-def start_server(client: MlflowClient, port: int) -> subprocess.Popen[bytes]:
+def start_server(client: Client, port: int) -> subprocess.Popen[bytes]:
     """One worker and no job runners: 0.5 GB of memory instead of 2.9."""
     options = {
         "--backend-store-uri": client.tracking_uri,
@@ -79,7 +77,7 @@ def start_server(client: MlflowClient, port: int) -> subprocess.Popen[bytes]:
     words = [word for option in options.items() for word in option]
     return subprocess.Popen(
         [sys.executable, "-m", "mlflow", "server", "--no-serve-artifacts", *words],
-        env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"},
         stdout=subprocess.DEVNULL,
         # Ctrl-C on the terminal shall reach it, and its worker, through `stop` only.
         start_new_session=True,
@@ -98,7 +96,7 @@ def wait_for(server: subprocess.Popen[bytes], port: int) -> None:
     raise UserError(f"MLflow's server does not start (exit code {server.poll()})")
 
 
-def print_addresses(client: MlflowClient, base: str) -> None:
+def print_addresses(client: Client, base: str) -> None:
     for experiment in client.search_experiments():
         if experiment.experiment_id != "0":  # MLflow's own, which stays empty
             print(f"{experiment.name}: {base}/#/experiments/{experiment.experiment_id}/runs?{MINIMIZATIONS}")
@@ -106,6 +104,9 @@ def print_addresses(client: MlflowClient, base: str) -> None:
 
 
 def stop(server: subprocess.Popen[bytes]) -> None:
-    if server.poll() is None:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait()
+    """End the server and its worker; an open page can hold up the polite way."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if server.poll() is None:
+            os.killpg(server.pid, number)
+            with suppress(subprocess.TimeoutExpired):
+                server.wait(STOP_SECONDS)

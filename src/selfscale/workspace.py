@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
@@ -20,12 +21,37 @@ STATE = Path(".selfscale")
 log = logging.getLogger(__name__)
 
 
+class Job(NamedTuple):
+    """One minimization of the pipeline."""
+
+    task: str
+    strategy: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.task}-{self.strategy}-seed-{self.seed}"
+
+    @property
+    def command(self) -> str:
+        return f"minimize {self.task} --strategy {self.strategy} --seed {self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        return MINIMIZED / self.name
+
+    @property
+    def trained(self) -> Path:
+        return trained_folder(self.task, self.seed)
+
+    @property
+    def made_by(self) -> Path:
+        """Where the time it took and its MLflow run are noted: no output, since they vary."""
+        return STATE / "runs" / f"{self.name}.json"
+
+
 def trained_folder(task: str, seed: int) -> Path:
     return TRAINED / f"{task}-seed-{seed}"
-
-
-def minimized_folder(task: str, strategy: str, seed: int) -> Path:
-    return MINIMIZED / f"{task}-{strategy}-seed-{seed}"
 
 
 @contextmanager

@@ -1,0 +1,93 @@
+"""What a minimization leaves behind: files that depend on settings and inputs only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from selfscale import compaction, files
+from selfscale.config import Settings
+from selfscale.dataset import load_split
+from selfscale.evaluation import Evaluator
+from selfscale.network import size
+from selfscale.operators import resolve
+from selfscale.records import DecisionRecord, SessionRecord
+from selfscale.training import Trainer
+from selfscale.workspace import PREPARED, TARGETS, Job
+
+
+def write_result(
+    trainer: Trainer,
+    settings: Settings,
+    job: Job,
+    training: dict[str, Any],
+    records: Sequence[DecisionRecord],
+) -> dict[str, Any]:
+    """Compact the network, measure it, and write the minimization's folder.
+
+    `compact.keras` (the compact model), `removed_filters.npy` (the one-hot matrix),
+    `decisions.json`, `curve.csv` (a line per decision) and `result.json`, which is returned.
+    `training` is the `training.json` of the initial network.
+    """
+    network = trainer.network
+    model = compaction.compact(network)
+    evaluator = Evaluator(
+        model,
+        discrete=resolve(settings.tasks[job.task].operator).discrete,
+        threshold=settings.evaluation.threshold,
+    )
+    final = {
+        "validation": evaluator(trainer.validation).scores(),
+        "test": evaluator(load_split(PREPARED, TARGETS / job.task, "test")).scores(),
+    }
+    trials = [record for record in records if record.filters]
+    result = {
+        **job._asdict(),
+        "loss": trainer.loss,
+        "filters_initial": training["filters"],
+        "filters_kept": list(network.filters_kept),
+        "parameters_initial": training["parameters"],
+        "parameters": size(model).parameters,
+        "macs_per_pixel_initial": training["macs_per_pixel"],
+        "macs_per_pixel": size(model).macs_per_pixel,
+        **{split: {"initial": training[split], "final": final[split]} for split in final},
+        "decisions": len(trials),
+        "accepted": sum(record.accepted for record in trials),
+        "reverted": sum(not record.accepted for record in trials),
+        "training_steps": sum(record.session.steps for record in records),
+        "training_steps_initial": training["training_steps"],
+    }
+    out = job.folder
+    files.save_model(model, out / "compact.keras")
+    np.save(out / "removed_filters.npy", compaction.removed_filters(network))
+    files.write_json(out / "decisions.json", [without_seconds(record) for record in records])
+    header = ("decision", "score", "limit", "accepted", "filters", "macs_per_pixel")
+    rows = [
+        (r.number, r.score, r.limit, int(r.accepted), sum(r.filters_kept), r.macs_per_pixel) for r in records
+    ]
+    files.write_csv(out / "curve.csv", header, rows)
+    files.write_json(out / "result.json", result)
+    return result
+
+
+def without_seconds(record: DecisionRecord) -> dict[str, Any]:
+    content = asdict(record)
+    del content["session"]["seconds"]
+    return content
+
+
+def as_rows(session: SessionRecord) -> list[tuple[int, float, float]]:
+    """(step, training loss, validation score) at each evaluation of a session."""
+    pairs = zip(session.losses, session.scores, strict=True)
+    return [(step, loss, score) for (step, loss), (_, score) in pairs]
+
+
+def decision_line(record: DecisionRecord) -> str:
+    """One line for people: what was tried, how it ended and why, what is left."""
+    tried = ", ".join(str(filter) for filter in record.filters) or "last session"
+    verdict = "kept" if record.accepted else "stepped back"
+    left = ", ".join(map(str, record.filters_kept))
+    return f"{record.number}. {record.alteration} {tried}: {verdict}, {record.reason}; filters {left}"

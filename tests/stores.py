@@ -1,0 +1,83 @@
+"""What the tests of the MLflow modules share: quick new stores, and records to log."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from selfscale.records import DecisionRecord, Filter, SessionRecord
+from selfscale.store import Client, open_store
+
+RESULT: dict[str, Any] = {
+    "task": "sobel",
+    "strategy": "random",
+    "seed": 3,
+    "loss": "mae",
+    "filters_initial": [5, 5],
+    "filters_kept": [2, 1],
+    "parameters_initial": 871,
+    "parameters": 130,
+    "macs_per_pixel_initial": 850.0,
+    "macs_per_pixel": 125.0,
+    "validation": {"initial": {"mae": 0.011, "uiqi": 0.9}, "final": {"mae": 0.012, "uiqi": 0.8}},
+    "test": {"initial": {"mae": 0.013, "uiqi": 0.9}, "final": {"mae": 0.012, "uiqi": 0.8}},
+    "decisions": 2,
+    "accepted": 1,
+    "reverted": 1,
+    "training_steps": 80,
+}
+
+
+@functools.cache
+def template() -> Path:
+    """A migrated, empty database: making one takes seconds."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    open_store(folder)
+    return folder / "mlruns" / "mlflow.db"
+
+
+def new_store(root: Path) -> Client:
+    database = root / "mlruns" / "mlflow.db"
+    database.parent.mkdir(parents=True)
+    shutil.copy(template(), database)
+    return open_store(root)
+
+
+def python(code: str, *arguments: Path | str) -> list[str]:
+    return [sys.executable, "-c", code, *map(str, arguments)]
+
+
+def record(
+    number: int, *, accepted: bool = True, filters: tuple[Filter, ...] = (Filter(1, 3),)
+) -> DecisionRecord:
+    session = SessionRecord(
+        steps=40,
+        losses=((20, 0.5), (40, 0.25)),
+        scores=((20, 0.3), (40, 0.2)),
+        ended="completed",
+        seconds=1.5,
+    )
+    return DecisionRecord(
+        number=number,
+        alteration="disable" if filters else "train",
+        filters=filters,
+        selection_score=0.75,
+        started_from=number - 1,
+        reference=0.19,
+        limit=0.21,
+        score_before_training=0.4,
+        score=0.2 if accepted else 0.3,
+        metrics={"mae": 0.2, "uiqi": 0.8},
+        accepted=accepted,
+        reason="within the limit" if accepted else "above the limit",
+        filters_kept=(5, 5 - number),
+        parameters=900 - number,
+        macs_per_pixel=800.0 - number,
+        session=session,
+    )

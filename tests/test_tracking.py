@@ -1,0 +1,364 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from selfscale import owners
+from selfscale.entries import decision_name
+from selfscale.errors import UserError
+from selfscale.owners import end_stale_runs
+from selfscale.records import Filter
+from selfscale.store import Client, open_store
+from selfscale.tracking import Dataset, MinimizationRun, TrainingRun
+from stores import RESULT, new_store, python, record
+
+STARTED = """
+import os, signal, sys, time
+from pathlib import Path
+from selfscale.store import open_store
+from selfscale.tracking import MinimizationRun
+from stores import record
+
+run = MinimizationRun(open_store(Path(sys.argv[1])), task="sobel", strategy="random", seed=3, settings={})
+run.decision(record(1), Path(sys.argv[2]))
+print(run.run_id, flush=True)
+"""
+
+
+@pytest.fixture(autouse=True)
+def no_server(monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Client:
+    return new_store(tmp_path)
+
+
+@pytest.fixture
+def snapshot(tmp_path: Path) -> Path:
+    path = tmp_path / "snapshot.npz"
+    path.write_bytes(b"weights")
+    return path
+
+
+def started(
+    client: Client, run_id: str | None = None, *, strategy: str = "random", settings=None, dataset=None
+):
+    return MinimizationRun(
+        client,
+        task="sobel",
+        strategy=strategy,
+        seed=3,
+        settings=settings or {"network": {"widths": [5, 5]}},
+        dataset=dataset,
+        run_id=run_id,
+    )
+
+
+def status(client: Client, run_id: str) -> str:
+    return client.get_run(run_id).info.status
+
+
+def runs(client: Client, kind: str) -> list:
+    ids = [found.experiment_id for found in client.search_experiments()]
+    return client.search_runs(ids, f"tags.kind = '{kind}'", order_by=["attributes.start_time"])
+
+
+def charted(client: Client, run_id: str, metric: str) -> list[tuple[int, float]]:
+    return [(point.step, point.value) for point in client.get_metric_history(run_id, metric)]
+
+
+def test_a_minimization_is_a_run_with_decisions_with_sessions(client, snapshot):
+    run = started(client)
+    with run:
+        run.decision(record(1), snapshot)
+        run.decision(record(2, accepted=False), snapshot)
+        run.decision(record(3, filters=()), snapshot)
+        run.finish(RESULT, [snapshot])
+    (parent,) = runs(client, "minimization")
+    decisions = runs(client, "decision")
+    assert parent.info.run_name == "random - seed 3"
+    assert [r.info.run_name for r in sorted(decisions, key=lambda r: r.info.run_name)] == [
+        "1 disable layer 1 filter 3 - accepted",
+        "2 disable layer 1 filter 3 - reverted",
+        "3 train last session - accepted",
+    ]
+    for decision in decisions:
+        tags = decision.data.tags
+        assert tags["mlflow.parentRunId"] == parent.info.run_id
+        assert (tags["task"], tags["strategy"], tags["seed"]) == ("sobel", "random", "3")
+        (session,) = (
+            r for r in runs(client, "session") if r.data.tags["mlflow.parentRunId"] == decision.info.run_id
+        )
+        assert charted(client, session.info.run_id, "loss") == [(20, 0.5), (40, 0.25)]
+        assert charted(client, session.info.run_id, "score") == [(20, 0.3), (40, 0.2)]
+        assert [file.path for file in client.list_artifacts(session.info.run_id)] == ["snapshot.npz"]
+        assert session.data.params["strategy"] == "random"
+    every = [parent, *decisions, *runs(client, "session")]
+    assert {r.info.status for r in every} == {"FINISHED"}
+
+
+def test_what_a_decision_says(client):
+    with started(client) as run:
+        run.decision(record(2, accepted=False))
+        run.finish(RESULT, [])
+    (decision,) = runs(client, "decision")
+    assert decision.data.tags["verdict"] == "reverted"
+    assert decision.data.params == {
+        "task": "sobel",
+        "strategy": "random",
+        "seed": "3",
+        "decision": "2",
+        "verdict": "reverted",
+        "alteration": "disable",
+        "tried": "layer 1 filter 3",
+        "layer": "1",
+        "filter": "3",
+        "selection_score": "0.75",
+        "started_from": "1",
+        "reason": "above the limit",
+    }
+    assert decision.data.metrics == {
+        "score": 0.3,
+        "limit": 0.21,
+        "reference": 0.19,
+        "score_before_training": 0.4,
+        "selection_score": 0.75,
+        "filters_kept": 8,
+        "parameters": 898,
+        "macs_per_pixel": 798,
+        "seconds": 1.5,
+        "mae": 0.2,
+        "uiqi": 0.8,
+    }
+    assert decision.info.end_time - decision.info.start_time == 1500
+
+
+def test_the_minimizations_own_run_shows_it_all(client, snapshot):
+    with started(client, dataset=Dataset("sample", "0123456789abcdef" * 4)) as run:
+        run.decision(record(1))
+        run.decision(record(2, accepted=False))
+        run.finish(RESULT, [snapshot])
+    parent = client.get_run(run.run_id)
+    assert charted(client, run.run_id, "score") == [(1, 0.2), (2, 0.3)]
+    assert charted(client, run.run_id, "limit") == [(1, 0.21), (2, 0.21)]
+    assert charted(client, run.run_id, "filters_kept")[:2] == [(1, 9), (2, 8)]
+    metrics = parent.data.metrics
+    assert (metrics["filters_initial"], metrics["filters_kept"], metrics["filters_kept_1"]) == (10, 3, 1)
+    assert (metrics["parameters"], metrics["macs_per_pixel"]) == (130, 125)
+    assert (metrics["test_initial_mae"], metrics["test_final_mae"]) == (0.013, 0.012)
+    assert (metrics["accepted"], metrics["reverted"]) == (1, 1)
+    assert parent.data.params == {"network.widths": "[5, 5]"}
+    note = parent.data.tags["mlflow.note.content"]
+    assert "Filters 5, 5 → 2, 1" in note
+    assert "| test | mae | 0.013 | 0.012 |" in note
+    (used,) = parent.inputs.dataset_inputs
+    assert (used.dataset.name, used.dataset.digest) == ("sample", ("0123456789abcdef" * 3)[:36])
+    assert [file.path for file in client.list_artifacts(run.run_id)] == ["snapshot.npz"]
+
+
+def test_a_name_of_many_filters_is_cut():
+    filters = tuple(Filter(0, index) for index in range(50))
+    name = decision_name(record(1, filters=filters))
+    assert name.startswith("1 disable layer 0 filter 0, layer 0 filter 1,")
+    assert name.endswith("... - accepted")
+    assert len(name) < 140
+
+
+def test_more_than_mlflow_takes_at_once(client):
+    settings = {"section": {f"key{i}": i for i in range(250)}, "long": "x" * 10_000, "none": None}
+    result = RESULT | {"curve": {f"point{i}": i for i in range(1200)}}
+    with started(client, settings=settings) as run:
+        run.finish(result, [], note="n" * 10_000)
+    data = client.get_run(run.run_id).data
+    assert len(data.params) == 252
+    assert data.params["section.key249"] == "249"
+    assert data.params["none"] == "null"
+    assert data.metrics["curve_point1199"] == 1199
+
+
+def test_scores_that_are_no_numbers_are_logged(client):
+    broken = record(1, accepted=False)
+    object.__setattr__(broken, "score", float("nan"))
+    object.__setattr__(broken, "metrics", {"mae": float("inf")})
+    with started(client) as run:
+        run.decision(broken)
+        run.finish(RESULT, [])
+    assert status(client, run.run_id) == "FINISHED"
+
+
+def test_the_commit_is_named(client, tmp_path, monkeypatch):
+    def git(*words: str) -> str:
+        identity = ("-c", "user.name=n", "-c", "user.email=e")
+        return subprocess.run(["git", *identity, *words], check=True, capture_output=True, text=True).stdout
+
+    (tmp_path / "repository").mkdir()
+    monkeypatch.chdir(tmp_path / "repository")
+    git("init", "-q")
+    git("commit", "-q", "--allow-empty", "-m", "first")
+    with started(client) as run:
+        run.finish(RESULT, [])
+    assert (
+        client.get_run(run.run_id).data.tags["mlflow.source.git.commit"] == git("rev-parse", "HEAD").strip()
+    )
+
+
+def test_a_training(client, snapshot):
+    begun = time.time() - 60
+    result = {"task": "sobel", "seed": 3, "filters": [5, 5], "test": {"mae": 0.01}, "ended": "stagnated"}
+    session = record(1).session
+    with TrainingRun(client, task="sobel", seed=3, settings={"a": 1}, started=begun) as run:
+        run_id = run.finish(session, result, [snapshot])
+    training = client.get_run(run_id)
+    assert (training.info.run_name, training.info.status) == ("training - seed 3", "FINISHED")
+    assert training.data.tags["kind"] == "training"
+    assert "Python" in training.data.tags["system"]
+    assert training.info.start_time == round(begun * 1000)
+    assert charted(client, run_id, "loss") == [(20, 0.5), (40, 0.25)]
+    assert training.data.metrics["test_mae"] == 0.01
+    assert [file.path for file in client.list_artifacts(run_id)] == ["snapshot.npz"]
+
+
+@pytest.mark.parametrize(
+    ("error", "end"),
+    [(KeyboardInterrupt(), "KILLED"), (SystemExit(143), "KILLED"), (ValueError("a bug"), "FAILED")],
+)
+def test_how_a_run_ends_when_its_block_does(client, error, end):
+    run = started(client)
+    with pytest.raises(type(error)), run:
+        run.decision(record(1))
+        raise error
+    assert status(client, run.run_id) == end
+    if end == "FAILED":
+        assert "a bug" in client.get_run(run.run_id).data.tags["reason"]
+
+
+def test_a_block_without_a_result_has_failed(client):
+    with started(client) as run:
+        pass
+    assert status(client, run.run_id) == "FAILED"
+
+
+def test_a_killed_minimization_goes_on_in_its_own_run(client, snapshot, monkeypatch):
+    run = started(client)
+    with pytest.raises(KeyboardInterrupt), run:
+        run.decision(record(1), snapshot)
+        run.decision(record(2), snapshot)
+        raise KeyboardInterrupt
+    with started(client, run.run_id) as again:
+        assert status(client, run.run_id) == "RUNNING"
+        for number in (1, 2, 3):
+            again.decision(record(number), snapshot)
+        again.decision(record(3), snapshot)
+        again.finish(RESULT, [])
+    assert again.run_id == run.run_id
+    assert status(client, run.run_id) == "FINISHED"
+    assert sorted(r.data.tags["decision"] for r in runs(client, "decision")) == ["1", "2", "3"]
+    assert len(runs(client, "session")) == 3
+    assert [step for step, _ in charted(client, run.run_id, "score")] == [1, 2, 3]
+    assert len(runs(client, "minimization")) == 1
+
+
+@pytest.mark.parametrize("call", range(1, 9))
+def test_a_decision_that_was_cut_off_anywhere_is_logged_whole_and_once(client, snapshot, monkeypatch, call):
+    """Stop before the n-th write of decision 2; take the run up again; nothing is missing or double."""
+    run, writes = started(client), iter(range(1, 100))
+
+    def counting(method):
+        def counted(*arguments, **named):
+            if next(writes) == call:
+                raise KeyboardInterrupt
+            return method(*arguments, **named)
+
+        return counted
+
+    with pytest.raises(KeyboardInterrupt), run:
+        run.decision(record(1), snapshot)
+        with monkeypatch.context() as patch:
+            for name in ("create_run", "log_artifact", "log_batch", "set_terminated"):
+                patch.setattr(client, name, counting(getattr(client, name)))
+            run.decision(record(2), snapshot)
+    with started(client, run.run_id) as again:
+        again.decision(record(2), snapshot)
+        again.finish(RESULT, [])
+    decisions, sessions = runs(client, "decision"), runs(client, "session")
+    assert sorted(r.data.tags["decision"] for r in decisions) == ["1", "2"]
+    assert sorted(r.data.tags["decision"] for r in sessions) == ["1", "2"]
+    assert {r.info.status for r in decisions + sessions} == {"FINISHED"}
+    assert charted(client, run.run_id, "limit") == [(1, 0.21), (2, 0.21)]
+
+
+def test_another_minimizations_run_is_not_taken_up(client):
+    with started(client) as run:
+        run.finish(RESULT, [])
+    for former in (run.run_id, "0" * 32):
+        with started(client, former, strategy="cosine") as other:
+            other.finish(RESULT, [])
+        assert other.run_id not in (run.run_id, former)
+
+
+def test_a_run_has_one_writer(client, monkeypatch):
+    monkeypatch.setattr(owners, "OWN_SECONDS", 0.1)
+    with started(client) as run:
+        with pytest.raises(UserError, match=f"{run.run_id}: another process is writing it"):
+            started(client, run.run_id)
+        run.finish(RESULT, [])
+
+
+def test_a_sigkill_leaves_nothing_running(client, tmp_path, snapshot, monkeypatch):
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    )
+    code = STARTED + "run.client.set_terminated = lambda *a: time.sleep(60)\nrun.decision(record(2))"
+    with subprocess.Popen(python(code, tmp_path, snapshot), stdout=subprocess.PIPE, text=True) as process:
+        run_id = process.stdout.readline().strip()
+        with started(client) as living:
+            deadline = time.monotonic() + 20
+            while len(runs(client, "session")) < 2 and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert end_stale_runs(client) == []
+            assert {status(client, run_id), status(client, living.run_id)} == {"RUNNING"}
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            assert len(end_stale_runs(client)) == 3  # with the halves of decision 2
+            assert status(client, living.run_id) == "RUNNING"
+            living.finish(RESULT, [])
+    assert status(client, run_id) == "KILLED"
+    assert not list((tmp_path / "mlruns" / "locks").iterdir())
+    with started(client, run_id) as again:
+        again.decision(record(2), snapshot)
+        again.finish(RESULT, [])
+    assert sorted(r.data.tags["decision"] for r in runs(client, "decision")) == ["1", "2"]
+    assert {
+        r.info.status for kind in ("minimization", "decision", "session") for r in runs(client, kind)
+    } == {"FINISHED"}
+
+
+def test_a_new_run_ends_stale_ones_of_its_task(client):
+    stale = started(client)
+    stale._lock.release()  # as the system does when the process dies
+    with started(client) as run:
+        assert status(client, stale.run_id) == "KILLED"
+        run.finish(RESULT, [])
+
+
+def test_runs_in_a_moved_checkout_go_on(client, tmp_path, snapshot):
+    with pytest.raises(KeyboardInterrupt), started(client) as run:
+        run.decision(record(1), snapshot)
+        raise KeyboardInterrupt
+    (tmp_path / "mlruns").rename(tmp_path / "mlruns.away")
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "mlruns.away").rename(tmp_path / "moved" / "mlruns")
+    moved = open_store(tmp_path / "moved")
+    with started(moved, run.run_id) as again:
+        again.decision(record(2), snapshot)
+        again.finish(RESULT, [snapshot])
+    for session in runs(moved, "session"):
+        assert [file.path for file in moved.list_artifacts(session.info.run_id)] == ["snapshot.npz"]
+    assert not (tmp_path / "mlruns").exists()
