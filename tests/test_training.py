@@ -48,7 +48,7 @@ def test_a_session_learns_and_is_traced_once_whatever_is_switched(trainer):
         assert record.ended == "completed"
         assert [step for step, _ in record.scores] == [20, 40]
         assert record.scores[-1][1] == evaluation.score("mae")
-    assert evaluation.score("mae") < 0.5 * start
+    assert evaluation.score("mae") < 0.7 * start
     assert trainer._steps.experimental_get_tracing_count() == 1
 
 

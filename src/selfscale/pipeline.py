@@ -23,7 +23,7 @@ from selfscale.store import open_store
 from selfscale.switches import SwitchedNetwork
 from selfscale.tracking import Dataset, MinimizationRun, TrainingRun
 from selfscale.training import Progress, Trainer, first_session
-from selfscale.workspace import PREPARED, REPORTS, TARGETS, Job, only_one, trained_folder
+from selfscale.workspace import PREPARED, REPORTS, TARGETS, Job, only_one, store_root, trained_folder
 
 CALIBRATION_IMAGES = 16
 
@@ -87,7 +87,7 @@ def train(settings: Settings, task: str, seed: int, progress: Progress | None = 
         files.write_json(out / "training.json", result)
         files.write_csv(out / "curve.csv", ("step", "loss", "score"), as_rows(session))
         with TrainingRun(
-            open_store(),
+            open_store(store_root()),
             task=task,
             seed=seed,
             settings=settings.model_dump(),
@@ -141,7 +141,7 @@ def run_minimization(
             done.snapshot.restore(trainer)
         started = time.time()
         with MinimizationRun(
-            open_store(),
+            open_store(store_root()),
             task=job.task,
             strategy=job.strategy,
             seed=job.seed,
@@ -195,4 +195,4 @@ def register(settings: Settings, task: str) -> int:
         # Outputs that DVC took from its cache may have been made by another run than the last one.
         made_by = files.read_json(job.made_by, job.command)
         run_id = made_by["run_id"] if made_by["model"] == files.sha256(model) else None
-    return registry.register(open_store(), task, model, result, run_id)
+    return registry.register(open_store(store_root()), task, model, result, run_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,11 @@ REPORTS = Path("reports")
 STATE = Path(".selfscale")
 
 log = logging.getLogger(__name__)
+
+
+def store_root() -> Path:
+    """The folder with `mlruns`: that of the project, also where DVC runs a stage in a temporary copy."""
+    return Path(os.environ.get("DVC_ROOT", "."))
 
 
 class Job(NamedTuple):
