@@ -38,7 +38,7 @@ def test_a_limit_that_nothing_meets_steps_back_from_everything(trained):
     records = [record for record, _ in steps]
     assert [r.filters[0] for r in records[:-1]] == trained.network.removable()  # each once
     assert not any(r.accepted for r in records)
-    assert all("above the limit" in r.reason for r in records)
+    assert all("above the limit" in r.reason or "too slowly" in r.reason for r in records)
     assert_equal(trained.network.state().weights, weights)
 
 
@@ -121,6 +121,7 @@ def test_a_user_strategy_decides_the_order(trained):
         ("completed", 0.1001, False, "above"),
         ("completed", float("nan"), False, "above"),
         ("dead", 0.01, False, "dead"),
+        ("hopeless", 0.01, False, "too slowly"),
         ("non-finite", 0.01, False, "finite"),
     ],
 )

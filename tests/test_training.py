@@ -102,6 +102,14 @@ def test_a_dead_network_and_a_loss_that_is_no_number_end_the_session(train_split
     assert (record.ended, record.steps) == ("non-finite", 10)
 
 
+def test_a_hopeless_session_ends_at_the_step_that_shows_it(trainer):
+    rng = np.random.default_rng
+    record, _ = trainer.session(Plan(30, 3), rng(0), hopeless={20: 1e-9})
+    assert (record.ended, record.steps) == ("hopeless", 20)
+    record, _ = trainer.session(Plan(30, 3), rng(0), hopeless={20: 1e9})
+    assert (record.ended, record.steps) == ("completed", 30)
+
+
 def test_the_same_seed_gives_the_same_weights(train_split, validation_split):
     weights = []
     for seed in (1, 1, 2):
@@ -121,7 +129,7 @@ class Scripted:
         self.settings, self.network, self.left = trainer.settings, trainer.network, list(scores)
         self.done = []
 
-    def session(self, plan, rng, progress):
+    def session(self, plan, rng, progress=None, hopeless=None):
         from selfscale.evaluation import Evaluation
         from selfscale.records import SessionRecord
 

@@ -105,9 +105,10 @@ class Evaluation(Section):
 
 
 class Minimization(Section):
-    session_steps: Count = 400
-    last_session_steps: Annotated[int, Field(ge=0)] = 1000
+    session_steps: Count = 800
+    last_session_steps: Annotated[int, Field(ge=0)] = 2000
     tolerance: Annotated[float, Field(ge=0)] = 0.1
+    stop_hopeless: bool = True
     max_decisions: Count | None = None
     max_steps: Count | None = None
 

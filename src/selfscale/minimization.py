@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from selfscale.config import Minimization
 from selfscale.evaluation import Evaluation
 from selfscale.network import size
+from selfscale.patience import hopeless_scores
 from selfscale.records import DecisionRecord, Filter
 from selfscale.selection import Subject
 from selfscale.snapshot import Snapshot
@@ -62,7 +63,10 @@ def minimize(
         if not trial.steps:
             return
         bound = limit if trial.filters else current
-        record, trained = decide(trainer, trial, number, seed, bound, reference, records, progress)
+        stops: Mapping[int, float] = {}
+        if settings.stop_hopeless and trial.filters:
+            stops = hopeless_scores([r.session for r in records], trial.steps, bound)
+        record, trained = decide(trainer, trial, number, seed, bound, stops, reference, records, progress)
         if record.accepted:
             current = record.score
         records.append(record)
@@ -99,6 +103,7 @@ def decide(
     number: int,
     seed: int,
     bound: float,
+    stops: Mapping[int, float],
     reference: Evaluation,
     records: Sequence[DecisionRecord],
     progress: Progress | None,
@@ -111,7 +116,8 @@ def decide(
     trainer.reset()
     score_before = trainer.evaluate_loss()
     plan = Plan(trial.steps, trainer.settings.evaluations)
-    session, evaluation = trainer.session(plan, np.random.default_rng((seed, number, 1)), progress)
+    rng = np.random.default_rng((seed, number, 1))
+    session, evaluation = trainer.session(plan, rng, progress, stops)
     score = evaluation.score(loss)
     accepted, reason = judge(session.ended, score, bound)
     trained = Snapshot.take(trainer)
@@ -145,6 +151,8 @@ def judge(ended: str, score: float, limit: float) -> tuple[bool, str]:
         return False, "the loss is not a finite number"
     if ended == "dead":
         return False, "the network is dead: its output is the same everywhere"
+    if ended == "hopeless":
+        return False, f"score {score:.5g} came down too slowly to reach the limit {limit:.5g}"
     if not score <= limit:
         return False, f"score {score:.5g} is above the limit {limit:.5g}"
     return True, f"score {score:.5g} is within the limit {limit:.5g}"

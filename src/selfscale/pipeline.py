@@ -58,6 +58,7 @@ def train(settings: Settings, task: str, seed: int, progress: Progress | None = 
     """
     with only_one(f"train-{task}-seed-{seed}"):
         started = time.time()
+        client = open_store(store_root())  # before the work: a server may not answer
         for attempt in range(settings.training.first.restarts + 1):
             model = new_network(settings, task, seed, attempt)
             trainer = trainer_for(settings, task, SwitchedNetwork(model))
@@ -87,7 +88,7 @@ def train(settings: Settings, task: str, seed: int, progress: Progress | None = 
         files.write_json(out / "training.json", result)
         files.write_csv(out / "curve.csv", ("step", "loss", "score"), as_rows(session))
         with TrainingRun(
-            open_store(store_root()),
+            client,
             task=task,
             seed=seed,
             settings=settings.model_dump(),
@@ -138,7 +139,7 @@ def run_minimization(
         records = list(done.records) if done else []
         if done:
             log.info("%s: going on after decision %s", job.name, len(records))
-            done.snapshot.restore(trainer)
+            resume.restore(done, trainer, snapshot or state)
         started = time.time()
         with MinimizationRun(
             open_store(store_root()),

@@ -25,7 +25,7 @@ class SessionRecord:
 
     `losses` are (step, mean training loss since the entry before), `scores` are (step, validation
     score: the task's loss on the validation images, lower is better). `ended` is one of
-    `completed`, `stagnated`, `dead` (the output is zero everywhere) and `non-finite`.
+    `completed`, `stagnated`, `hopeless`, `dead` (the output is the same everywhere) and `non-finite`.
     """
 
     steps: int

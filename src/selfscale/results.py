@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
 from selfscale import compaction, files
 from selfscale.config import Settings
 from selfscale.dataset import load_split
@@ -62,7 +60,7 @@ def write_result(
     }
     out = job.folder
     files.save_model(model, out / "compact.keras")
-    np.save(out / "removed_filters.npy", compaction.removed_filters(network))
+    files.write_array(out / "removed_filters.npy", compaction.removed_filters(network))
     files.write_json(out / "decisions.json", [without_seconds(record) for record in records])
     header = ("decision", "score", "limit", "accepted", "filters", "macs_per_pixel")
     rows = [

@@ -72,6 +72,14 @@ def load(path: Path) -> Done:
         raise UserError(f"{path}: is not a snapshot of a minimization") from error
 
 
+def restore(done: Done, trainer: Trainer, path: Path) -> None:
+    """Bring the trainer to that state; raises UserError if it is of a network of another shape."""
+    try:
+        done.snapshot.restore(trainer)
+    except ValueError as error:
+        raise UserError(f"{path}: is a snapshot of another network than the trained one") from error
+
+
 def as_record(content: dict[str, Any]) -> DecisionRecord:
     """A record as it was before JSON, which has no tuples."""
     session = dict(content["session"])

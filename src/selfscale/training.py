@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import keras
@@ -101,12 +101,17 @@ class Trainer:
         return self.evaluate_split(self.validation, (self.loss,)).score(self.loss)
 
     def session(
-        self, plan: Plan, rng: np.random.Generator, progress: Progress | None = None
+        self,
+        plan: Plan,
+        rng: np.random.Generator,
+        progress: Progress | None = None,
+        hopeless: Mapping[int, float] | None = None,
     ) -> tuple[SessionRecord, Evaluation]:
         """Train for `plan.steps` steps from the present state; a warm-up and a cosine decay span the session.
 
-        Ends early as `non-finite` when a loss is not a number and as `dead` when the output has
-        become the same everywhere. The evaluation of a completed session has all metrics.
+        Ends early as `non-finite` when a loss is not a number, as `dead` when the output has become
+        the same everywhere, and as `hopeless` when the score at a step is above `hopeless[step]`.
+        The evaluation of a completed session has all metrics.
         """
         started = time.perf_counter()
         rates = learning_rates(plan.steps, self.settings.learning_rate, self.settings.warmup)
@@ -124,6 +129,8 @@ class Trainer:
                 ended = "non-finite"
             elif evaluation.dead:
                 ended = "dead"
+            elif hopeless and scores[-1][1] > hopeless.get(step, np.inf):
+                ended = "hopeless"
             if progress is not None:
                 progress(*scores[-1])
             if ended != "completed":

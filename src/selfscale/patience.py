@@ -1,0 +1,28 @@
+"""When a trial is hopeless: judged by how far earlier sessions of the same length still came down."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from selfscale.records import SessionRecord
+
+# Full sessions to have seen before any is stopped, and the margin left for one that comes down
+# further than all of them.
+FULL_SESSIONS = 4
+MARGIN = 0.9
+
+
+def hopeless_scores(sessions: Sequence[SessionRecord], steps: int, limit: float) -> dict[int, float]:
+    """The score at each step of a session beyond which it will not end within `limit`.
+
+    A session's score comes down towards its end, as the learning rate decays: in the best of the
+    completed `sessions` of `steps` steps from its score at a step to the share r of it. A trial
+    whose score is s is hopeless if 0.9 r s is still above `limit`. Empty as long as fewer than four
+    sessions were completed.
+    """
+    full = [dict(s.scores) for s in sessions if s.ended == "completed" and s.steps == steps]
+    if len(full) < FULL_SESSIONS:
+        return {}
+    common = set.intersection(*(set(scores) for scores in full)) - {steps}
+    shares = {step: min(scores[steps] / scores[step] for scores in full) for step in sorted(common)}
+    return {step: limit / (MARGIN * share) for step, share in shares.items() if share > 0}
