@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from conftest import new_trainer
-from selfscale.config import Minimization
+from selfscale.acceptance import Verdict
+from selfscale.config import Acceptance, Minimization
 from selfscale.evaluation import Evaluation
-from selfscale.minimization import judge, minimize
+from selfscale.minimization import minimize, reason, reference_of
 from selfscale.records import DecisionRecord, Filter
 from selfscale.selection import bind
+from selfscale.snapshot import Snapshot
 from selfscale.training import Plan
+from stores import record as a_record
 from test_snapshot import assert_equal, everything
 
 SETTINGS = Minimization(session_steps=12, last_session_steps=10, tolerance=0.1)
@@ -24,7 +29,7 @@ def trained(train_split, validation_split):
 
 def run(trainer, settings=SETTINGS, select="sequential", seed=0) -> list[DecisionRecord]:
     reference = trainer.evaluate_split(trainer.validation)
-    return [r for r, _ in minimize(trainer, bind(select, {}), settings, seed=seed, reference=reference)]
+    return [r for r, _ in minimize(trainer, bind(select, {}), settings, seed=seed, initial=reference)]
 
 
 def without_seconds(records: list[DecisionRecord]) -> list[tuple]:
@@ -33,12 +38,12 @@ def without_seconds(records: list[DecisionRecord]) -> list[tuple]:
 
 def test_a_limit_that_nothing_meets_steps_back_from_everything(trained):
     weights = trained.network.state().weights
-    unreachable = Evaluation({"mae": np.array([[1e-9, 1.0]])}, 0.0, 1.0)
-    steps = minimize(trained, bind("sequential", {}), SETTINGS, seed=0, reference=unreachable)
+    unreachable = Evaluation({"mae": np.array([[1e-9, 1.0]] * 5)}, 0.0, 1.0)
+    steps = minimize(trained, bind("sequential", {}), SETTINGS, seed=0, initial=unreachable)
     records = [record for record, _ in steps]
     assert [r.filters[0] for r in records[:-1]] == trained.network.removable()  # each once
     assert not any(r.accepted for r in records)
-    assert all("above the limit" in r.reason or "too slowly" in r.reason for r in records)
+    assert all("not within" in r.reason or "stopped early" in r.reason for r in records)
     assert_equal(trained.network.state().weights, weights)
 
 
@@ -85,12 +90,12 @@ def test_an_interrupted_minimization_ends_like_an_uninterrupted_one(train_split,
     select = bind("random", {})
     history: list[DecisionRecord] = []
     while not (history and not history[-1].filters):  # only one decision before each interruption
-        decisions = minimize(broken, select, SETTINGS, seed=3, reference=reference, history=history)
+        decisions = minimize(broken, select, SETTINGS, seed=3, initial=reference, history=history)
         history.append(next(decisions)[0])
         decisions.close()
     assert without_seconds(history) == without_seconds(expected)
     assert_equal(everything(broken), everything(whole))
-    assert not list(minimize(broken, select, SETTINGS, seed=3, reference=reference, history=history))
+    assert not list(minimize(broken, select, SETTINGS, seed=3, initial=reference, history=history))
 
 
 def test_limits_on_decisions_and_steps(trained):
@@ -108,24 +113,60 @@ def test_a_user_strategy_decides_the_order(trained):
     run_order = [
         r.filters
         for r, _ in minimize(
-            trained, last_first, SETTINGS.model_copy(update={"max_decisions": 1}), seed=0, reference=reference
+            trained, last_first, SETTINGS.model_copy(update={"max_decisions": 1}), seed=0, initial=reference
         )
     ]
     assert run_order == [(Filter(1, 3),), ()]
 
 
 @pytest.mark.parametrize(
-    ("ended", "score", "accepted", "word"),
+    ("ended", "verdict", "words"),
     [
-        ("completed", 0.1, True, "within"),
-        ("completed", 0.1001, False, "above"),
-        ("completed", float("nan"), False, "above"),
-        ("dead", 0.01, False, "dead"),
-        ("hopeless", 0.01, False, "too slowly"),
-        ("non-finite", 0.01, False, "finite"),
+        ("completed", Verdict(True, 0.05, 0.05), "score +5.0%, within the tolerance 10.0%"),
+        ("completed", Verdict(False, 0.2, 0.2), "score +20.0%, not within"),
+        ("completed", Verdict(False, 0.05, 0.12), "+5.0% (at most +12.0% with confidence), not within"),
+        ("dead", Verdict(True, -0.5, -0.5), "dead"),
+        ("hopeless", Verdict(False, 2.0, 2.0), "stopped early"),
+        ("non-finite", Verdict(False, float("nan"), float("nan")), "not a finite number"),
     ],
 )
-def test_judge(ended, score, accepted, word):
-    verdict, reason = judge(ended, score, 0.1)
-    assert verdict is accepted
-    assert word in reason
+def test_reasons_in_words(ended, verdict, words):
+    assert words in reason(ended, verdict, 0.1)
+
+
+def test_what_a_trial_is_compared_with():
+    def kept(score: float, accepted: bool) -> DecisionRecord:
+        return dataclasses.replace(a_record(1, accepted=accepted), image_sums=((score, 1.0), (score, 1.0)))
+
+    initial = np.array([[2.0, 1.0], [2.0, 1.0]])
+    records = [kept(1.0, True), kept(0.5, False), kept(1.5, True)]
+    for name, score in (("initial", 2.0), ("previous", 1.5), ("best", 1.0)):
+        np.testing.assert_array_equal(reference_of(name, initial, records), [[score, 1.0]] * 2)
+        np.testing.assert_array_equal(reference_of(name, initial, []), initial)
+
+
+def test_a_trial_that_is_dead_is_stepped_back_from(trained):
+    """The only filter that leads to the output is removed from under a negative bias."""
+    trained.network.model.layers[-1].bias.assign([-100.0])
+    unreachable = Evaluation({"mae": np.array([[1e9, 1.0]] * 5)}, 0.0, 1.0)
+    settings = SETTINGS.model_copy(update={"max_decisions": 1, "last_session_steps": 0})
+    records = [r for r, _ in minimize(trained, bind("sequential", {}), settings, seed=0, initial=unreachable)]
+    assert [(r.session.ended, r.accepted) for r in records] == [("dead", False)]
+
+
+def test_non_inferiority_refuses_what_the_threshold_accepts(trained):
+    """A tolerance just above the mean loss: within on average, not with confidence."""
+    initial = trained.evaluate_split(trained.validation)
+    state = Snapshot.take(trained)
+    short = SETTINGS.model_copy(update={"max_decisions": 1, "last_session_steps": 0, "tolerance": 100.0})
+    first, _ = next(minimize(trained, bind("sequential", {}), short, seed=0, initial=initial))
+    verdicts = []
+    for rule in ("threshold", "non_inferiority"):
+        state.restore(trained)
+        update = {"tolerance": first.loss + 1e-9, "acceptance": Acceptance(rule=rule)}
+        again = minimize(
+            trained, bind("sequential", {}), short.model_copy(update=update), seed=0, initial=initial
+        )
+        verdicts.append(next(again)[0])
+    assert [v.accepted for v in verdicts] == [True, False]
+    assert verdicts[0].loss == verdicts[1].loss < verdicts[1].bound

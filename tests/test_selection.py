@@ -5,15 +5,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import cosine as cosine_distance
+from scipy.spatial.distance import pdist, squareform
 
 from selfscale.errors import UserError
 from selfscale.records import Filter
-from selfscale.selection import Subject, bind, cosine_similarity
+from selfscale.selection import STRATEGIES, Subject, bind, cosine_similarity
 
 ROWS = [
     np.array([[1.0, 0, 0], [1.0, 1, 0], [0, 0, -1.0], [-1.0, -1, 0.1]]),
     np.array([[1.0, 2], [2.0, 4], [3.0, -1]]),
 ]
+
+
+class Measured:
+    """Measurements by hand in the place of those on images."""
+
+    def losses_without(self, candidates):
+        return np.array([1.0 + 0.1 * ((3 * f.layer + f.index + 2) % 5) for f in candidates])
+
+    def gradients(self):
+        return [np.array([0.3, -0.1, 0.2, 0.4]), np.array([0.5, -0.6, 0.7])]
+
+    def activations(self):
+        return [np.array([0.3, 0.1, 0.2, 0.4]), np.array([0.5, 0.05, 0.7])]
+
+    def zeros(self):
+        return [np.array([0.3, 0.1, 0.2, 0.9]), np.array([0.5, 0.6, 0.7])]
 
 
 def subject(off: set[Filter] = frozenset(), last: Filter | None = None, seed: int = 0, rows=ROWS) -> Subject:
@@ -24,7 +41,9 @@ def subject(off: set[Filter] = frozenset(), last: Filter | None = None, seed: in
         for i in range(len(r))
         if active[layer][i] and active[layer].sum() > 1
     ]
-    return Subject(candidates, active, lambda layer: rows[layer], last, np.random.default_rng(seed))
+    return Subject(
+        candidates, active, lambda layer: rows[layer], last, np.random.default_rng(seed), Measured()
+    )
 
 
 def best(name: str, chosen: Subject, **arguments) -> Filter:
@@ -76,6 +95,29 @@ def test_sequential_goes_on_behind_the_last_and_starts_over():
     assert best("sequential", subject({Filter(0, 2)}, Filter(0, 2))) == Filter(0, 3)
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments", "expected"),
+    [
+        ("leave_one_out", {}, Filter(0, 3)),  # the loss without it is 1.0
+        ("magnitude", {}, Filter(0, 0)),  # weights 1, 0, 0, as small as those of filter 2, but first
+        ("taylor", {}, Filter(0, 1)),
+        ("activation", {}, Filter(1, 1)),
+        ("activation", {"by": "zeros"}, Filter(0, 3)),
+    ],
+)
+def test_what_each_measure_would_remove_first(name, arguments, expected):
+    assert best(name, subject(), **arguments) == expected
+
+
+def test_geometric_median_is_the_filter_closest_to_the_others():
+    """Against scipy's distances; the middle one of three on a line is closest to both others."""
+    line = [np.array([[0.0, 0], [1.0, 1], [2.1, 2.1]])]
+    assert best("geometric_median", subject(rows=line)) == Filter(0, 1)
+    assert best("geometric_median", subject({Filter(0, 0)}, rows=line)) == Filter(0, 1)
+    distances = squareform(pdist(ROWS[0])).sum(axis=1) / np.sqrt(3) / 3
+    np.testing.assert_allclose(bind("geometric_median", {})(subject())[:4], -distances)
+
+
 def test_random_is_fair_and_seeded():
     picks = [best("random", subject(seed=seed)) for seed in range(700)]
     counts = [picks.count(candidate) for candidate in subject().candidates]
@@ -85,7 +127,7 @@ def test_random_is_fair_and_seeded():
 
 @given(
     st.sets(st.sampled_from(subject().candidates), max_size=5),
-    st.sampled_from(["random", "sequential", "cosine"]),
+    st.sampled_from(STRATEGIES.names),
 )
 def test_every_strategy_scores_every_candidate_finitely(off, name):
     chosen = subject(off)

@@ -127,7 +127,8 @@ def test_what_a_decision_says(client):
     assert decision.data.metrics == {
         "score": 0.3,
         "limit": 0.21,
-        "reference": 0.19,
+        "relative_loss": 0.5,
+        "relative_loss_bound": 0.7,
         "score_before_training": 0.4,
         "selection_score": 0.75,
         "filters_kept": 8,

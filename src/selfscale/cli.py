@@ -142,12 +142,14 @@ def load(params: Path, task: str | None = None, strategy: str | None = None) -> 
 
 
 def import_pipeline() -> ModuleType:
-    """The stages that train, without the lines that TensorFlow's C++ part prints as it is imported."""
+    """The stages that train, without the lines that TensorFlow's C++ part prints as it starts."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
-        import tensorflow  # noqa: F401
+        import tensorflow
+
+        tensorflow.config.list_physical_devices()  # else it looks for GPUs, and complains, later
     finally:
         os.dup2(kept, 2)
         os.close(kept)

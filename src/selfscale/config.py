@@ -104,10 +104,19 @@ class Evaluation(Section):
     max_images: Count = 100
 
 
+class Acceptance(Section):
+    """When a trial is kept; `confidence` is that of the non-inferiority test."""
+
+    rule: Literal["threshold", "non_inferiority"] = "threshold"
+    reference: Literal["initial", "previous", "best"] = "initial"
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+
+
 class Minimization(Section):
     session_steps: Count = 800
     last_session_steps: Annotated[int, Field(ge=0)] = 2000
     tolerance: Annotated[float, Field(ge=0)] = 0.1
+    acceptance: Acceptance = Acceptance()
     stop_hopeless: bool = True
     max_decisions: Count | None = None
     max_steps: Count | None = None

@@ -65,7 +65,8 @@ def decision_points(record: DecisionRecord) -> list[Point]:
     return [
         *outcome(record),
         Point("score_before_training", record.score_before_training),
-        Point("reference", record.reference),
+        Point("relative_loss", record.loss),
+        Point("relative_loss_bound", record.bound),
         Point("selection_score", record.selection_score),
         Point("seconds", record.session.seconds),
         *(Point(metric, value) for metric, value in record.metrics.items()),

@@ -52,7 +52,6 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
-    """Write an `.npy` file; numpy by itself would leave half of one, and call a full disk no error."""
     import numpy as np
 
     content = io.BytesIO()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
-from selfscale.config import Minimization
+from selfscale.acceptance import RULES, Verdict, ratio
+from selfscale.config import Acceptance, Minimization
 from selfscale.evaluation import Evaluation
 from selfscale.network import size
 from selfscale.patience import hopeless_scores
+from selfscale.probe import Probe
 from selfscale.records import DecisionRecord, Filter
 from selfscale.selection import Subject
 from selfscale.snapshot import Snapshot
@@ -35,7 +38,7 @@ def minimize(
     settings: Minimization,
     *,
     seed: int,
-    reference: Evaluation,
+    initial: Evaluation,
     history: Sequence[DecisionRecord] = (),
     progress: Progress | None = None,
 ) -> Iterator[tuple[DecisionRecord, Snapshot]]:
@@ -44,10 +47,11 @@ def minimize(
     Yielded are the decision's record and a snapshot of the network as its session left it, kept or
     not.
 
-    `reference` is the initial network's evaluation; a trial is kept when its validation score is
-    at most `tolerance` (relative) above it. A filter that failed is not tried again before another
-    one was removed. When every candidate has failed, or a limit is reached, a last session trains
-    what is left, and the generator ends.
+    `initial` is the initial network's evaluation. A trial is kept when the rule
+    `settings.acceptance.rule` finds its validation score at most `tolerance` (relative) above that
+    of the reference: the initial network, the previous one that was kept, or the best one. A filter
+    that failed is not tried again before another one was removed. When every candidate has failed,
+    or a limit is reached, a last session trains what is left, and the generator ends.
 
     At each yield the trainer's network is the one that was kept. To go on with an
     interrupted minimization, restore the network to that state and pass the records so far as
@@ -55,26 +59,23 @@ def minimize(
     it had never stopped.
     """
     records = list(history)
-    limit = reference.score(trainer.loss) * (1.0 + settings.tolerance)
-    current = next((r.score for r in reversed(records) if r.accepted), reference.score(trainer.loss))
+    probe = Probe(trainer.network, trainer.train, trainer.loss)
     while not (records and not records[-1].filters):
-        number = len(records) + 1
-        trial = next_trial(trainer, select, settings, seed, records)
+        trial = next_trial(trainer, probe, select, settings, seed, records)
         if not trial.steps:
             return
-        bound = limit if trial.filters else current
-        stops: Mapping[int, float] = {}
-        if settings.stop_hopeless and trial.filters:
-            stops = hopeless_scores([r.session for r in records], trial.steps, bound)
-        record, trained = decide(trainer, trial, number, seed, bound, stops, reference, records, progress)
-        if record.accepted:
-            current = record.score
+        record, trained = decide(trainer, trial, settings, seed, records, initial, progress)
         records.append(record)
         yield record, trained
 
 
 def next_trial(
-    trainer: Trainer, select: Select, settings: Minimization, seed: int, records: Sequence[DecisionRecord]
+    trainer: Trainer,
+    probe: Probe,
+    select: Select,
+    settings: Minimization,
+    seed: int,
+    records: Sequence[DecisionRecord],
 ) -> Trial:
     """The best candidate that has not failed since the last removal, or the last session."""
     network = trainer.network
@@ -91,7 +92,7 @@ def next_trial(
         return Trial((), 0.0, settings.last_session_steps)
     rng = np.random.default_rng((seed, len(records) + 1, 0))
     last = records[-1].filters[0] if records else None
-    scores = select(Subject(candidates, network.active, network.filter_weights, last, rng))
+    scores = select(Subject(candidates, network.active, network.filter_weights, last, rng, probe))
     order = np.argsort(-scores, kind="stable")
     best = next(i for i in order.tolist() if candidates[i] not in failed)
     return Trial((candidates[best],), float(scores[best]), settings.session_steps)
@@ -100,16 +101,25 @@ def next_trial(
 def decide(
     trainer: Trainer,
     trial: Trial,
-    number: int,
+    settings: Minimization,
     seed: int,
-    bound: float,
-    stops: Mapping[int, float],
-    reference: Evaluation,
     records: Sequence[DecisionRecord],
+    initial: Evaluation,
     progress: Progress | None,
 ) -> tuple[DecisionRecord, Snapshot]:
-    """Alter, reset Adam, train, evaluate; keep the result or step back to the snapshot."""
-    network, loss = trainer.network, trainer.loss
+    """Alter, reset Adam, train, evaluate; keep the result or step back to the snapshot.
+
+    The last session alters nothing and is kept if it lost nothing.
+    """
+    network, number = trainer.network, len(records) + 1
+    acceptance, tolerance = settings.acceptance, settings.tolerance
+    if not trial.filters:
+        acceptance, tolerance = Acceptance(rule="threshold", reference="previous"), 0.0
+    reference = reference_of(acceptance.reference, initial.sums[trainer.loss], records)
+    limit = float(ratio(reference.sum(axis=0)) * (1.0 + tolerance))
+    stops: Mapping[int, float] = {}
+    if settings.stop_hopeless and trial.filters:
+        stops = hopeless_scores([r.session for r in records], trial.steps, limit)
     before = Snapshot.take(trainer)
     if trial.filters:
         network.disable(*trial.filters)
@@ -118,9 +128,11 @@ def decide(
     plan = Plan(trial.steps, trainer.settings.evaluations)
     rng = np.random.default_rng((seed, number, 1))
     session, evaluation = trainer.session(plan, rng, progress, stops)
-    score = evaluation.score(loss)
-    accepted, reason = judge(session.ended, score, bound)
     trained = Snapshot.take(trainer)
+    sums, completed = evaluation.sums[trainer.loss], session.ended == "completed"
+    rule = RULES[acceptance.rule if completed else "threshold"]
+    verdict = rule(sums, reference, tolerance, acceptance.confidence)
+    accepted = verdict.accepted and completed
     if not accepted:
         before.restore(trainer)
     parameters, macs = size(network.model, network.filters_kept)
@@ -130,13 +142,15 @@ def decide(
         filters=trial.filters,
         selection_score=trial.selection_score,
         started_from=max((r.number for r in records if r.accepted), default=0),
-        reference=reference.score(loss),
-        limit=bound,
+        limit=limit,
         score_before_training=score_before,
-        score=score,
+        score=evaluation.score(trainer.loss),
+        loss=verdict.loss,
+        bound=verdict.bound,
         metrics=evaluation.scores(),
+        image_sums=tuple((float(a), float(b)) for a, b in sums),
         accepted=accepted,
-        reason=reason,
+        reason=reason(session.ended, verdict, tolerance),
         filters_kept=network.filters_kept,
         parameters=parameters,
         macs_per_pixel=macs,
@@ -145,14 +159,24 @@ def decide(
     return record, trained
 
 
-def judge(ended: str, score: float, limit: float) -> tuple[bool, str]:
-    """Whether a trial is kept, and why: a threshold on the validation score (lower is better)."""
+def reference_of(
+    name: Literal["initial", "previous", "best"], initial: np.ndarray, records: Sequence[DecisionRecord]
+) -> np.ndarray:
+    """The sums per validation image, (N, 2), of the network that a trial is compared with."""
+    kept = [initial, *(np.array(record.image_sums) for record in records if record.accepted)]
+    if name == "best":
+        return min(kept, key=lambda sums: float(ratio(sums.sum(axis=0))))
+    return kept[-1 if name == "previous" else 0]
+
+
+def reason(ended: str, verdict: Verdict, tolerance: float) -> str:
+    """Why a trial was kept or not, in words; losses of score are relative to the reference."""
     if ended == "non-finite":
-        return False, "the loss is not a finite number"
+        return "the loss is not a finite number"
     if ended == "dead":
-        return False, "the network is dead: its output is the same everywhere"
+        return "the network is dead: its output is the same everywhere"
     if ended == "hopeless":
-        return False, f"score {score:.5g} came down too slowly to reach the limit {limit:.5g}"
-    if not score <= limit:
-        return False, f"score {score:.5g} is above the limit {limit:.5g}"
-    return True, f"score {score:.5g} is within the limit {limit:.5g}"
+        return f"stopped early: {verdict.loss:+.1%}, and sessions do not come down that far from there"
+    within = "within" if verdict.accepted else "not within"
+    bound = f" (at most {verdict.bound:+.1%} with confidence)" if verdict.bound != verdict.loss else ""
+    return f"score {verdict.loss:+.1%}{bound}, {within} the tolerance {tolerance:.1%}"

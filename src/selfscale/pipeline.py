@@ -58,7 +58,9 @@ def train(settings: Settings, task: str, seed: int, progress: Progress | None = 
     """
     with only_one(f"train-{task}-seed-{seed}"):
         started = time.time()
-        client = open_store(store_root())  # before the work: a server may not answer
+        # What may be missing is found before the work.
+        test_split = load_split(PREPARED, TARGETS / task, "test")
+        client = open_store(store_root())
         for attempt in range(settings.training.first.restarts + 1):
             model = new_network(settings, task, seed, attempt)
             trainer = trainer_for(settings, task, SwitchedNetwork(model))
@@ -71,7 +73,7 @@ def train(settings: Settings, task: str, seed: int, progress: Progress | None = 
                 f"{task}, seed {seed}: the network is {session.ended} after each of {attempt + 1} starts; "
                 "lower training.learning_rate or change network.init_deviation"
             )
-        test = trainer.evaluate_split(load_split(PREPARED, TARGETS / task, "test"))
+        test = trainer.evaluate_split(test_split)
         result = {
             "task": task,
             "seed": seed,
@@ -158,7 +160,7 @@ def run_minimization(
                 bind(chosen.select, chosen.arguments),
                 settings.minimization,
                 seed=job.seed,
-                reference=initial,
+                initial=initial,
                 history=records,
                 progress=progress,
             ):

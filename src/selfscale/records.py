@@ -41,7 +41,10 @@ class DecisionRecord:
 
     `alteration` is what was done to `filters` (`disable`, or `train` for the last session, which
     alters nothing). `started_from` is the number of the decision whose snapshot the trial started
-    from (0: the initial network). `metrics` are validation metrics after the session.
+    from (0: the initial network). `limit` is the score that the tolerance allows. `loss` is the score
+    after the session relative to the reference's, less one; `bound` is what the rule held against the
+    tolerance. `metrics` are validation metrics after the session, `image_sums` the score's numerator
+    and denominator for each validation image.
     """
 
     number: int
@@ -49,11 +52,13 @@ class DecisionRecord:
     filters: tuple[Filter, ...]
     selection_score: float
     started_from: int
-    reference: float
     limit: float
     score_before_training: float
     score: float
+    loss: float
+    bound: float
     metrics: dict[str, float]
+    image_sums: tuple[tuple[float, float], ...]
     accepted: bool
     reason: str
     filters_kept: tuple[int, ...]

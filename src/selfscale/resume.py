@@ -89,6 +89,7 @@ def as_record(content: dict[str, Any]) -> DecisionRecord:
         **{
             **content,
             "filters": tuple(Filter(*filter) for filter in content["filters"]),
+            "image_sums": tuple((a, b) for a, b in content["image_sums"]),
             "filters_kept": tuple(content["filters_kept"]),
             "session": SessionRecord(**session),
         }

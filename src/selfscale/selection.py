@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -24,7 +24,7 @@ class Subject:
     `candidates`: the filters that may be removed, in order. `weights(layer)`: the filters of a
     hidden layer as rows, kernel flattened and bias appended, float32 (filters, n). `active`: one
     boolean array per hidden layer. `last`: the filter that was tried last. `rng`: made for this
-    decision from the seed.
+    decision from the seed. `probe` measures all filters on training images.
     """
 
     candidates: Sequence[Filter]
@@ -32,6 +32,20 @@ class Subject:
     weights: Callable[[int], np.ndarray]
     last: Filter | None
     rng: np.random.Generator
+    probe: Probe
+
+    def at_candidates(self, layers: Sequence[np.ndarray]) -> np.ndarray:
+        """The candidates' entries of one array per hidden layer."""
+        return np.array([layers[layer][index] for layer, index in self.candidates], dtype=float)
+
+
+class Probe(Protocol):
+    """Measurements on training images; see `selfscale.probe.Probe`."""
+
+    def losses_without(self, candidates: Sequence[Filter]) -> np.ndarray: ...
+    def gradients(self) -> list[np.ndarray]: ...
+    def activations(self) -> list[np.ndarray]: ...
+    def zeros(self) -> list[np.ndarray]: ...
 
 
 # (subject, **arguments) -> one finite float per candidate, the highest is tried first.
@@ -83,6 +97,59 @@ def cosine(
             if others.size:
                 scores[Filter(layer, int(index))] = others.mean() if over == "mean" else others.max()
     return np.array([scores[candidate] for candidate in subject.candidates])
+
+
+@STRATEGIES.register
+def leave_one_out(subject: Subject) -> np.ndarray:
+    """The filter without which the loss is least, before any retraining."""
+    return -subject.probe.losses_without(subject.candidates)
+
+
+@STRATEGIES.register
+def magnitude(subject: Subject) -> np.ndarray:
+    """The filter with the least L1 norm of its kernel and bias (Li et al. 2017, arXiv:1608.08710).
+
+    Compared across layers per weight, since filters of later layers have more of them.
+    """
+    return -subject.at_candidates(
+        [np.abs(subject.weights(i)).mean(axis=1) for i in range(len(subject.active))]
+    )
+
+
+@STRATEGIES.register
+def taylor(subject: Subject) -> np.ndarray:
+    """The filter whose removal changes the loss least to first order.
+
+    Molchanov et al. 2019 (arXiv:1906.10771), equation 8, with a gate behind each filter: the square
+    of the loss's derivative by the gate.
+    """
+    return -np.square(subject.at_candidates(subject.probe.gradients()))
+
+
+@STRATEGIES.register
+def activation(subject: Subject, *, by: Literal["mean", "zeros"] = "mean") -> np.ndarray:
+    """The filter that is least active: by its mean activation, or by its share of zeros.
+
+    The latter is the average percentage of zeros (APoZ) of Hu et al. 2016, arXiv:1607.03250.
+    """
+    if by == "zeros":
+        return subject.at_candidates(subject.probe.zeros())
+    return -subject.at_candidates(subject.probe.activations())
+
+
+@STRATEGIES.register
+def geometric_median(subject: Subject) -> np.ndarray:
+    """The filter closest to the others of its layer, so the one that they can replace best.
+
+    He et al. 2019 (FPGM, arXiv:1811.00250): the least sum of Euclidean distances to the enabled
+    filters of the layer; here the mean distance per weight, so that layers can be compared.
+    """
+    scores = []
+    for layer, active in enumerate(subject.active):
+        rows = subject.weights(layer)
+        distances = np.linalg.norm(rows[:, None] - rows[None, active], axis=-1) / np.sqrt(rows.shape[1])
+        scores.append(distances.sum(axis=1) / max(1, active.sum() - 1))
+    return -subject.at_candidates(scores)
 
 
 def cosine_similarity(rows: np.ndarray) -> np.ndarray:
