@@ -113,8 +113,8 @@ class Acceptance(Section):
 
 
 class Minimization(Section):
-    session_steps: Count = 800
-    last_session_steps: Annotated[int, Field(ge=0)] = 2000
+    session_steps: Count = 600
+    last_session_steps: Annotated[int, Field(ge=0)] = 1500
     tolerance: Annotated[float, Field(ge=0)] = 0.1
     acceptance: Acceptance = Acceptance()
     stop_hopeless: bool = True

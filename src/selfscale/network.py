@@ -161,4 +161,4 @@ def size(model: keras.Model, filters_kept: Sequence[int] | None = None) -> Size:
 
 def to_image(output: np.ndarray) -> np.ndarray:
     """Network output (any shape, 1.0 is white) as 8-bit picture: scaled, clipped, rounded (thesis 2.2)."""
-    return np.rint(np.clip(output, 0.0, 1.0) * 255.0).astype(np.uint8)
+    return np.rint(np.clip(output.astype(np.float32), 0.0, 1.0) * 255.0).astype(np.uint8)

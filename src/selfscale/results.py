@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+import keras
+import numpy as np
+from PIL import Image
+
 from selfscale import compaction, files
 from selfscale.config import Settings
-from selfscale.dataset import load_split
+from selfscale.dataset import Split, load_split
 from selfscale.evaluation import Evaluator
-from selfscale.network import size
+from selfscale.network import size, to_image
 from selfscale.operators import resolve
 from selfscale.records import DecisionRecord, SessionRecord
 from selfscale.training import Trainer
 from selfscale.workspace import PREPARED, TARGETS, Job
+
+GAP = 4  # white pixels between the pictures of an example
 
 
 def write_result(
@@ -27,8 +34,8 @@ def write_result(
     """Compact the network, measure it, and write the minimization's folder.
 
     `compact.keras` (the compact model), `removed_filters.npy` (the one-hot matrix),
-    `decisions.json`, `curve.csv` (a line per decision) and `result.json`, which is returned.
-    `training` is the `training.json` of the initial network.
+    `decisions.json`, `curve.csv` (a line per decision), `example.png` and `result.json`, which is
+    returned. `training` is the `training.json` of the initial network.
     """
     network = trainer.network
     model = compaction.compact(network)
@@ -67,8 +74,22 @@ def write_result(
         (r.number, r.score, r.limit, int(r.accepted), sum(r.filters_kept), r.macs_per_pixel) for r in records
     ]
     files.write_csv(out / "curve.csv", header, rows)
+    initial = files.load_model(job.trained / "initial.keras", f"train {job.task} --seed {job.seed}")
+    files.write_bytes(out / "example.png", example(trainer.validation, [initial, model]))
     files.write_json(out / "result.json", result)
     return result
+
+
+def example(split: Split, models: Sequence[keras.Model]) -> bytes:
+    """A PNG: the first image, its target, and what each model makes of it, side by side."""
+    image = split.images[:1]
+    outputs = [np.asarray(model(image / np.float32(255))) for model in models]
+    pictures = [image, *(to_image(output) for output in [split.targets[:1], *outputs])]
+    gap = np.full((image.shape[1], GAP), 255, np.uint8)
+    row = [part for picture in pictures for part in (picture[0, ..., 0], gap)][:-1]
+    content = io.BytesIO()
+    Image.fromarray(np.hstack(row)).save(content, "png")
+    return content.getvalue()
 
 
 def without_seconds(record: DecisionRecord) -> dict[str, Any]:
