@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from conftest import new_trainer
-from selfscale.acceptance import Verdict
+from selfscale.acceptance import Verdict, reason, reference_of
 from selfscale.config import Acceptance, Minimization
 from selfscale.evaluation import Evaluation
-from selfscale.minimization import minimize, reason, reference_of
+from selfscale.minimization import minimize
 from selfscale.records import DecisionRecord, Filter
 from selfscale.selection import bind
 from selfscale.snapshot import Snapshot
@@ -145,6 +145,19 @@ def test_what_a_trial_is_compared_with():
         np.testing.assert_array_equal(reference_of(name, initial, []), initial)
 
 
+def test_a_trial_that_comes_close_trains_on(trained):
+    initial = trained.evaluate_split(trained.validation)
+    state = Snapshot.take(trained)
+    for near, cycles in ((0.0, 1), (1e9, 3)):
+        state.restore(trained)
+        update = {"tolerance": 0.0, "near": near, "max_decisions": 1, "last_session_steps": 0}
+        settings = SETTINGS.model_copy(update=update)
+        unreachable = Evaluation({"mae": initial.sums["mae"] * [0.01, 1.0]}, 0.0, 1.0)
+        (first, _), *_ = minimize(trained, bind("sequential", {}), settings, seed=0, initial=unreachable)
+        assert first.session.steps == cycles * 12
+        assert [step for step, _ in first.session.scores] == list(range(6, cycles * 12 + 1, 6))
+
+
 def test_a_trial_that_is_dead_is_stepped_back_from(trained):
     """The only filter that leads to the output is removed from under a negative bias."""
     trained.network.model.layers[-1].bias.assign([-100.0])
@@ -158,7 +171,9 @@ def test_non_inferiority_refuses_what_the_threshold_accepts(trained):
     """A tolerance just above the mean loss: within on average, not with confidence."""
     initial = trained.evaluate_split(trained.validation)
     state = Snapshot.take(trained)
-    short = SETTINGS.model_copy(update={"max_decisions": 1, "last_session_steps": 0, "tolerance": 100.0})
+    short = SETTINGS.model_copy(
+        update={"max_decisions": 1, "last_session_steps": 0, "tolerance": 100.0, "max_cycles": 1}
+    )
     first, _ = next(minimize(trained, bind("sequential", {}), short, seed=0, initial=initial))
     verdicts = []
     for rule in ("threshold", "non_inferiority"):

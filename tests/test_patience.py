@@ -22,8 +22,13 @@ def test_the_steepest_descent_so_far_decides_with_a_margin():
 
 def test_none_is_stopped_before_four_were_completed():
     stopped = session(8.0, steps=10, ended="hopeless")
-    longer = session(8, 4, 2, steps=60)
-    assert hopeless_scores([*FULL[:3], stopped, longer, session(1, 1, 1, ended="dead")], 30, 1.0) == {}
+    died = session(1, 1, steps=20, ended="dead")
+    assert hopeless_scores([*FULL[:3], stopped, died], 30, 1.0) == {}
+
+
+def test_of_a_session_of_several_cycles_the_first_counts():
+    longer = session(8, 4, 2, 6, 0.1, 0.1, steps=60)
+    assert hopeless_scores([longer, *FULL[1:]], 30, 1.0) == hopeless_scores(FULL, 30, 1.0)
 
 
 def test_no_session_that_came_down_like_an_earlier_one_is_stopped():

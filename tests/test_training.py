@@ -6,10 +6,11 @@ import pytest
 import tensorflow as tf
 
 from conftest import TINY, new_trainer, pictures
+from selfscale.batches import draw, learning_rates
 from selfscale.dataset import Split
 from selfscale.network import build
 from selfscale.records import Filter
-from selfscale.training import Plan, draw, first_session, learning_rates
+from selfscale.training import Plan, first_session
 
 
 def test_learning_rates_rise_linearly_and_decay_to_zero():

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
+
+from selfscale.records import DecisionRecord
 
 RESAMPLES = 2000
 
@@ -38,7 +42,9 @@ def non_inferiority(trial: np.ndarray, reference: np.ndarray, tolerance: float, 
     return Verdict(bool(bound <= tolerance), relative_loss(trial, reference), bound)
 
 
-RULES = {"threshold": threshold, "non_inferiority": non_inferiority}
+# (trial, reference, tolerance, confidence); the first two are sums per image, float64 (N, 2)
+Rule = Callable[[np.ndarray, np.ndarray, float, float], Verdict]
+RULES: dict[str, Rule] = {"threshold": threshold, "non_inferiority": non_inferiority}
 
 
 def relative_loss(trial: np.ndarray, reference: np.ndarray) -> float:
@@ -48,3 +54,46 @@ def relative_loss(trial: np.ndarray, reference: np.ndarray) -> float:
 
 def ratio(sums: np.ndarray) -> np.ndarray:
     return sums[..., 0] / sums[..., 1]
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Decides whether a trial is kept, by its sums per validation image and how its session ended."""
+
+    reference: np.ndarray
+    tolerance: float
+    rule: Rule
+    confidence: float
+
+    @property
+    def limit(self) -> float:
+        """The score that the tolerance allows."""
+        return float(ratio(self.reference.sum(axis=0)) * (1.0 + self.tolerance))
+
+    def __call__(self, sums: np.ndarray, ended: str) -> Verdict:
+        if ended == "completed":
+            return self.rule(sums, self.reference, self.tolerance, self.confidence)
+        return threshold(sums, self.reference, self.tolerance, self.confidence)._replace(accepted=False)
+
+
+def reference_of(
+    name: Literal["initial", "previous", "best"], initial: np.ndarray, records: Sequence[DecisionRecord]
+) -> np.ndarray:
+    """The sums per validation image, (N, 2), of the network that a trial is compared with."""
+    kept = [initial, *(np.array(record.image_sums) for record in records if record.accepted)]
+    if name == "best":
+        return min(kept, key=lambda sums: float(ratio(sums.sum(axis=0))))
+    return kept[-1 if name == "previous" else 0]
+
+
+def reason(ended: str, verdict: Verdict, tolerance: float) -> str:
+    """Why a trial was kept or not, in words; losses of score are relative to the reference."""
+    if ended == "non-finite":
+        return "the loss is not a finite number"
+    if ended == "dead":
+        return "the network is dead: its output is the same everywhere"
+    if ended == "hopeless":
+        return f"stopped early: {verdict.loss:+.1%}, and sessions do not come down that far from there"
+    within = "within" if verdict.accepted else "not within"
+    bound = f" (at most {verdict.bound:+.1%} with confidence)" if verdict.bound != verdict.loss else ""
+    return f"score {verdict.loss:+.1%}{bound}, {within} the tolerance {tolerance:.1%}"

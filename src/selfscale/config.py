@@ -116,6 +116,8 @@ class Minimization(Section):
     session_steps: Count = 600
     last_session_steps: Annotated[int, Field(ge=0)] = 1500
     tolerance: Annotated[float, Field(ge=0)] = 0.1
+    near: Annotated[float, Field(ge=0)] = 0.25
+    max_cycles: Count = 3
     acceptance: Acceptance = Acceptance()
     stop_hopeless: bool = True
     max_decisions: Count | None = None

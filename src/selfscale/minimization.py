@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
-from selfscale.acceptance import RULES, Verdict, ratio
-from selfscale.config import Acceptance, Minimization
+from selfscale.acceptance import RULES, Judge, reason, reference_of, threshold
+from selfscale.config import Minimization
 from selfscale.evaluation import Evaluation
 from selfscale.network import size
 from selfscale.patience import hopeless_scores
 from selfscale.probe import Probe
-from selfscale.records import DecisionRecord, Filter
+from selfscale.records import DecisionRecord, Filter, SessionRecord
 from selfscale.selection import Subject
 from selfscale.snapshot import Snapshot
-from selfscale.training import Plan, Progress, Trainer
+from selfscale.training import Plan, Progress, Trainer, joined
 
 # Scores every candidate of a subject: a strategy with its arguments bound.
 Select = Callable[[Subject], np.ndarray]
@@ -109,31 +108,31 @@ def decide(
 ) -> tuple[DecisionRecord, Snapshot]:
     """Alter, reset Adam, train, evaluate; keep the result or step back to the snapshot.
 
-    The last session alters nothing and is kept if it lost nothing.
+    A trial that comes close (`settings.near`) trains on for another cycle, as often as
+    `settings.max_cycles` says: a session that is cut off while it still gains proves nothing.
     """
     network, number = trainer.network, len(records) + 1
-    acceptance, tolerance = settings.acceptance, settings.tolerance
-    if not trial.filters:
-        acceptance, tolerance = Acceptance(rule="threshold", reference="previous"), 0.0
-    reference = reference_of(acceptance.reference, initial.sums[trainer.loss], records)
-    limit = float(ratio(reference.sum(axis=0)) * (1.0 + tolerance))
+    judge = judge_of(trial, settings, initial.sums[trainer.loss], records)
     stops: Mapping[int, float] = {}
     if settings.stop_hopeless and trial.filters:
-        stops = hopeless_scores([r.session for r in records], trial.steps, limit)
+        stops = hopeless_scores([r.session for r in records], trial.steps, judge.limit)
     before = Snapshot.take(trainer)
     if trial.filters:
         network.disable(*trial.filters)
     trainer.reset()
     score_before = trainer.evaluate_loss()
     plan = Plan(trial.steps, trainer.settings.evaluations)
-    rng = np.random.default_rng((seed, number, 1))
-    session, evaluation = trainer.session(plan, rng, progress, stops)
+    sessions: list[SessionRecord] = []
+    while True:
+        rng = np.random.default_rng((seed, number, 1, len(sessions)))
+        session, evaluation = trainer.session(plan, rng, progress, {} if sessions else stops)
+        sessions.append(session)
+        verdict = judge(evaluation.sums[trainer.loss], session.ended)
+        another = trial.filters and not verdict.accepted and verdict.loss <= settings.near
+        if session.ended != "completed" or not another or len(sessions) == settings.max_cycles:
+            break
     trained = Snapshot.take(trainer)
-    sums, completed = evaluation.sums[trainer.loss], session.ended == "completed"
-    rule = RULES[acceptance.rule if completed else "threshold"]
-    verdict = rule(sums, reference, tolerance, acceptance.confidence)
-    accepted = verdict.accepted and completed
-    if not accepted:
+    if not verdict.accepted:
         before.restore(trainer)
     parameters, macs = size(network.model, network.filters_kept)
     record = DecisionRecord(
@@ -142,41 +141,29 @@ def decide(
         filters=trial.filters,
         selection_score=trial.selection_score,
         started_from=max((r.number for r in records if r.accepted), default=0),
-        limit=limit,
+        limit=judge.limit,
         score_before_training=score_before,
         score=evaluation.score(trainer.loss),
         loss=verdict.loss,
         bound=verdict.bound,
         metrics=evaluation.scores(),
-        image_sums=tuple((float(a), float(b)) for a, b in sums),
-        accepted=accepted,
-        reason=reason(session.ended, verdict, tolerance),
+        image_sums=tuple((float(a), float(b)) for a, b in evaluation.sums[trainer.loss]),
+        accepted=verdict.accepted,
+        reason=reason(session.ended, verdict, judge.tolerance),
         filters_kept=network.filters_kept,
         parameters=parameters,
         macs_per_pixel=macs,
-        session=session,
+        session=joined(sessions),
     )
     return record, trained
 
 
-def reference_of(
-    name: Literal["initial", "previous", "best"], initial: np.ndarray, records: Sequence[DecisionRecord]
-) -> np.ndarray:
-    """The sums per validation image, (N, 2), of the network that a trial is compared with."""
-    kept = [initial, *(np.array(record.image_sums) for record in records if record.accepted)]
-    if name == "best":
-        return min(kept, key=lambda sums: float(ratio(sums.sum(axis=0))))
-    return kept[-1 if name == "previous" else 0]
-
-
-def reason(ended: str, verdict: Verdict, tolerance: float) -> str:
-    """Why a trial was kept or not, in words; losses of score are relative to the reference."""
-    if ended == "non-finite":
-        return "the loss is not a finite number"
-    if ended == "dead":
-        return "the network is dead: its output is the same everywhere"
-    if ended == "hopeless":
-        return f"stopped early: {verdict.loss:+.1%}, and sessions do not come down that far from there"
-    within = "within" if verdict.accepted else "not within"
-    bound = f" (at most {verdict.bound:+.1%} with confidence)" if verdict.bound != verdict.loss else ""
-    return f"score {verdict.loss:+.1%}{bound}, {within} the tolerance {tolerance:.1%}"
+def judge_of(
+    trial: Trial, settings: Minimization, initial: np.ndarray, records: Sequence[DecisionRecord]
+) -> Judge:
+    """The settings' judge; that of the last session, which alters nothing, lets it lose nothing."""
+    chosen = settings.acceptance
+    if trial.filters:
+        reference = reference_of(chosen.reference, initial, records)
+        return Judge(reference, settings.tolerance, RULES[chosen.rule], chosen.confidence)
+    return Judge(reference_of("previous", initial, records), 0.0, threshold, chosen.confidence)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,9 @@ def log_model(client: MlflowClient, task: str, model_path: Path, run_id: str) ->
     import mlflow.tensorflow
     import tensorflow
 
-    keras.config.disable_interactive_logging()  # MLflow tries the example, which shows a progress bar
+    # MLflow tries the example, of which Keras shows a progress bar, else in the log.
+    keras.config.disable_interactive_logging()
+    logging.getLogger("absl").setLevel(logging.WARNING)
     ramp = np.linspace(0, 1, EXAMPLE_SIDE, dtype=np.float32)
     logged = client.create_logged_model(experiment(client, task), model_name(task), source_run_id=run_id)
     Model.log(

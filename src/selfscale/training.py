@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from selfscale.batches import draw, learning_rates
 from selfscale.config import Training
 from selfscale.dataset import Split
 from selfscale.evaluation import Evaluation, Evaluator, to_float
@@ -21,36 +22,6 @@ CHUNK_BYTES = 16 * 2**20
 
 # Called after each evaluation inside a session with (step, score).
 Progress = Callable[[int, float], None]
-
-
-def learning_rates(steps: int, peak: float, warmup: float) -> np.ndarray:
-    """Linear warm-up over a share of the steps, then cosine decay to zero; float32 (steps,)."""
-    step = np.arange(steps) + 1.0
-    rising = max(1.0, warmup * steps)
-    falling = np.clip((step - rising) / max(1.0, steps - rising), 0.0, 1.0)
-    return (peak * np.where(step < rising, step / rising, 0.5 * (1 + np.cos(np.pi * falling)))).astype(
-        "float32"
-    )
-
-
-def draw(split: Split, shape: tuple[int, int], crop: int | None, rng: np.random.Generator) -> Split:
-    """Random crops, shape (steps, batch, h, w, 1), cut alike from images and targets; None: whole images.
-
-    Read straight from memory-mapped arrays: only the pixels drawn are ever loaded.
-    """
-    count, height, width, _ = split.images.shape
-    h, w = (min(crop or height, height), min(crop or width, width))
-    which = rng.integers(count, size=shape).ravel()
-    tops = rng.integers(height - h + 1, size=shape).ravel()
-    lefts = rng.integers(width - w + 1, size=shape).ravel()
-
-    def cut(array: np.ndarray) -> np.ndarray:
-        out = np.empty((which.size, h, w, 1), array.dtype)
-        for position, (image, top, left) in enumerate(zip(which, tops, lefts, strict=True)):
-            out[position] = array[image, top : top + h, left : left + w]
-        return out.reshape(*shape, h, w, 1)
-
-    return Split(cut(split.images), cut(split.targets))
 
 
 @dataclass(frozen=True)
@@ -177,6 +148,19 @@ class Trainer:
         return total
 
 
+def joined(sessions: Sequence[SessionRecord]) -> SessionRecord:
+    """Several cycles of training as one session."""
+    starts = np.cumsum([0, *(session.steps for session in sessions)]).tolist()
+    pairs = list(zip(starts, sessions, strict=False))
+    return SessionRecord(
+        starts[-1],
+        tuple((start + step, loss) for start, session in pairs for step, loss in session.losses),
+        tuple((start + step, score) for start, session in pairs for step, score in session.scores),
+        sessions[-1].ended,
+        sum(session.seconds for session in sessions),
+    )
+
+
 def first_session(
     trainer: Trainer, seed: int, attempt: int, progress: Progress | None = None
 ) -> tuple[SessionRecord, Evaluation]:
@@ -188,21 +172,18 @@ def first_session(
     """
     settings = trainer.settings.first
     plan = Plan(settings.steps, trainer.settings.evaluations)
-    losses: list[tuple[int, float]] = []
-    scores: list[tuple[int, float]] = []
+    sessions: list[SessionRecord] = []
     best: Evaluation | None = None
     state: SwitchState | None = None
-    steps, seconds, ended = 0, 0.0, "completed"
+    ended = "completed"
     for cycle in range(settings.max_cycles):
         rng = np.random.default_rng((seed, 0, attempt, cycle))
-        record, evaluation = trainer.session(plan, rng, progress)
-        losses += [(steps + step, loss) for step, loss in record.losses]
-        scores += [(steps + step, score) for step, score in record.scores]
-        steps, seconds = steps + record.steps, seconds + record.seconds
-        # A cycle that dies has gained nothing; the first one leaves nothing to go back to.
-        score = evaluation.score(trainer.loss) if record.ended == "completed" else np.inf
-        if best is None and record.ended != "completed":
-            return SessionRecord(steps, tuple(losses), tuple(scores), record.ended, seconds), evaluation
+        session, evaluation = trainer.session(plan, rng, progress)
+        sessions.append(session)
+        if best is None and session.ended != "completed":
+            return session, evaluation
+        # A later cycle that dies has gained nothing.
+        score = evaluation.score(trainer.loss) if session.ended == "completed" else np.inf
         gain = 1.0 if best is None else 1.0 - score / best.score(trainer.loss)
         if gain > 0:
             best, state = evaluation, trainer.network.state()
@@ -211,4 +192,4 @@ def first_session(
             break
     assert best is not None and state is not None
     trainer.network.restore(state)
-    return SessionRecord(steps, tuple(losses), tuple(scores), ended, seconds), best
+    return replace(joined(sessions), ended=ended), best
