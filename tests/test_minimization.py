@@ -8,6 +8,7 @@ import pytest
 from conftest import new_trainer
 from selfscale.acceptance import Verdict, reason, reference_of
 from selfscale.config import Acceptance, Minimization
+from selfscale.errors import UserError
 from selfscale.evaluation import Evaluation
 from selfscale.minimization import minimize
 from selfscale.records import DecisionRecord, Filter
@@ -117,6 +118,13 @@ def test_a_user_strategy_decides_the_order(trained):
         )
     ]
     assert run_order == [(Filter(1, 3),), ()]
+
+
+@pytest.mark.parametrize("answer", [[1.0], [[1.0] * 7], [float("nan")] * 7])
+def test_a_strategy_that_does_not_score_each_candidate_is_named(trained, answer):
+    initial = trained.evaluate_split(trained.validation)
+    with pytest.raises(UserError, match="one finite number for each of 7 candidates"):
+        next(minimize(trained, lambda subject: answer, SETTINGS, seed=0, initial=initial))
 
 
 @pytest.mark.parametrize(

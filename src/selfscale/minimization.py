@@ -9,6 +9,7 @@ import numpy as np
 
 from selfscale.acceptance import RULES, Judge, reason, reference_of, threshold
 from selfscale.config import Minimization
+from selfscale.errors import UserError
 from selfscale.evaluation import Evaluation
 from selfscale.network import size
 from selfscale.patience import hopeless_scores
@@ -91,7 +92,13 @@ def next_trial(
         return Trial((), 0.0, settings.last_session_steps)
     rng = np.random.default_rng((seed, len(records) + 1, 0))
     last = records[-1].filters[0] if records else None
-    scores = select(Subject(candidates, network.active, network.filter_weights, last, rng, probe))
+    subject = Subject(candidates, network.active, network.filter_weights, last, rng, probe)
+    scores = np.asarray(select(subject), dtype=float)
+    if scores.shape != (len(candidates),) or not np.isfinite(scores).all():
+        raise UserError(
+            f"the strategy must return one finite number for each of {len(candidates)} candidates, "
+            f"not {np.array2string(scores, threshold=8)}".replace("\n", " ")
+        )
     order = np.argsort(-scores, kind="stable")
     best = next(i for i in order.tolist() if candidates[i] not in failed)
     return Trial((candidates[best],), float(scores[best]), settings.session_steps)
