@@ -114,7 +114,7 @@ class Acceptance(Section):
 
 class Minimization(Section):
     session_steps: Count = 600
-    last_session_steps: Annotated[int, Field(ge=0)] = 1500
+    last_session_steps: Annotated[int, Field(ge=0)] = 3000
     tolerance: Annotated[float, Field(ge=0)] = 0.1
     near: Annotated[float, Field(ge=0)] = 0.25
     max_cycles: Count = 3
