@@ -142,7 +142,9 @@ def run_minimization(
         if done:
             log.info("%s: going on after decision %s", job.name, len(records))
             resume.restore(done, trainer, snapshot or state)
-        started = time.time()
+        if snapshot:
+            kept = trainer.evaluate_split(trainer.validation)
+            records = resume.judged_anew(records, kept.sums[trainer.loss])
         with MinimizationRun(
             open_store(store_root()),
             task=job.task,
@@ -175,12 +177,13 @@ def run_minimization(
             result = write_result(trainer, settings, job, training, records)
             made_by = {
                 "run_id": run.run_id,
-                "seconds": time.time() - started,
+                "seconds": sum(record.session.seconds for record in records),
                 "model": files.sha256(job.folder / "compact.keras"),
             }
             files.write_json(job.made_by, made_by)
             run.finish(result, sorted(job.folder.iterdir()))
             resume.save(state, trainer, run.run_id, records, finished=True)
+            resume.delete_others(state, job)
 
 
 def dataset() -> Dataset:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product, starmap
 from typing import Any
 
@@ -26,18 +26,18 @@ HEADER = (
 )
 
 
-def read_results(runs: Runs) -> list[dict[str, Any]]:
-    """The results of all tasks, strategies and seeds; UserError names the stage of a missing one."""
-    return [
-        files.read_json(job.folder / "result.json", job.command)
+def read_results(runs: Runs) -> dict[str, dict[str, Any]]:
+    """The results of all tasks, strategies and seeds by name; UserError names the stage of a missing one."""
+    return {
+        job.name: files.read_json(job.folder / "result.json", job.command)
         for job in starmap(Job, product(runs.tasks, runs.strategies, runs.seeds))
-    ]
+    }
 
 
 def compare(runs: Runs) -> str:
     """Write `comparison.json` and `comparison.md`; returns the table, in Markdown."""
     results = read_results(runs)
-    table = markdown([HEADER, *map(row, results)])
+    table = markdown([HEADER, *map(row, results.values())])
     files.write_json(REPORTS / "comparison.json", results)
     files.write_text(REPORTS / "comparison.md", table)
     return table
@@ -78,12 +78,12 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def best(results: Sequence[dict[str, Any]], task: str) -> dict[str, Any]:
+def best(results: Mapping[str, dict[str, Any]], task: str) -> dict[str, Any]:
     """The task's smallest network (multiply-accumulates per pixel), and among equals the best on validation.
 
     All of them are within the tolerance, since the minimization steps back otherwise.
     """
     return min(
-        [result for result in results if result["task"] == task],
+        [result for result in results.values() if result["task"] == task],
         key=lambda result: (result["macs_per_pixel"], result["validation"]["final"][result["loss"]]),
     )

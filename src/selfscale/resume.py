@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from selfscale import __version__
 from selfscale.config import Settings
@@ -49,6 +52,13 @@ def save(
     Snapshot.take(trainer, run_id=run_id, finished=finished, records=content).save(path)
 
 
+def delete_others(path: Path, job: Job) -> None:
+    """Delete what earlier minimizations of the same name left, which had other settings or inputs."""
+    for other in path.parent.glob(f"{job.name}-{'[0-9a-f]' * 16}.npz"):
+        if other != path:
+            other.unlink()
+
+
 def load_if_wanted(path: Path, waited: bool) -> Done | None:
     """The state to go on from, if there is one.
 
@@ -78,6 +88,16 @@ def restore(done: Done, trainer: Trainer, path: Path) -> None:
         done.snapshot.restore(trainer)
     except ValueError as error:
         raise UserError(f"{path}: is a snapshot of another network than the trained one") from error
+
+
+def judged_anew(records: Sequence[DecisionRecord], sums: np.ndarray) -> list[DecisionRecord]:
+    """The records for a trainer with other images: scores of former networks on the former images go.
+
+    Only the network that was kept last can still be compared with; `sums` are its sums per image.
+    """
+    last = max((record.number for record in records if record.accepted), default=0)
+    kept = tuple((float(a), float(b)) for a, b in sums)
+    return [replace(record, image_sums=kept if record.number == last else ()) for record in records]
 
 
 def as_record(content: dict[str, Any]) -> DecisionRecord:

@@ -35,7 +35,7 @@ class Snapshot:
 
     @classmethod
     def take(cls, trainer: Trainer, **data: Any) -> Snapshot:
-        return cls(trainer.network.state(), [np.array(v) for v in trainer.optimizer.variables], data)
+        return cls(trainer.network.state(), [v.numpy().copy() for v in trainer.optimizer.variables], data)
 
     def restore(self, trainer: Trainer) -> None:
         """Step back: weights, switches and Adam's state exactly as they were.

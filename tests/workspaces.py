@@ -1,0 +1,156 @@
+"""Projects in folders of their own, with settings that run in seconds, for the tests of the whole."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import chdir, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from ruamel.yaml import YAML
+
+from conftest import pictures
+from selfscale import config, dataset, pipeline, targets
+from selfscale.store import Client
+from selfscale.workspace import PREPARED, TARGETS, Job
+from stores import new_store, python
+
+CHECKOUT = Path(__file__).parent.parent
+JOB = Job("sobel", "random", 0)
+TINY = {
+    "runs.tasks": ["sobel", "canny"],
+    "runs.strategies": ["random", "sequential"],
+    "runs.seeds": [0],
+    "network.widths": [3, 2],
+    "network.kernel": 3,
+    "training.batch": 4,
+    "training.crop": 24,
+    "training.evaluations": 2,
+    "training.first.steps": 60,
+    "evaluation.max_images": 8,
+    "minimization.session_steps": 20,
+    "minimization.last_session_steps": 20,
+}
+OWN_PHOTOGRAPHS = {"data.source": "folder", "data.folder.path": "photos", "data.size": 40}
+
+# Runs a command as `selfscale` does, and sends a signal to itself when a function is called the n-th time.
+DIES = """
+import os, pkgutil, sys
+from unittest.mock import patch
+from selfscale import cli
+
+name, left, number, *words = sys.argv[1:]
+real, left = pkgutil.resolve_name(name), int(left)
+
+def dying(*arguments, **named):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), int(number))
+    return real(*arguments, **named)
+
+sys.argv = ["selfscale", *words]
+with patch(name.replace(":", "."), dying):
+    cli.main()
+"""
+
+
+@contextmanager
+def own_store() -> Iterator[None]:
+    """Without the variables that name another store than the one in the working directory."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT"):
+            patch.delenv(name, raising=False)
+        yield
+
+
+def change_params(path: Path, changes: Mapping[str, Any]) -> None:
+    """Set existing keys, written with dots, in a file of settings."""
+    yaml = YAML()
+    content = yaml.load(path)
+    for key, value in changes.items():
+        *sections, last = key.split(".")
+        section = content
+        for name in sections:
+            section = section[name]
+        assert last in section, key
+        section[last] = value
+    yaml.dump(content, path)
+
+
+def new_project(folder: Path, changes: Mapping[str, Any] | None = None) -> None:
+    """The checkout's settings made tiny, and an empty MLflow store."""
+    folder.mkdir(parents=True)
+    shutil.copy(CHECKOUT / "params.yaml", folder)
+    change_params(folder / "params.yaml", TINY | dict(changes or {}))
+    new_store(folder)
+
+
+def save_photographs(folder: Path, seed: int = 0, count: int = 10, side: int = 40) -> None:
+    folder.mkdir(parents=True)
+    for number, picture in enumerate(pictures(count, seed, side)):
+        Image.fromarray(picture[..., 0]).save(folder / f"{number}.png")
+
+
+def prepare(folder: Path, seed: int = 0) -> None:
+    """Photographs and their Sobel targets, as `selfscale prepare` and `selfscale targets` make them."""
+    save_photographs(folder / "photos", seed)
+    with chdir(folder):
+        settings = config.load(Path("params.yaml"))
+        dataset.prepare(settings.data, PREPARED, workers=1)
+        targets.make_targets(settings.tasks[JOB.task], PREPARED, TARGETS / JOB.task, workers=1)
+
+
+def train(folder: Path) -> None:
+    with chdir(folder):
+        pipeline.train(config.load(Path("params.yaml")), JOB.task, JOB.seed)
+
+
+@functools.cache
+def trained_project() -> Path:
+    """A project up to its trained network, to be copied."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    new_project(folder / "project", OWN_PHOTOGRAPHS)
+    prepare(folder / "project")
+    train(folder / "project")
+    return folder / "project"
+
+
+def minimize(folder: Path, **options: Any) -> None:
+    """What `selfscale minimize` does, in this process."""
+    with chdir(folder):
+        pipeline.run_minimization(config.load(Path("params.yaml")), JOB, **options)
+
+
+def minimize_and_die(folder: Path, function: str, call: int, number: signal.Signals) -> int:
+    """`selfscale minimize` in a process that gets a signal at a call of a function; its exit code."""
+    command = python(DIES, function, str(call), str(int(number)), *JOB.command.split())
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.returncode
+
+
+def selfscale(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """The installed command, in a process of its own."""
+    command = [str(Path(sys.executable).with_name("selfscale")), *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def runs(client: Client, kind: str) -> list[Any]:
+    """All MLflow runs of a kind that were not deleted."""
+    ids = [found.experiment_id for found in client.search_experiments()]
+    return list(client.search_runs(ids, f"tags.kind = '{kind}'", max_results=50_000))
