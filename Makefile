@@ -1,30 +1,33 @@
 # `make repro` and `make test` set up .venv by themselves; nothing else needs to be installed.
 PYTHON ?= python3
-BIN := .venv/bin
+PORT ?= 5000
 # Stages are started as `selfscale ...`, which is found in the environment.
-export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# An environment does not survive a move: where it was set up is part of the mark that it is there.
+READY := .venv/ready-$(firstword $(shell pwd | cksum))
 
 .PHONY: repro test ui lint clean
 
-repro: .venv/installed
+repro: $(READY)
 	dvc repro
 
-test: .venv/installed
+test: $(READY)
 	pytest
 
-ui: .venv/installed
-	selfscale ui
+ui: $(READY)
+	selfscale ui --port $(PORT)
 
-lint: .venv/installed
+lint: $(READY)
 	ruff check .
 	ruff format --check .
 	mypy
 
-.venv/installed: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11 to 3.13 is needed; choose one with: make PYTHON=python3.12")'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
-	touch $@
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11 to 3.13 is needed; choose one with: make PYTHON=python3.12")'
+	@echo "setting up .venv (some minutes) ..."
+	@$(PYTHON) -m venv --clear .venv
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
 
 clean:
 	rm -rf .venv data models reports .selfscale

@@ -72,7 +72,7 @@ def record(
         limit=0.21,
         score_before_training=0.4,
         score=0.2 if accepted else 0.3,
-        loss=0.05 if accepted else 0.5,
+        relative_loss=0.05 if accepted else 0.5,
         bound=0.08 if accepted else 0.7,
         metrics={"mae": 0.2, "uiqi": 0.8},
         image_sums=((1.0, 4.0), (0.6, 4.0)),

@@ -29,7 +29,7 @@ def trained(train_split, validation_split):
 
 
 def run(trainer, settings=SETTINGS, select="sequential", seed=0) -> list[DecisionRecord]:
-    reference = trainer.evaluate_split(trainer.validation)
+    reference = trainer.evaluator(trainer.validation)
     return [r for r, _ in minimize(trainer, bind(select, {}), settings, seed=seed, initial=reference)]
 
 
@@ -87,7 +87,7 @@ def test_an_interrupted_minimization_ends_like_an_uninterrupted_one(train_split,
 
     whole, broken = start(), start()
     expected = run(whole, select="random", seed=3)
-    reference = broken.evaluate_split(broken.validation)
+    reference = broken.evaluator(broken.validation)
     select = bind("random", {})
     history: list[DecisionRecord] = []
     while not (history and not history[-1].filters):  # only one decision before each interruption
@@ -106,7 +106,7 @@ def test_limits_on_decisions_and_steps(trained):
 
 
 def test_a_user_strategy_decides_the_order(trained):
-    reference = trained.evaluate_split(trained.validation)
+    reference = trained.evaluator(trained.validation)
 
     def last_first(subject):
         return np.arange(len(subject.candidates), dtype=float)
@@ -122,7 +122,7 @@ def test_a_user_strategy_decides_the_order(trained):
 
 @pytest.mark.parametrize("answer", [[1.0], [[1.0] * 7], [float("nan")] * 7])
 def test_a_strategy_that_does_not_score_each_candidate_is_named(trained, answer):
-    initial = trained.evaluate_split(trained.validation)
+    initial = trained.evaluator(trained.validation)
     with pytest.raises(UserError, match="one finite number for each of 7 candidates"):
         next(minimize(trained, lambda subject: answer, SETTINGS, seed=0, initial=initial))
 
@@ -154,7 +154,7 @@ def test_what_a_trial_is_compared_with():
 
 
 def test_a_trial_that_comes_close_trains_on(trained):
-    initial = trained.evaluate_split(trained.validation)
+    initial = trained.evaluator(trained.validation)
     state = Snapshot.take(trained)
     for near, cycles in ((0.0, 1), (1e9, 3)):
         state.restore(trained)
@@ -177,7 +177,7 @@ def test_a_trial_that_is_dead_is_stepped_back_from(trained):
 
 def test_non_inferiority_refuses_what_the_threshold_accepts(trained):
     """A tolerance just above the mean loss: within on average, not with confidence."""
-    initial = trained.evaluate_split(trained.validation)
+    initial = trained.evaluator(trained.validation)
     state = Snapshot.take(trained)
     short = SETTINGS.model_copy(
         update={"max_decisions": 1, "last_session_steps": 0, "tolerance": 100.0, "max_cycles": 1}
@@ -186,10 +186,10 @@ def test_non_inferiority_refuses_what_the_threshold_accepts(trained):
     verdicts = []
     for rule in ("threshold", "non_inferiority"):
         state.restore(trained)
-        update = {"tolerance": first.loss + 1e-9, "acceptance": Acceptance(rule=rule)}
+        update = {"tolerance": first.relative_loss + 1e-9, "acceptance": Acceptance(rule=rule)}
         again = minimize(
             trained, bind("sequential", {}), short.model_copy(update=update), seed=0, initial=initial
         )
         verdicts.append(next(again)[0])
     assert [v.accepted for v in verdicts] == [True, False]
-    assert verdicts[0].loss == verdicts[1].loss < verdicts[1].bound
+    assert verdicts[0].relative_loss == verdicts[1].relative_loss < verdicts[1].bound

@@ -24,7 +24,7 @@ def test_every_source_of_the_settings_is_there() -> None:
 
 def test_sample_has_the_photographs_of_the_installed_packages() -> None:
     found = photographs(Data())
-    assert len(found) == 18
+    assert len(found) == 17
     assert [photograph.name for photograph in found] == sorted(photograph.name for photograph in found)
     assert {photograph.name.split("/")[0] for photograph in found} == {"skimage", "sklearn"}
     for photograph in found:

@@ -17,7 +17,7 @@ def probe(trainer, train_split):
 
 
 def loss(trainer, probe) -> float:
-    return trainer.evaluate_split(Split(probe._images, probe._targets), ("mae",)).score("mae")
+    return trainer.evaluator(Split(probe._images, probe._targets), ("mae",)).score("mae")
 
 
 def test_the_loss_without_each_is_that_of_switching_it_off(trainer, probe):

@@ -327,7 +327,7 @@ records = st.builds(
     limit=values,
     score_before_training=values,
     score=values,
-    loss=values,
+    relative_loss=values,
     bound=values,
     metrics=st.dictionaries(st.sampled_from(["mae", "uiqi", "f1"]), values),
     image_sums=st.lists(st.tuples(values, values), max_size=3).map(tuple),

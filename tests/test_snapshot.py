@@ -11,7 +11,7 @@ from selfscale.training import Plan, Trainer
 
 def everything(trainer: Trainer) -> list[np.ndarray]:
     state = trainer.network.state()
-    adam = [np.array(v) for v in trainer.optimizer.variables]
+    adam = [v.numpy().copy() for v in trainer.optimizer.variables]
     return [*state.weights, *state.active, *state.trainable, *adam]
 
 

@@ -77,16 +77,16 @@ def test_one_step_is_keras_own_adam_step(train_split, validation_split):
 
 def test_evaluation_changes_nothing(trainer):
     before = trainer.network.state()
-    trainer.evaluate_split(trainer.validation)
+    trainer.evaluator(trainer.validation)
     for old, new in zip(before.weights, trainer.network.state().weights, strict=True):
         np.testing.assert_array_equal(old, new)
 
 
 def test_reset_zeroes_all_of_adam(trainer):
     trainer.session(Plan(5, 1), np.random.default_rng(0))
-    assert any(np.any(np.array(v)) for v in trainer.optimizer.variables)
+    assert any(np.any(v.numpy()) for v in trainer.optimizer.variables)
     trainer.reset()
-    assert not any(np.any(np.array(v)) for v in trainer.optimizer.variables)
+    assert not any(np.any(v.numpy()) for v in trainer.optimizer.variables)
 
 
 def test_a_dead_network_and_a_loss_that_is_no_number_end_the_session(train_split, validation_split):

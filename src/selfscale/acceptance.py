@@ -14,10 +14,10 @@ RESAMPLES = 2000
 
 
 class Verdict(NamedTuple):
-    """`loss`: relative, of score against the reference; `bound`: what was held against the tolerance."""
+    """`relative_loss`: of score, against the reference; `bound`: what was held against the tolerance."""
 
     accepted: bool
-    loss: float
+    relative_loss: float
     bound: float
 
 
@@ -94,7 +94,9 @@ def reason(ended: str, verdict: Verdict, tolerance: float) -> str:
     if ended == "dead":
         return "the network is dead: its output is the same everywhere"
     if ended == "hopeless":
-        return f"stopped early: {verdict.loss:+.1%}, and sessions do not come down that far from there"
+        return f"stopped early: {verdict.relative_loss:+.1%}, too far for the rest of the session"
     within = "within" if verdict.accepted else "not within"
-    bound = f" (at most {verdict.bound:+.1%} with confidence)" if verdict.bound != verdict.loss else ""
-    return f"score {verdict.loss:+.1%}{bound}, {within} the tolerance {tolerance:.1%}"
+    score = f"score {verdict.relative_loss:+.1%}"
+    if verdict.bound != verdict.relative_loss:
+        score += f" (at most {verdict.bound:+.1%} with confidence)"
+    return f"{score}, {within} the tolerance {tolerance:.1%}"

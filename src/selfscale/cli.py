@@ -32,7 +32,9 @@ app = typer.Typer(
 )
 TaskArgument = Annotated[str, typer.Argument(help="A task of params.yaml.", show_default=False)]
 ParamsOption = Annotated[Path, typer.Option("--params", help="The file of settings.")]
-SeedOption = Annotated[int | None, typer.Option(help="Default: the first of runs.seeds.", show_default=False)]
+SeedOption = Annotated[
+    int | None, typer.Option(min=0, help="Default: the first of runs.seeds.", show_default=False)
+]
 PARAMS = Path("params.yaml")
 
 

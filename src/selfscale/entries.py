@@ -65,7 +65,7 @@ def decision_points(record: DecisionRecord) -> list[Point]:
     return [
         *outcome(record),
         Point("score_before_training", record.score_before_training),
-        Point("relative_loss", record.loss),
+        Point("relative_loss", record.relative_loss),
         Point("relative_loss_bound", record.bound),
         Point("selection_score", record.selection_score),
         Point("seconds", record.session.seconds),

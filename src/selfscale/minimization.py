@@ -135,7 +135,7 @@ def decide(
         session, evaluation = trainer.session(plan, rng, progress, {} if sessions else stops)
         sessions.append(session)
         verdict = judge(evaluation.sums[trainer.loss], session.ended)
-        another = trial.filters and not verdict.accepted and verdict.loss <= settings.near
+        another = trial.filters and not verdict.accepted and verdict.relative_loss <= settings.near
         if session.ended != "completed" or not another or len(sessions) == settings.max_cycles:
             break
     trained = Snapshot.take(trainer)
@@ -151,7 +151,7 @@ def decide(
         limit=judge.limit,
         score_before_training=score_before,
         score=evaluation.score(trainer.loss),
-        loss=verdict.loss,
+        relative_loss=verdict.relative_loss,
         bound=verdict.bound,
         metrics=evaluation.scores(),
         image_sums=tuple((float(a), float(b)) for a, b in evaluation.sums[trainer.loss]),

@@ -73,7 +73,7 @@ def train(settings: Settings, task: str, seed: int, progress: Progress | None = 
                 f"{task}, seed {seed}: the network is {session.ended} after each of {attempt + 1} starts; "
                 "lower training.learning_rate or change network.init_deviation"
             )
-        test = trainer.evaluate_split(test_split)
+        test = trainer.evaluator(test_split)
         result = {
             "task": task,
             "seed": seed,
@@ -133,7 +133,7 @@ def run_minimization(
     training = files.read_json(job.trained / "training.json", trained_by)
     network = SwitchedNetwork(files.load_model(job.trained / "initial.keras", trained_by))
     trainer = trainer_for(settings, job.task, network)
-    initial = trainer.evaluate_split(trainer.validation)
+    initial = trainer.evaluator(trainer.validation)
     chosen = settings.strategies[job.strategy]
     state = resume.state_path(job, settings)
     with only_one(f"minimize-{job.name}") as waited:
@@ -143,7 +143,7 @@ def run_minimization(
             log.info("%s: going on after decision %s", job.name, len(records))
             resume.restore(done, trainer, snapshot or state)
         if snapshot:
-            kept = trainer.evaluate_split(trainer.validation)
+            kept = trainer.evaluator(trainer.validation)
             records = resume.judged_anew(records, kept.sums[trainer.loss])
         with MinimizationRun(
             open_store(store_root()),

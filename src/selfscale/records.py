@@ -41,10 +41,10 @@ class DecisionRecord:
 
     `alteration` is what was done to `filters` (`disable`, or `train` for the last session, which
     alters nothing). `started_from` is the number of the decision whose snapshot the trial started
-    from (0: the initial network). `limit` is the score that the tolerance allows. `loss` is the score
-    after the session relative to the reference's, less one; `bound` is what the rule held against the
-    tolerance. `metrics` are validation metrics after the session, `image_sums` the score's numerator
-    and denominator for each validation image.
+    from (0: the initial network). `limit` is the score that the tolerance allows. `relative_loss` is
+    the score after the session relative to the reference's, less one; `bound` is what the rule held
+    against the tolerance. `metrics` are validation metrics after the session, `image_sums` the
+    score's numerator and denominator for each validation image.
     """
 
     number: int
@@ -55,7 +55,7 @@ class DecisionRecord:
     limit: float
     score_before_training: float
     score: float
-    loss: float
+    relative_loss: float
     bound: float
     metrics: dict[str, float]
     image_sums: tuple[tuple[float, float], ...]

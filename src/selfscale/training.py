@@ -49,7 +49,7 @@ class Trainer:
         evaluator: Evaluator,
     ) -> None:
         self.network, self.train, self.validation = network, train, validation
-        self.loss, self.settings, self.evaluate_split = loss, settings, evaluator
+        self.loss, self.settings, self.evaluator = loss, settings, evaluator
         self.optimizer = keras.optimizers.Adam(settings.learning_rate, global_clipnorm=settings.clip_norm)
         self.optimizer.build(network.graph.trainable_variables)
         dtype = tf.as_dtype(train.targets.dtype)
@@ -69,7 +69,7 @@ class Trainer:
 
     def evaluate_loss(self) -> float:
         """The validation score of the network as it is now."""
-        return self.evaluate_split(self.validation, (self.loss,)).score(self.loss)
+        return self.evaluator(self.validation, (self.loss,)).score(self.loss)
 
     def session(
         self,
@@ -86,15 +86,15 @@ class Trainer:
         """
         started = time.perf_counter()
         rates = learning_rates(plan.steps, self.settings.learning_rate, self.settings.warmup)
-        stops = np.unique(np.linspace(0, plan.steps, plan.evaluations + 1).round().astype(int))[1:]
+        pauses = np.unique(np.linspace(0, plan.steps, plan.evaluations + 1).round().astype(int))[1:]
         losses: list[tuple[int, float]] = []
         scores: list[tuple[int, float]] = []
         ended, step = "completed", 0
-        for stop in stops.tolist():
-            mean = self._advance(rates[step:stop], rng)
-            step = stop
+        for pause in pauses.tolist():
+            mean = self._advance(rates[step:pause], rng)
+            step = pause
             losses.append((step, mean))
-            evaluation = self.evaluate_split(self.validation, None if stop == plan.steps else (self.loss,))
+            evaluation = self.evaluator(self.validation, None if pause == plan.steps else (self.loss,))
             scores.append((step, evaluation.score(self.loss)))
             if not (np.isfinite(mean) and evaluation.finite):
                 ended = "non-finite"

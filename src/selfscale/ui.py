@@ -100,7 +100,7 @@ def print_addresses(client: Client, base: str) -> None:
     for experiment in client.search_experiments():
         if experiment.experiment_id != "0":  # MLflow's own, which stays empty
             print(f"{experiment.name}: {base}/#/experiments/{experiment.experiment_id}/runs?{MINIMIZATIONS}")
-    print(f"models: {base}/#/models", flush=True)
+    print(f"models: {base}/#/models?workflowType=machine_learning", flush=True)
 
 
 def stop(server: subprocess.Popen[bytes]) -> None:
