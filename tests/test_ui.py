@@ -15,8 +15,10 @@ from selfscale.tracking import MinimizationRun
 from selfscale.ui import serve_ui
 from stores import RESULT, new_store, python, record
 
+# Ctrl-C has to work here too where the tests run in the background, which ignores it.
 SERVE = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from selfscale.ui import serve_ui
 
