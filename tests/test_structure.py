@@ -11,15 +11,8 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "src" / "selfscale"
 CORE = (
-    "network",
-    "switches",
-    "losses",
-    "evaluation",
-    "training",
-    "snapshot",
-    "selection",
-    "minimization",
-    "compaction",
+    *("network", "switches", "losses", "evaluation", "batches", "training", "snapshot", "probe"),
+    *("selection", "acceptance", "patience", "minimization", "compaction", "records"),
 )
 STORE = ("store", "tracking", "registry")
 
