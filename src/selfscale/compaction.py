@@ -23,9 +23,10 @@ def compact(network: SwitchedNetwork) -> keras.Model:
     inputs = keras.Input(network.model.input_shape[1:], name=network.model.input.name)
     x, kept_before = inputs, None
     pairs: list[tuple[keras.layers.Layer, list[np.ndarray]]] = []
-    for position, block in enumerate(network.blocks):
-        hidden = position < len(network.switches)
-        kept = np.flatnonzero(network.active[position]) if hidden else np.arange(block.filters)
+    output = np.ones(network.blocks[-1].filters, bool)
+    enabled = [*(network.active[layer] for layer in network.layers), output]
+    for block, mask in zip(network.blocks, enabled, strict=True):
+        kept = np.flatnonzero(mask)
         for layer in block.layers:
             config = layer.get_config()
             if layer is block.convolution:
@@ -68,7 +69,7 @@ def verify(network: SwitchedNetwork, model: keras.Model) -> float:
 def removed_filters(network: SwitchedNetwork) -> np.ndarray:
     """The thesis's one-hot matrix of the filters to remove: uint8 (hidden layers, widest layer).
 
-    1 is removed. Rows of narrower layers are padded with zeros.
+    1 is removed; a removed layer is a row of ones. Rows of narrower layers are padded with zeros.
     """
     active = network.active
     matrix = np.zeros((len(active), max((a.size for a in active), default=0)), np.uint8)

@@ -107,21 +107,47 @@ class Evaluation(Section):
 class Acceptance(Section):
     """When a trial is kept; `confidence` is that of the non-inferiority test."""
 
-    rule: Literal["threshold", "non_inferiority"] = "threshold"
+    rule: Literal["non_inferiority", "threshold"] = "non_inferiority"
     reference: Literal["initial", "previous", "best"] = "initial"
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
 
 
+class Removal(Section):
+    """Trials of filters: what is done to them, to how many at once, and for how long it is trained."""
+
+    alterations: Annotated[
+        list[Literal["disable", "disable_and_freeze", "reinitialize"]], Field(min_length=1)
+    ] = ["disable"]
+    group: Literal["adaptive"] | Count = "adaptive"
+    steps: Count = 600
+
+
+class LayerRemoval(Section):
+    """Trials of whole hidden layers; no `tries`: layers are never removed."""
+
+    tries: Annotated[int, Field(ge=0)] = 2
+    steps: Count = 3000
+
+
+class Limits(Section):
+    """No further trial once one of these is reached: trials, training steps and seconds, size."""
+
+    decisions: Count | None = None
+    steps: Count | None = None
+    seconds: Annotated[float, Field(gt=0)] | None = None
+    macs_per_pixel: Annotated[float, Field(ge=0)] | None = None
+
+
 class Minimization(Section):
-    session_steps: Count = 600
+    removal: Removal = Removal()
+    layers: LayerRemoval = LayerRemoval()
     last_session_steps: Annotated[int, Field(ge=0)] = 3000
     tolerance: Annotated[float, Field(ge=0)] = 0.1
     near: Annotated[float, Field(ge=0)] = 0.25
     max_cycles: Count = 3
     acceptance: Acceptance = Acceptance()
     stop_hopeless: bool = True
-    max_decisions: Count | None = None
-    max_steps: Count | None = None
+    limits: Limits = Limits()
 
 
 class Strategy(Section):

@@ -107,8 +107,12 @@ class Evaluator:
         }
         if discrete:
             self.metrics |= {"soft_f1": LOSSES["soft_f1"], **detection(threshold)}
-        self._model, self._discrete = model, discrete
+        self._model, self._discrete, self._threshold = model, discrete, threshold
         self._compiled: dict[tuple[str, ...], tf.types.experimental.PolymorphicFunction] = {}
+
+    def of(self, model: keras.Model) -> Evaluator:
+        """The same evaluation of another model."""
+        return Evaluator(model, discrete=self._discrete, threshold=self._threshold)
 
     def __call__(self, split: Split, metrics: tuple[str, ...] | None = None) -> Evaluation:
         """Evaluate on every image of `split`; `metrics` limits the work to some of them."""

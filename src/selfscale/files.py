@@ -45,6 +45,15 @@ def read_json(path: Path, stage: str) -> Any:
         raise UserError(f"{path}: is damaged; run `selfscale {stage}` again") from error
 
 
+def read_csv(path: Path, stage: str) -> list[dict[str, str]]:
+    """The lines of a table by its header; raises UserError naming the stage to run if it is not there."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: is missing; run `selfscale {stage}` first") from error
+
+
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([header, *rows])

@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
+from selfscale import redundancy
 from selfscale.acceptance import RULES, Judge, reason, reference_of, threshold
+from selfscale.alterations import ALTERATIONS
 from selfscale.config import Minimization
 from selfscale.errors import UserError
 from selfscale.evaluation import Evaluation
-from selfscale.network import size
+from selfscale.layers import removable_layers, without_layer
 from selfscale.patience import hopeless_scores
 from selfscale.probe import Probe
-from selfscale.records import DecisionRecord, Filter, SessionRecord
-from selfscale.selection import Subject
+from selfscale.proposals import Select, Trial, next_trial
+from selfscale.records import MERGE, REMOVE_LAYER, TRAIN, DecisionRecord, SessionRecord, last_accepted
 from selfscale.snapshot import Snapshot
 from selfscale.training import Plan, Progress, Trainer, joined
 
-# Scores every candidate of a subject: a strategy with its arguments bound.
-Select = Callable[[Subject], np.ndarray]
+# Images to fit or calibrate the convolution behind a removed layer with.
+FITTED_IMAGES = 16
 
 
-@dataclass(frozen=True)
-class Trial:
-    """What the next decision is about; no filters: the last session, which alters nothing."""
+class Decision(NamedTuple):
+    """`trained` is the network as the trial's session left it, kept or not; `trainer` has the one kept."""
 
-    filters: tuple[Filter, ...]
-    selection_score: float
-    steps: int
+    record: DecisionRecord
+    trained: Snapshot
+    trainer: Trainer
 
 
 def minimize(
@@ -39,69 +40,53 @@ def minimize(
     *,
     seed: int,
     initial: Evaluation,
+    curves: Sequence[Sequence[float]] = (),
     history: Sequence[DecisionRecord] = (),
     progress: Progress | None = None,
-) -> Iterator[tuple[DecisionRecord, Snapshot]]:
-    """Remove filters one by one as long as the task is still done; yields once per decision.
+) -> Iterator[Decision]:
+    """Remove filters and layers as long as the task is still done; yields once per decision.
 
-    Yielded are the decision's record and a snapshot of the network as its session left it, kept or
-    not.
-
-    `initial` is the initial network's evaluation. A trial is kept when the rule
+    `initial` is the initial network's evaluation; `curves` are the scores in the cycles that trained
+    it, which show how far a score comes down. A trial is kept when the rule
     `settings.acceptance.rule` finds its validation score at most `tolerance` (relative) above that
-    of the reference: the initial network, the previous one that was kept, or the best one. A filter
-    that failed is not tried again before another one was removed. When every candidate has failed,
-    or a limit is reached, a last session trains what is left, and the generator ends.
+    of the reference: the initial network, the previous one that was kept, or the best one. What
+    failed is not tried again before something else was changed. When every candidate has failed, or
+    a limit is reached, a last session trains what is left, and the generator ends.
 
-    At each yield the trainer's network is the one that was kept. To go on with an
-    interrupted minimization, restore the network to that state and pass the records so far as
-    `history`: every decision draws its random numbers from (seed, decision), so it continues as if
-    it had never stopped.
+    A removed layer makes another network, and so another trainer: each decision comes with the
+    trainer of the network that was kept. To go on with an interrupted minimization, pass the trainer
+    restored to that state and the records so far as `history`: every decision draws its random
+    numbers from (seed, decision), so it continues as if it had never stopped.
+
+    Raises:
+        UserError: nothing may be removed from the network, or the strategy's answer is no scores.
     """
     records = list(history)
-    probe = Probe(trainer.network, trainer.train, trainer.loss)
-    while not (records and not records[-1].filters):
-        trial = next_trial(trainer, probe, select, settings, seed, records)
-        if not trial.steps:
-            return
-        record, trained = decide(trainer, trial, settings, seed, records, initial, progress)
-        records.append(record)
-        yield record, trained
-
-
-def next_trial(
-    trainer: Trainer,
-    probe: Probe,
-    select: Select,
-    settings: Minimization,
-    seed: int,
-    records: Sequence[DecisionRecord],
-) -> Trial:
-    """The best candidate that has not failed since the last removal, or the last session."""
-    network = trainer.network
-    last_accepted = max((r.number for r in records if r.accepted), default=0)
-    failed = {filter for r in records[last_accepted:] for filter in r.filters}
-    candidates = network.removable()
-    steps = sum(r.session.steps for r in records)
-    finished = (
-        all(candidate in failed for candidate in candidates)
-        or (settings.max_decisions is not None and len(records) >= settings.max_decisions)
-        or (settings.max_steps is not None and steps + settings.session_steps > settings.max_steps)
-    )
-    if finished:
-        return Trial((), 0.0, settings.last_session_steps)
-    rng = np.random.default_rng((seed, len(records) + 1, 0))
-    last = records[-1].filters[0] if records else None
-    subject = Subject(candidates, network.active, network.filter_weights, last, rng, probe)
-    scores = np.asarray(select(subject), dtype=float)
-    if scores.shape != (len(candidates),) or not np.isfinite(scores).all():
+    if not records and not (trainer.network.removable() or removable_layers(trainer.network)):
         raise UserError(
-            f"the strategy must return one finite number for each of {len(candidates)} candidates, "
-            f"not {np.array2string(scores, threshold=8)}".replace("\n", " ")
+            f"network '{trainer.network.model.name}': nothing may be removed from it: it has no hidden "
+            "layer of two filters or more, and no second one; start from a larger network"
         )
-    order = np.argsort(-scores, kind="stable")
-    best = next(i for i in order.tolist() if candidates[i] not in failed)
-    return Trial((candidates[best],), float(scores[best]), settings.session_steps)
+    probe = Probe(trainer.network, trainer.train, trainer.loss)
+    while not (records and records[-1].alteration == TRAIN):
+        trial = merger(trainer, probe, records)
+        trial = trial or next_trial(trainer.network, probe, select, settings, seed, records)
+        if trial.alteration == TRAIN and not trial.steps:
+            return
+        decision = decide(trainer, trial, settings, seed, records, initial, curves, progress)
+        if decision.trainer is not trainer:
+            trainer = decision.trainer
+            probe = Probe(trainer.network, trainer.train, trainer.loss)
+        records.append(decision.record)
+        yield decision
+
+
+def merger(trainer: Trainer, probe: Probe, records: Sequence[DecisionRecord]) -> Trial | None:
+    """A filter that adds nothing of its own; only a change that was kept can have brought one about."""
+    if last_accepted(records) < len(records):
+        return None
+    spare = redundancy.find(trainer.network, probe, trainer.train.images)
+    return Trial(MERGE, (spare.filter,), 0, spare=spare) if spare else None
 
 
 def decide(
@@ -111,43 +96,33 @@ def decide(
     seed: int,
     records: Sequence[DecisionRecord],
     initial: Evaluation,
+    curves: Sequence[Sequence[float]],
     progress: Progress | None,
-) -> tuple[DecisionRecord, Snapshot]:
-    """Alter, reset Adam, train, evaluate; keep the result or step back to the snapshot.
-
-    A trial that comes close (`settings.near`) trains on for another cycle, as often as
-    `settings.max_cycles` says: a session that is cut off while it still gains proves nothing.
-    """
-    network, number = trainer.network, len(records) + 1
+) -> Decision:
+    """Alter, reset Adam, train, evaluate; keep the result or step back to the snapshot."""
+    number = len(records) + 1
     judge = judge_of(trial, settings, initial.sums[trainer.loss], records)
-    stops: Mapping[int, float] = {}
-    if settings.stop_hopeless and trial.filters:
-        stops = hopeless_scores([r.session for r in records], trial.steps, judge.limit)
     before = Snapshot.take(trainer)
-    if trial.filters:
-        network.disable(*trial.filters)
-    trainer.reset()
-    score_before = trainer.evaluate_loss()
-    plan = Plan(trial.steps, trainer.settings.evaluations)
-    sessions: list[SessionRecord] = []
-    while True:
-        rng = np.random.default_rng((seed, number, 1, len(sessions)))
-        session, evaluation = trainer.session(plan, rng, progress, {} if sessions else stops)
-        sessions.append(session)
-        verdict = judge(evaluation.sums[trainer.loss], session.ended)
-        another = trial.filters and not verdict.accepted and verdict.relative_loss <= settings.near
-        if session.ended != "completed" or not another or len(sessions) == settings.max_cycles:
-            break
-    trained = Snapshot.take(trainer)
+    tried = alter(trainer, trial, np.random.default_rng((seed, number, 2)))
+    tried.reset()
+    score_before = tried.evaluate_loss()
+    stops: Mapping[int, float] = {}
+    if settings.stop_hopeless and trial.removes and trial.steps:
+        known = [*curves, *([score for _, score in record.session.scores] for record in records)]
+        stops = hopeless_scores(known, Plan(trial.steps, trainer.settings.evaluations), judge.limit)
+    session, evaluation = train_trial(tried, trial, judge, settings, (seed, number), stops, progress)
+    verdict = judge(evaluation.sums[trainer.loss], session.ended)
+    trained = Snapshot.take(tried)
     if not verdict.accepted:
         before.restore(trainer)
-    parameters, macs = size(network.model, network.filters_kept)
+    kept = tried if verdict.accepted else trainer
+    parameters, macs = kept.network.size()
     record = DecisionRecord(
         number=number,
-        alteration="disable" if trial.filters else "train",
+        alteration=trial.alteration,
         filters=trial.filters,
         selection_score=trial.selection_score,
-        started_from=max((r.number for r in records if r.accepted), default=0),
+        started_from=last_accepted(records),
         limit=judge.limit,
         score_before_training=score_before,
         score=evaluation.score(trainer.loss),
@@ -157,20 +132,68 @@ def decide(
         image_sums=tuple((float(a), float(b)) for a, b in evaluation.sums[trainer.loss]),
         accepted=verdict.accepted,
         reason=reason(session.ended, verdict, judge.tolerance),
-        filters_kept=network.filters_kept,
+        filters_kept=kept.network.filters_kept,
         parameters=parameters,
         macs_per_pixel=macs,
-        session=joined(sessions),
+        session=session,
     )
-    return record, trained
+    return Decision(record, trained, kept)
+
+
+def alter(trainer: Trainer, trial: Trial, rng: np.random.Generator) -> Trainer:
+    """Do what the trial is about; the trainer of the network to be trained, a new one without a layer."""
+    if trial.alteration == REMOVE_LAYER:
+        images = trainer.train.images[:FITTED_IMAGES]
+        level = float(trainer.train.targets[:FITTED_IMAGES].mean(dtype=np.float64))
+        layer = trial.filters[0].layer
+        return trainer.of(
+            without_layer(trainer.network, layer, images / np.float32(255), level, trial.attempt, rng)
+        )
+    if trial.spare:
+        redundancy.merge(trainer.network, trial.spare)
+    elif trial.filters:
+        ALTERATIONS[trial.alteration](trainer.network, trial.filters, rng)
+    return trainer
+
+
+def train_trial(
+    trainer: Trainer,
+    trial: Trial,
+    judge: Judge,
+    settings: Minimization,
+    seed: tuple[int, int],
+    stops: Mapping[int, float],
+    progress: Progress | None,
+) -> tuple[SessionRecord, Evaluation]:
+    """The trial's session, of several cycles where it is frozen at first or comes close.
+
+    One that comes close (`settings.near`) trains on for another cycle, as often as
+    `settings.max_cycles` says: a session that is cut off while it still gains proves nothing.
+    """
+    if not trial.steps:
+        evaluation = trainer.evaluator(trainer.validation)
+        return SessionRecord(0, (), (), "dead" if evaluation.dead else "completed", 0.0), evaluation
+    plan = Plan(trial.steps, trainer.settings.evaluations)
+    sessions: list[SessionRecord] = []
+    cycles = settings.max_cycles if trial.removes else 1
+    while True:
+        rng = np.random.default_rng((*seed, 1, len(sessions)))
+        session, evaluation = trainer.session(plan, rng, progress, {} if sessions else stops)
+        sessions.append(session)
+        frozen = trainer.network.frozen()
+        trainer.network.unfreeze(*frozen)
+        verdict = judge(evaluation.sums[trainer.loss], session.ended)
+        near = not verdict.accepted and verdict.relative_loss <= settings.near
+        if session.ended != "completed" or not (frozen or (near and len(sessions) < cycles)):
+            return joined(sessions), evaluation
 
 
 def judge_of(
     trial: Trial, settings: Minimization, initial: np.ndarray, records: Sequence[DecisionRecord]
 ) -> Judge:
-    """The settings' judge; that of the last session, which alters nothing, lets it lose nothing."""
+    """The settings' judge; a trial that removes nothing has to be no worse than what it started from."""
     chosen = settings.acceptance
-    if trial.filters:
+    if trial.removes:
         reference = reference_of(chosen.reference, initial, records)
         return Judge(reference, settings.tolerance, RULES[chosen.rule], chosen.confidence)
     return Judge(reference_of("previous", initial, records), 0.0, threshold, chosen.confidence)

@@ -66,7 +66,11 @@ def calibrate(model: keras.Model, images: np.ndarray, level: float) -> None:
     initialization from data, as in Kraehenbuehl et al. 2016).
     """
     output = blocks(model)[-1].convolution
-    features = keras.Model(model.input, output.input)(images)
+    calibrate_layer(output, keras.Model(model.input, output.input)(images), level)
+
+
+def calibrate_layer(output: keras.layers.Conv2D, features: np.ndarray, level: float) -> None:
+    """The same for an output layer by itself, with the features that it reads, float32 (N, H, W, C)."""
     kernel = output.kernel * 0.1
     before = keras.ops.conv(features, kernel, strides=output.strides, padding=output.padding)
     output.kernel.assign(kernel)

@@ -1,10 +1,10 @@
-"""When a trial is hopeless: judged by how far earlier sessions of the same length still came down."""
+"""When a trial is hopeless: judged by how far the scores of earlier sessions still came down."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from selfscale.records import SessionRecord
+from selfscale.training import Plan
 
 # Full sessions to have seen before any is stopped, and the margin left for one that comes down
 # further than all of them.
@@ -12,18 +12,18 @@ FULL_SESSIONS = 4
 MARGIN = 0.9
 
 
-def hopeless_scores(sessions: Sequence[SessionRecord], steps: int, limit: float) -> dict[int, float]:
+def hopeless_scores(curves: Sequence[Sequence[float]], plan: Plan, limit: float) -> dict[int, float]:
     """The score at each step of a session beyond which it will not end within `limit`.
 
-    A session's score comes down towards its end, as the learning rate decays: in the best of the
-    `sessions` that came to the end of their first cycle of `steps` steps, from its score at a step
-    to the share r of it. A trial whose score is s is hopeless if 0.9 r s is still above `limit`.
-    Empty as long as fewer than four came that far.
+    `curves` are the scores at the evaluations of earlier sessions, of any length in steps, since it
+    is the decay of the learning rate that brings a score down. In the session that came down
+    furthest, its score at an evaluation fell to the share r of it by the end of the first cycle. A
+    trial with a score s is hopeless if 0.9 r s is still above `limit`. Empty as long as fewer
+    than four sessions came to the end of a cycle.
     """
-    full = [dict(session.scores) for session in sessions]
-    full = [scores for scores in full if steps in scores]
+    pauses = plan.pauses
+    full = [curve[: len(pauses)] for curve in curves if len(curve) >= len(pauses) and min(curve) > 0]
     if len(full) < FULL_SESSIONS:
         return {}
-    common = {step for step in set.intersection(*map(set, full)) if step < steps}
-    shares = {step: min(scores[steps] / scores[step] for scores in full) for step in sorted(common)}
-    return {step: limit / (MARGIN * share) for step, share in shares.items() if share > 0}
+    shares = [min(curve[-1] / curve[i] for curve in full) for i in range(len(pauses) - 1)]
+    return {pause: limit / (MARGIN * share) for pause, share in zip(pauses, shares, strict=False)}

@@ -141,7 +141,7 @@ def run_minimization(
         records = list(done.records) if done else []
         if done:
             log.info("%s: going on after decision %s", job.name, len(records))
-            resume.restore(done, trainer, snapshot or state)
+            trainer = resume.restore(done, trainer, snapshot or state)
         if snapshot:
             kept = trainer.evaluator(trainer.validation)
             records = resume.judged_anew(records, kept.sums[trainer.loss])
@@ -157,15 +157,18 @@ def run_minimization(
             resume.save(state, trainer, run.run_id, records)
             for record in records:
                 run.decision(record)  # logs only what the run lacks: the store may have been deleted
-            for record, trained in minimize(
+            decisions = minimize(
                 trainer,
                 bind(chosen.select, chosen.arguments),
                 settings.minimization,
                 seed=job.seed,
                 initial=initial,
+                curves=curves_of(job, settings),
                 history=records,
                 progress=progress,
-            ):
+            )
+            for record, trained, kept_by in decisions:
+                trainer = kept_by
                 checkpoint = state.with_name(f"{job.name}-session.npz")
                 trained.save(checkpoint)
                 # Logged before it is saved: what is logged twice after a kill is recognised.
@@ -184,6 +187,14 @@ def run_minimization(
             run.finish(result, sorted(job.folder.iterdir()))
             resume.save(state, trainer, run.run_id, records, finished=True)
             resume.delete_others(state, job)
+
+
+def curves_of(job: Job, settings: Settings) -> list[list[float]]:
+    """The validation scores in each cycle of the initial network's session."""
+    rows = files.read_csv(job.trained / "curve.csv", f"train {job.task} --seed {job.seed}")
+    scores = [float(row["score"]) for row in rows]
+    length = settings.training.evaluations
+    return [scores[start : start + length] for start in range(0, len(scores), length)]
 
 
 def dataset() -> Dataset:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -28,8 +28,9 @@ class Probe:
     def losses_without(self, candidates: Sequence[Filter]) -> np.ndarray:
         """The loss with each of the candidates switched off alone; float64 (candidates,)."""
         gates = [np.tile(gate, (len(candidates), 1)) for gate in self._gates()]
+        position = {layer: position for position, layer in enumerate(self._network.layers)}
         for row, (layer, index) in enumerate(candidates):
-            gates[layer][row, index] = 0.0
+            gates[position[layer]][row, index] = 0.0
         sums = np.sum([self._sums(*batch, gates).numpy() for batch in self._batches()], axis=0)
         return sums[:, 0] / sums[:, 1]
 
@@ -39,22 +40,33 @@ class Probe:
         The derivative by a factor on a filter's output is the sum of activation times gradient.
         """
         batches = [self._derivatives(*batch, self._gates()) for batch in self._batches()]
-        return [np.sqrt(np.mean(np.square(layer), axis=0)) for layer in zip(*batches, strict=True)]
+        return self._by_layer(
+            np.sqrt(np.mean(np.square(part), axis=0)) for part in zip(*batches, strict=True)
+        )
 
     def activations(self) -> list[np.ndarray]:
         """The mean activation of each filter."""
-        return [mean for mean, _ in self._statistics()]
+        return self._by_layer(mean for mean, _ in self._statistics())
 
     def zeros(self) -> list[np.ndarray]:
         """The share of pixels at which each filter's activation is zero."""
-        return [zeros for _, zeros in self._statistics()]
+        return self._by_layer(zeros for _, zeros in self._statistics())
+
+    def _by_layer(self, parts: Iterable[np.ndarray]) -> list[np.ndarray]:
+        """One array per hidden layer of the initial network, zeros for those that were removed."""
+        arrays = [np.zeros(width) for width in self._network.widths]
+        for layer, part in zip(self._network.layers, parts, strict=True):
+            arrays[layer] = part
+        return arrays
 
     def _statistics(self) -> list[np.ndarray]:
         batches = [self._activity(*batch, self._gates()) for batch in self._batches()]
         return [np.mean(layer, axis=0) for layer in zip(*batches, strict=True)]
 
     def _gates(self) -> list[np.ndarray]:
-        return [active.astype(np.float32) for active in self._network.active]
+        """The switches as they are, one array per hidden layer that is still there."""
+        active = self._network.active
+        return [active[layer].astype(np.float32) for layer in self._network.layers]
 
     def _batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Equal batches; a rest that does not fill one is left out, unless there is nothing else."""

@@ -5,8 +5,13 @@ Tracking, progress bars and result files are made from these records; the core k
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
+
+# Alterations that no setting names: of a whole layer, of a filter that adds nothing of its own,
+# and the last session's, which alters nothing.
+REMOVE_LAYER, MERGE, TRAIN = "remove_layer", "merge", "train"
 
 
 class Filter(NamedTuple):
@@ -39,12 +44,15 @@ class SessionRecord:
 class DecisionRecord:
     """One step of the minimization: what was tried, how it ended, and what is left after it.
 
-    `alteration` is what was done to `filters` (`disable`, or `train` for the last session, which
-    alters nothing). `started_from` is the number of the decision whose snapshot the trial started
-    from (0: the initial network). `limit` is the score that the tolerance allows. `relative_loss` is
-    the score after the session relative to the reference's, less one; `bound` is what the rule held
-    against the tolerance. `metrics` are validation metrics after the session, `image_sums` the
-    score's numerator and denominator for each validation image.
+    `alteration` is what was done to `filters`: one of `alterations.ALTERATIONS`, `remove_layer` (the
+    filters are all that the layer had), `merge` (a filter that adds nothing of its own, without a
+    session), or `train` for the last session, which alters nothing and has no filters.
+    `started_from` is the number of the decision whose snapshot the trial started from (0: the
+    initial network). `limit` is the score that the tolerance allows. `relative_loss` is the score
+    after the session relative to the reference's, less one; `bound` is what the rule held against
+    the tolerance. `metrics` are validation metrics after the session, `image_sums` the score's
+    numerator and denominator for each validation image. `filters_kept` counts what is left of each
+    hidden layer of the initial network; 0: the layer was removed.
     """
 
     number: int
@@ -65,3 +73,8 @@ class DecisionRecord:
     parameters: int
     macs_per_pixel: float
     session: SessionRecord
+
+
+def last_accepted(records: Sequence[DecisionRecord]) -> int:
+    """The number of the last change that was kept; 0: the initial network."""
+    return max((record.number for record in records if record.accepted), default=0)

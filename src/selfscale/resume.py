@@ -15,6 +15,7 @@ from selfscale import __version__
 from selfscale.config import Settings
 from selfscale.errors import UserError
 from selfscale.files import sha256
+from selfscale.layers import with_layers
 from selfscale.records import DecisionRecord, Filter, SessionRecord
 from selfscale.snapshot import Snapshot
 from selfscale.training import Trainer
@@ -82,12 +83,19 @@ def load(path: Path) -> Done:
         raise UserError(f"{path}: is not a snapshot of a minimization") from error
 
 
-def restore(done: Done, trainer: Trainer, path: Path) -> None:
-    """Bring the trainer to that state; raises UserError if it is of a network of another shape."""
+def restore(done: Done, trainer: Trainer, path: Path) -> Trainer:
+    """The initial network's trainer brought to that state, or, if layers were removed, a new one.
+
+    Raises UserError if the snapshot is of a network of another shape.
+    """
+    layers = done.snapshot.network.layers
     try:
+        if layers != trainer.network.layers:
+            trainer = trainer.of(with_layers(trainer.network, layers))
         done.snapshot.restore(trainer)
     except ValueError as error:
         raise UserError(f"{path}: is a snapshot of another network than the trained one") from error
+    return trainer
 
 
 def judged_anew(records: Sequence[DecisionRecord], sums: np.ndarray) -> list[DecisionRecord]:

@@ -21,10 +21,11 @@ from selfscale.registered import Registry, check_arguments
 class Subject:
     """What a strategy may look at.
 
-    `candidates`: the filters that may be removed, in order. `weights(layer)`: the filters of a
-    hidden layer as rows, kernel flattened and bias appended, float32 (filters, n). `active`: one
-    boolean array per hidden layer. `last`: the filter that was tried last. `rng`: made for this
-    decision from the seed. `probe` measures all filters on training images.
+    `candidates`: the filters that may be removed, in order; the only one left of its layer stands for
+    the layer. `weights(layer)`: the filters of a hidden layer as rows, kernel flattened and bias
+    appended, float32 (filters, n). `active`: one boolean array per hidden layer; all False where
+    the layer was removed, whose weights are zeros. `last`: the filter that was tried last. `rng`:
+    made for this decision from the seed. `probe` measures all filters on training images.
     """
 
     candidates: Sequence[Filter]
@@ -47,6 +48,8 @@ class Probe(Protocol):
     def activations(self) -> list[np.ndarray]: ...
     def zeros(self) -> list[np.ndarray]: ...
 
+
+FAR = 1e6  # further than any two filters are from each other
 
 # (subject, **arguments) -> one finite float per candidate, the highest is tried first.
 Strategy = Callable[..., np.ndarray]
@@ -94,8 +97,9 @@ def cosine(
         similarity = np.abs(similarity) if absolute else similarity
         for row, index in enumerate(indices):
             others = np.delete(similarity[row], row)
-            if others.size:
-                scores[Filter(layer, int(index))] = others.mean() if over == "mean" else others.max()
+            # The only one of its layer is like no other.
+            score = (others.mean() if over == "mean" else others.max()) if others.size else -1.0
+            scores[Filter(layer, int(index))] = score
     return np.array([scores[candidate] for candidate in subject.candidates])
 
 
@@ -148,7 +152,9 @@ def geometric_median(subject: Subject) -> np.ndarray:
     for layer, active in enumerate(subject.active):
         rows = subject.weights(layer)
         distances = np.linalg.norm(rows[:, None] - rows[None, active], axis=-1) / np.sqrt(rows.shape[1])
-        scores.append(distances.sum(axis=1) / max(1, active.sum() - 1))
+        # The only one of its layer is close to no other: it comes last.
+        alone = active.sum() == 1
+        scores.append(np.full(len(rows), FAR) if alone else distances.sum(axis=1) / max(1, active.sum() - 1))
     return -subject.at_candidates(scores)
 
 

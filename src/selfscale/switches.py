@@ -5,13 +5,14 @@ A switch is a weight of the graph, so flipping one rebuilds and retraces nothing
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from selfscale.network import Block, blocks
+from selfscale.network import Block, Size, blocks, size
 from selfscale.records import Filter
 
 
@@ -29,11 +30,19 @@ class FilterSwitch(keras.layers.Layer):
 
 @dataclass(frozen=True)
 class SwitchState:
-    """Everything that distinguishes one state of a switched network from another: plain arrays."""
+    """Everything that distinguishes one state of a switched network from another: plain arrays.
+
+    `active` has an entry per hidden layer of the initial network, `trainable` one per block.
+    """
 
     weights: list[np.ndarray]
     active: list[np.ndarray]
     trainable: list[np.ndarray]
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The hidden layers that are still there: a removed one has no filter that is on."""
+        return tuple(layer for layer, active in enumerate(self.active) if active.any())
 
 
 class SwitchedNetwork:
@@ -42,14 +51,24 @@ class SwitchedNetwork:
     `model` stays the plain model and shares its weights with `graph`, which has a switch behind
     each hidden block (behind its activation: so what a disabled filter hands on is exactly zero).
     Filters of the output layer can be frozen, but not disabled.
+
+    Layers keep their numbers when others are removed: `widths` are the filters of every hidden
+    layer of the initial network, `layers` the numbers of those that `model` still has. A removed
+    layer is one whose filters are all off.
     """
 
-    def __init__(self, model: keras.Model) -> None:
+    def __init__(
+        self, model: keras.Model, widths: Sequence[int] | None = None, layers: Sequence[int] | None = None
+    ) -> None:
         self.model = model
         self.blocks: list[Block] = blocks(model)
-        self.switches = [FilterSwitch(name=f"switch_{layer}") for layer in range(len(self.blocks) - 1)]
+        self.widths = tuple(widths or (block.filters for block in self.blocks[:-1]))
+        self.layers = tuple(range(len(self.widths)) if layers is None else layers)
+        self.switches = [FilterSwitch(name=f"switch_{layer}") for layer in self.layers]
         x = model.input
+        self._inputs: list[keras.KerasTensor] = []
         for position, block in enumerate(self.blocks):
+            self._inputs.append(x)
             for layer in block.layers:
                 x = layer(x)
             if position < len(self.switches):
@@ -65,12 +84,19 @@ class SwitchedNetwork:
 
     @property
     def active(self) -> list[np.ndarray]:
-        """One boolean array per hidden layer: which filters are enabled."""
-        return [switch.active.numpy().astype(bool) for switch in self.switches]
+        """One boolean array per hidden layer of the initial network: which filters are enabled."""
+        arrays = [np.zeros(width, bool) for width in self.widths]
+        for layer, switch in zip(self.layers, self.switches, strict=True):
+            arrays[layer] = switch.active.numpy().astype(bool)
+        return arrays
 
     @property
     def filters_kept(self) -> tuple[int, ...]:
         return tuple(int(active.sum()) for active in self.active)
+
+    def size(self) -> Size:
+        """What is left without the disabled filters."""
+        return size(self.model, [kept for kept in self.filters_kept if kept])
 
     def removable(self) -> list[Filter]:
         """Enabled hidden filters in order, except where a layer has only one left."""
@@ -81,9 +107,26 @@ class SwitchedNetwork:
             for index in np.flatnonzero(active)
         ]
 
+    def block(self, layer: int) -> Block:
+        """The block of a hidden layer, or, with the number behind the last one, of the output layer."""
+        return self.blocks[self.position(layer)]
+
+    def features(self, layer: int) -> keras.Model:
+        """The part of the graph that makes what a layer reads, with the switches before it."""
+        return keras.Model(self.graph.input, self._inputs[self.position(layer)])
+
+    def position(self, layer: int) -> int:
+        """The index in `blocks` of a hidden layer, or of the output layer by the number behind the last."""
+        return (*self.layers, len(self.widths)).index(layer)
+
     def filter_weights(self, layer: int) -> np.ndarray:
-        """The filters of a convolution as rows: kernel flattened, bias appended; float32 (filters, n)."""
-        convolution = self.blocks[layer].convolution
+        """The filters of a convolution as rows: kernel flattened, bias appended; float32 (filters, n).
+
+        Those of a removed layer are zeros.
+        """
+        if layer < len(self.widths) and layer not in self.layers:
+            return np.zeros((self.widths[layer], 1), np.float32)
+        convolution = self.block(layer).convolution
         kernel = convolution.kernel.numpy()
         rows = kernel.reshape(-1, kernel.shape[-1]).T
         if convolution.use_bias:
@@ -107,8 +150,8 @@ class SwitchedNetwork:
             active[layer][index] = False
             if not active[layer].any():
                 raise ValueError(f"{Filter(layer, index)} is the last one of its layer")
-        for switch, mask in zip(self.switches, active, strict=True):
-            switch.active.assign(mask.astype(np.float32))
+        for layer, switch in zip(self.layers, self.switches, strict=True):
+            switch.active.assign(active[layer].astype(np.float32))
         self._write_updates()
 
     def freeze(self, *filters: Filter) -> None:
@@ -118,9 +161,19 @@ class SwitchedNetwork:
     def unfreeze(self, *filters: Filter) -> None:
         self._set_trainable(filters, True)
 
+    def frozen(self) -> list[Filter]:
+        """Filters that are not updated although they are enabled."""
+        return [
+            Filter(layer, int(index))
+            for layer, trainable, active in zip(
+                (*self.layers, len(self.widths)), self._trainable, self._enabled(), strict=True
+            )
+            for index in np.flatnonzero(active & ~trainable)
+        ]
+
     def reinitialize(self, filter: Filter, rng: np.random.Generator) -> None:
         """Draw a filter anew by its layer's own initializers (kernel and bias)."""
-        convolution = self.blocks[filter.layer].convolution
+        convolution = self.block(filter.layer).convolution
         pairs = [(convolution.kernel, convolution.kernel_initializer)]
         if convolution.use_bias:
             pairs.append((convolution.bias, convolution.bias_initializer))
@@ -135,13 +188,24 @@ class SwitchedNetwork:
 
     def _set_trainable(self, filters: tuple[Filter, ...], value: bool) -> None:
         for layer, index in filters:
-            self._trainable[layer][index] = value
+            self._trainable[self.position(layer)][index] = value
         self._write_updates()
 
+    def _enabled(self) -> list[np.ndarray]:
+        """The switches of each block's filters; those of the output layer are always on."""
+        active = self.active
+        return [*(active[layer] for layer in self.layers), np.ones(self.blocks[-1].filters, bool)]
+
     def _write_updates(self) -> None:
-        for layer, update in enumerate(self._updates):
-            active = self.active[layer] if layer < len(self.switches) else True
-            update.assign(self._trainable[layer] & active)
+        for update, trainable, active in zip(self._updates, self._trainable, self._enabled(), strict=True):
+            update.assign(trainable & active)
+
+    def copy_switches(self, other: SwitchedNetwork) -> None:
+        """Set the switches of each layer as they are in another network that has the layer, too."""
+        active = other.active
+        for layer, switch in zip(self.layers, self.switches, strict=True):
+            switch.active.assign(active[layer].astype(np.float32))
+        self._write_updates()
 
     # -- used inside the compiled training step --------------------------------------------------
 
@@ -165,8 +229,11 @@ class SwitchedNetwork:
         )
 
     def restore(self, state: SwitchState) -> None:
+        """Raises ValueError if the state is of a network of another shape or with other layers."""
+        if state.layers != self.layers:
+            raise ValueError(f"the state has the layers {state.layers}, the network {self.layers}")
         self.model.set_weights(state.weights)
-        for switch, active in zip(self.switches, state.active, strict=True):
-            switch.active.assign(active.astype(np.float32))
+        for layer, switch in zip(self.layers, self.switches, strict=True):
+            switch.active.assign(state.active[layer].astype(np.float32))
         self._trainable = [trainable.copy() for trainable in state.trainable]
         self._write_updates()

@@ -31,6 +31,11 @@ class Plan:
     steps: int
     evaluations: int
 
+    @property
+    def pauses(self) -> list[int]:
+        """The steps after which it is evaluated, in equal distances; the last one is the session's end."""
+        return sorted(set(np.linspace(0, self.steps, self.evaluations + 1).round().astype(int).tolist()[1:]))
+
 
 class Trainer:
     """Trains one switched network with Adam; compiled once, whatever is switched afterwards.
@@ -62,6 +67,17 @@ class Trainer:
             ],
         )
 
+    def of(self, network: SwitchedNetwork) -> Trainer:
+        """The same training of another network."""
+        return Trainer(
+            network,
+            self.train,
+            self.validation,
+            loss=self.loss,
+            settings=self.settings,
+            evaluator=self.evaluator.of(network.graph),
+        )
+
     def reset(self) -> None:
         """Zero Adam's accumulators and step counter, so that every configuration has an equal chance."""
         for variable in self.optimizer.variables:
@@ -86,11 +102,10 @@ class Trainer:
         """
         started = time.perf_counter()
         rates = learning_rates(plan.steps, self.settings.learning_rate, self.settings.warmup)
-        pauses = np.unique(np.linspace(0, plan.steps, plan.evaluations + 1).round().astype(int))[1:]
         losses: list[tuple[int, float]] = []
         scores: list[tuple[int, float]] = []
         ended, step = "completed", 0
-        for pause in pauses.tolist():
+        for pause in plan.pauses:
             mean = self._advance(rates[step:pause], rng)
             step = pause
             losses.append((step, mean))
