@@ -12,7 +12,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "src" / "selfscale"
 CORE = (
     *("network", "switches", "losses", "evaluation", "batches", "training", "snapshot", "probe"),
-    *("selection", "acceptance", "patience", "minimization", "compaction", "records"),
+    *("selection", "acceptance", "patience", "proposals", "alterations", "layers", "redundancy"),
+    *("minimization", "compaction", "records", "worth"),
 )
 STORE = ("store", "tracking", "registry")
 

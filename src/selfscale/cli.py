@@ -94,12 +94,36 @@ def minimize(
 
 
 @app.command()
+def worth(task: TaskArgument, seed: SeedOption = None, params: ParamsOption = PARAMS) -> None:
+    """What each filter of a trained network is worth, in reports/worth-TASK-seed-SEED.json and .png."""
+    settings = load(params, task=task)
+    import_pipeline()
+    from selfscale import worth_report
+
+    number = first(seed, settings)
+    with display(f"worth of {task}, seed {number}") as progress:
+        table = worth_report.run_worth(settings, task, number, progress)
+    typer.echo(table, nl=False)
+
+
+@app.command()
+def control(task: TaskArgument, seed: SeedOption = None, params: ParamsOption = PARAMS) -> None:
+    """Train the untouched initial network on for as many steps as its longest minimization took."""
+    settings = load(params, task=task)
+    import_pipeline()
+    from selfscale.control import train_control
+
+    with display(f"control of {task}") as progress:
+        train_control(settings, task, first(seed, settings), progress)
+
+
+@app.command()
 def compare(params: ParamsOption = PARAMS) -> None:
     """The table of all minimizations, in reports/comparison.md and .json."""
     settings = load(params)
     from selfscale import report
 
-    typer.echo(report.compare(settings.runs), nl=False)
+    typer.echo(report.compare(settings), nl=False)
 
 
 @app.command()
