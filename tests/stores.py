@@ -54,18 +54,24 @@ def python(code: str, *arguments: Path | str) -> list[str]:
 
 
 def record(
-    number: int, *, accepted: bool = True, filters: tuple[Filter, ...] = (Filter(1, 3),)
+    number: int,
+    *,
+    accepted: bool = True,
+    filters: tuple[Filter, ...] = (Filter(1, 3),),
+    alteration: str | None = None,
+    steps: int = 40,
+    seconds: float = 1.5,
 ) -> DecisionRecord:
     session = SessionRecord(
-        steps=40,
+        steps=steps,
         losses=((20, 0.5), (40, 0.25)),
         scores=((20, 0.3), (40, 0.2)),
         ended="completed",
-        seconds=1.5,
+        seconds=seconds,
     )
     return DecisionRecord(
         number=number,
-        alteration="disable" if filters else "train",
+        alteration=alteration or ("disable" if filters else "train"),
         filters=filters,
         selection_score=0.75,
         started_from=number - 1,

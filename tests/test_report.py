@@ -1,19 +1,36 @@
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
 import pytest
 
 from selfscale import report
-from selfscale.config import Runs
+from selfscale.config import Runs, Settings, Strategy, Task
 from selfscale.errors import UserError
-from selfscale.files import read_json, write_json
+from selfscale.files import read_json, write_bytes, write_json
+from selfscale.workspace import Job
+
+SEEDS = [0, 1, 2, 3, 4]
+LABEL = "untouched control"
 
 
-def result(task: str, strategy: str, macs: float, score: float) -> dict:
+def settings(strategies: Sequence[str] = ("random", "cosine"), seeds: Sequence[int] = (0,)) -> Settings:
+    return Settings(
+        runs=Runs(tasks=["sobel"], strategies=list(strategies), seeds=list(seeds)),
+        tasks={"sobel": Task(operator="sobel", loss="mae")},
+        # The name does not matter, what it selects by does.
+        strategies={name: Strategy(select="random" if name == "lots" else name) for name in strategies},
+    )
+
+
+def result(task: str, strategy: str, seed: int = 0, macs: float = 275.0, score: float = 0.004) -> dict:
     scores = {"initial": {"mae": 0.005}, "final": {"mae": score}}
     return {
         "task": task,
         "strategy": strategy,
-        "seed": 0,
+        "seed": seed,
         "loss": "mae",
         "filters_initial": [5, 5],
         "filters_kept": [3, 2],
@@ -30,33 +47,146 @@ def result(task: str, strategy: str, macs: float, score: float) -> dict:
     }
 
 
-def test_the_table_has_a_line_per_result(tmp_path, monkeypatch):
+def control(task: str, seed: int, steps: int = 5800, score: float = 0.0045) -> dict:
+    content = result(task, "", seed, 875.0, score) | {"filters_kept": [5, 5], "decisions": 0, "steps": steps}
+    del content["strategy"]
+    return content
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Callable[[Settings], Path]:
+    """A folder with made-up results and controls of all runs: cosine is a tenth worse than random."""
     monkeypatch.chdir(tmp_path)
-    runs = Runs(tasks=["sobel"], strategies=["random", "cosine"], seeds=[0])
-    for strategy in runs.strategies:
-        path = tmp_path / "models" / "minimized" / f"sobel-{strategy}-seed-0" / "result.json"
-        write_json(path, result("sobel", strategy, 275.0, 0.004))
-    report.compare(runs)
-    lines = (tmp_path / "reports" / "comparison.md").read_text(encoding="utf-8").splitlines()
-    assert len(lines) == 4
-    assert "5, 5 → 3, 2" in lines[2]
-    assert "mae 0.005 → 0.004" in lines[2]
-    results = read_json(tmp_path / "reports" / "comparison.json", "compare")
-    assert list(results) == ["sobel-random-seed-0", "sobel-cosine-seed-0"]
+
+    def fill(settings: Settings) -> Path:
+        for job in report.jobs(settings.runs):
+            score = 0.004 * (1 + job.seed) * (1.1 if job.strategy == "cosine" else 1.0)
+            write_json(job.folder / "result.json", result(*job, score=score))
+            write_json(report.control_path(job.task, job.seed), control(job.task, job.seed))
+        return tmp_path
+
+    return fill
+
+
+def test_the_table_has_a_line_per_result(project):
+    chosen = settings()
+    folder = project(chosen)
+    page = report.compare(chosen)
+    assert (folder / "reports" / "comparison.md").read_text(encoding="utf-8") == page
+    (line,) = [line for line in page.splitlines() if line.startswith("| sobel | cosine | 0 |")]
+    assert "5, 5 → 3, 2" in line
+    assert "mae 0.005 → 0.0044 | 0.0045 |" in line  # beside the control's
+    comparison = read_json(folder / "reports" / "comparison.json", "compare")
+    assert list(comparison["results"]) == ["sobel-random-seed-0", "sobel-cosine-seed-0"]
+    assert list(comparison["control"]) == ["sobel-seed-0"]
+
+
+def test_strategies_are_summed_up_and_paired_with_random_and_control(project):
+    chosen = settings(seeds=SEEDS)
+    folder = project(chosen)
+    page = report.compare(chosen)
+    comparison = read_json(folder / "reports" / "comparison.json", "compare")
+    summary = comparison["summary"]["sobel"]
+    assert list(summary) == ["random", "cosine", LABEL]
+    assert summary["random"]["test_score"]["mean"] == pytest.approx(0.012)
+    assert summary[LABEL]["test_score"]["half_width"] == pytest.approx(0)
+    paired = comparison["paired"]["sobel"]
+    assert [(row["strategy"], row["against"]) for row in paired] == [
+        ("cosine", "random"),
+        ("random", LABEL),
+        ("cosine", LABEL),
+    ]
+    assert paired[0]["test_score"]["mean"] == pytest.approx(0.1)
+    assert paired[0]["test_score"]["p"] == pytest.approx(0.0625)
+    assert paired[1]["macs_per_pixel"]["mean"] == -600
+    # 0.004, 0.008, ..., 0.02: deviation 0.006325, t(0.975, 4) = 2.7764
+    assert "| random | 5 | 2 | 281 | 275 | 0.012 ± 0.00785 | 0.012 ± 0.00785 |" in page.replace(" ± 0 ", " ")
+    assert "| cosine | random | 10.0% ± 0.0% | 0.062 | 0 ± 0 | 1.000 |" in page
+    assert "with 5 seeds it cannot be below 0.062" in page
+
+
+def test_random_is_known_by_what_it_selects_by(project):
+    chosen = settings(strategies=("cosine", "lots"))
+    folder = project(chosen)
+    report.compare(chosen)
+    paired = read_json(folder / "reports" / "comparison.json", "compare")["paired"]["sobel"]
+    assert ("cosine", "lots") in [(row["strategy"], row["against"]) for row in paired]
+
+
+@pytest.mark.parametrize("strategies", [("cosine",), ("random",)])
+def test_a_single_strategy_is_compared_with_the_control_alone(project, strategies):
+    chosen = settings(strategies=strategies)
+    folder = project(chosen)
+    report.compare(chosen)
+    (row,) = read_json(folder / "reports" / "comparison.json", "compare")["paired"]["sobel"]
+    assert row["against"] == LABEL
+
+
+def test_one_seed_proves_nothing_and_says_so(project):
+    chosen = settings()
+    folder = project(chosen)
+    page = report.compare(chosen)
+    assert "One seed: no interval" in page
+    assert "With fewer than 5 seeds nothing can be concluded" in page
+    assert "±" not in "".join(line for line in page.splitlines() if line.startswith("|"))
+    summary = read_json(folder / "reports" / "comparison.json", "compare")["summary"]["sobel"]
+    assert summary["random"]["filters"] == {"mean": 5.0, "half_width": None, "seeds": 1}
+
+
+def test_the_same_results_make_the_same_files(project):
+    chosen = settings(seeds=(0, 1))
+    reports = project(chosen) / "reports"
+    kept = []
+    for seconds in (1.0, 2.0):
+        job = Job("sobel", "random", 0)
+        write_bytes(job.folder / "compact.keras", b"model")
+        noted = {"model": hashlib.sha256(b"model").hexdigest(), "seconds": seconds}
+        write_json(job.made_by, noted)
+        report.compare(chosen)
+        assert f"| sobel | random | 1 of 2 | {seconds:g} |" in (reports / "seconds.md").read_text()
+        kept.append({path: path.read_bytes() for path in reports.rglob("*.*") if path.stem != "seconds"})
+    assert kept[0] == kept[1]
+    assert {path.name for path in kept[0]} == {"comparison.json", "comparison.md", "size-sobel.png"}
+
+
+def test_seconds_of_another_run_than_the_one_that_made_the_model_do_not_count(project):
+    chosen = settings(strategies=("random",))
+    folder = project(chosen)
+    job = Job("sobel", "random", 0)
+    write_bytes(job.folder / "compact.keras", b"from the cache")
+    write_json(job.made_by, {"model": "another", "seconds": 3.0})
+    report.compare(chosen)
+    assert "| sobel | random | 0 of 1 | – |" in (folder / "reports" / "seconds.md").read_text()  # noqa: RUF001
 
 
 def test_a_missing_result_names_the_command_that_makes_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="selfscale minimize sobel --strategy random --seed 4"):
-        report.compare(Runs(tasks=["sobel"], strategies=["random"], seeds=[4]))
+        report.compare(settings(seeds=(4,)))
+    assert not (tmp_path / "reports").exists()
+
+
+def test_a_missing_or_shorter_control_names_the_command_that_makes_it(project):
+    chosen = settings()
+    folder = project(chosen)
+    path = report.control_path("sobel", 0)
+    write_json(path, control("sobel", 0, steps=5799))
+    with pytest.raises(
+        UserError, match="a minimization took 5800; run `selfscale control sobel --seed 0` again"
+    ):
+        report.compare(chosen)
+    path.unlink()
+    with pytest.raises(UserError, match="selfscale control sobel --seed 0"):
+        report.compare(chosen)
+    assert not (folder / "reports").exists()
 
 
 def test_the_best_is_the_smallest_then_the_most_accurate():
     found = [
-        result("sobel", "random", 300, 0.003),
-        result("sobel", "sequential", 200, 0.005),
-        result("sobel", "cosine", 200, 0.004),
-        result("canny", "random", 100, 0.001),
+        result("sobel", "random", macs=300, score=0.003),
+        result("sobel", "sequential", macs=200, score=0.005),
+        result("sobel", "cosine", macs=200, score=0.004),
+        result("canny", "random", macs=100, score=0.001),
     ]
-    results = {f"{r['task']}-{r['strategy']}": r for r in found}
-    assert report.best(results, "sobel")["strategy"] == "cosine"
+    comparison = {"results": {f"{r['task']}-{r['strategy']}": r for r in found}}
+    assert report.best(comparison, "sobel")["strategy"] == "cosine"

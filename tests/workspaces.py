@@ -37,7 +37,8 @@ TINY = {
     "training.evaluations": 2,
     "training.first.steps": 60,
     "evaluation.max_images": 8,
-    "minimization.session_steps": 20,
+    "minimization.removal.steps": 20,
+    "minimization.layers.steps": 20,
     "minimization.last_session_steps": 20,
 }
 OWN_PHOTOGRAPHS = {"data.source": "folder", "data.folder.path": "photos", "data.size": 40}

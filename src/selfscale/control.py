@@ -1,0 +1,118 @@
+"""The control of the comparison: what more training alone does, without any removal."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from selfscale import entries, files
+from selfscale.config import Settings
+from selfscale.dataset import load_split
+from selfscale.network import filters_per_layer, size
+from selfscale.pipeline import dataset, trainer_for
+from selfscale.records import SessionRecord
+from selfscale.report import control_path, read_results
+from selfscale.store import Client, open_store
+from selfscale.switches import SwitchedNetwork
+from selfscale.tracking import Dataset, TrackedRun
+from selfscale.training import Plan, Progress
+from selfscale.workspace import PREPARED, TARGETS, only_one, store_root, trained_folder
+
+log = logging.getLogger(__name__)
+
+
+class ControlRun(TrackedRun):
+    """The run of a control, `kind=control`; `started` in seconds since 1970."""
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        task: str,
+        seed: int,
+        settings: Mapping[str, Any],
+        dataset: Dataset | None = None,
+        started: float | None = None,
+    ) -> None:
+        tags = {"kind": "control", "task": task, "seed": str(seed)}
+        super().__init__(
+            client, tags, f"control - seed {seed}", settings=settings, dataset=dataset, started=started
+        )
+
+    def finish(self, session: SessionRecord, result: Mapping[str, Any], artifacts: Sequence[Path]) -> None:
+        """Log the session's curves, the numbers in `result` and the files, and end the run."""
+        points = entries.curves(session) + entries.result_points(result, session.steps)
+        note = f"{session.steps} steps; the {result['kept']} network is better on validation."
+        self._finish(points, artifacts, note)
+
+
+def train_control(settings: Settings, task: str, seed: int, progress: Progress | None = None) -> None:
+    """Train the untouched initial network on, and write `models/control/TASK-seed-N.json`.
+
+    One session on a fresh Adam, as long as the longest minimization of this task and seed among
+    `runs.strategies`: so no minimization had more training. What a user would do is done: of the
+    initial and the trained-on network, that with the better validation score is kept. The file
+    has what a minimization's `result.json` has, as far as it applies.
+
+    Raises:
+        UserError: an initial network, or the result of a minimization, is missing.
+    """
+    runs = settings.runs.model_copy(update={"tasks": [task], "seeds": [seed]})
+    with only_one(f"control-{task}-seed-{seed}"):
+        started = time.time()
+        results = read_results(runs).values()
+        steps = max(1, *(result["training_steps"] for result in results))
+        initial = trained_folder(task, seed) / "initial.keras"
+        network = SwitchedNetwork(files.load_model(initial, f"train {task} --seed {seed}"))
+        trainer = trainer_for(settings, task, network)
+        splits = {"validation": trainer.validation, "test": load_split(PREPARED, TARGETS / task, "test")}
+        client = open_store(store_root())
+
+        def scores() -> dict[str, dict[str, float]]:
+            return {name: trainer.evaluator(split).scores() for name, split in splits.items()}
+
+        before = scores()
+        # Five numbers: no session of a training or a minimization draws the same batches.
+        rng = np.random.default_rng((seed, 0, 0, 0, 1))
+        session, _ = trainer.session(Plan(steps, settings.training.evaluations), rng, progress)
+        after = scores()
+        better = (
+            session.ended == "completed"
+            and after["validation"][trainer.loss] < before["validation"][trainer.loss]
+        )
+        kept = after if better else before
+        filters, (parameters, macs) = filters_per_layer(network.model), size(network.model)
+        result = {
+            "task": task,
+            "seed": seed,
+            "loss": trainer.loss,
+            "steps": steps,
+            "ended": session.ended,
+            "kept": "trained-on" if better else "initial",
+            "filters_kept": filters,
+            "parameters": parameters,
+            "macs_per_pixel": macs,
+            **{split: {"initial": before[split], "final": kept[split]} for split in splits},
+            "decisions": 0,
+            "training_steps": session.steps,
+        }
+        out = control_path(task, seed)
+        files.write_json(out, result)
+        with ControlRun(
+            client,
+            task=task,
+            seed=seed,
+            settings=settings.model_dump(),
+            dataset=dataset(),
+            started=started,
+        ) as run:
+            run.finish(session, result, [out])
+        log.info(
+            "%s, seed %s: %s steps, kept the %s network, test score %.5g",
+            *(task, seed, session.steps, result["kept"], kept["test"][trainer.loss]),
+        )
