@@ -71,7 +71,7 @@ class Judge:
         return float(ratio(self.reference.sum(axis=0)) * (1.0 + self.tolerance))
 
     def __call__(self, sums: np.ndarray, ended: str) -> Verdict:
-        if ended == "completed":
+        if ended in ("completed", "sufficient"):
             return self.rule(sums, self.reference, self.tolerance, self.confidence)
         return threshold(sums, self.reference, self.tolerance, self.confidence)._replace(accepted=False)
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -83,9 +83,9 @@ class Network(Section):
 class FirstSession(Section):
     """Cycles of `steps` steps until the validation score stagnates."""
 
-    steps: Count = 2000
-    max_cycles: Count = 3
-    min_gain: Share = 0.05
+    steps: Count = 1000
+    max_cycles: Count = 6
+    min_gain: Share = 0.1
     restarts: Annotated[int, Field(ge=0)] = 3
 
 
@@ -118,22 +118,33 @@ class Removal(Section):
     alterations: Annotated[
         list[Literal["disable", "disable_and_freeze", "reinitialize"]], Field(min_length=1)
     ] = ["disable"]
-    group: Literal["adaptive"] | Count = "adaptive"
+    group: Literal["adaptive"] | int = "adaptive"
     steps: Count = 600
+
+    @field_validator("group", mode="before")
+    @classmethod
+    def adaptive_or_count(cls, group: Any) -> Any:
+        if group != "adaptive" and (type(group) is not int or group < 1):
+            raise ValueError(f"expected 'adaptive' or a number of filters from 1, not {group!r}")
+        return group
 
 
 class LayerRemoval(Section):
     """Trials of whole hidden layers; no `tries`: layers are never removed."""
 
     tries: Annotated[int, Field(ge=0)] = 2
-    steps: Count = 3000
+    steps: Count = 4000
+    learning_rate: Annotated[float, Field(gt=0)] = 0.01
 
 
 class Limits(Section):
-    """No further trial once one of these is reached: trials, training steps and seconds, size."""
+    """No further trial once one of these is reached: trials, training steps and seconds, size.
+
+    `steps` also keeps out trials that would exceed it; the last session comes on top.
+    """
 
     decisions: Count | None = None
-    steps: Count | None = None
+    steps: Count | None = 11500
     seconds: Annotated[float, Field(gt=0)] | None = None
     macs_per_pixel: Annotated[float, Field(ge=0)] | None = None
 
@@ -141,9 +152,9 @@ class Limits(Section):
 class Minimization(Section):
     removal: Removal = Removal()
     layers: LayerRemoval = LayerRemoval()
-    last_session_steps: Annotated[int, Field(ge=0)] = 3000
+    last_session_steps: Annotated[int, Field(ge=0)] = 3500
     tolerance: Annotated[float, Field(ge=0)] = 0.1
-    near: Annotated[float, Field(ge=0)] = 0.25
+    near: Annotated[float, Field(ge=0)] = 0.4
     max_cycles: Count = 3
     acceptance: Acceptance = Acceptance()
     stop_hopeless: bool = True

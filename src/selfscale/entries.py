@@ -76,7 +76,7 @@ def decision_points(record: DecisionRecord) -> list[Point]:
 def decision_params(record: DecisionRecord) -> dict[str, Any]:
     return {
         "alteration": record.alteration,
-        "tried": tried(record),
+        "tried": record.tried,
         "layer": ", ".join(str(filter.layer) for filter in record.filters),
         "filter": ", ".join(str(filter.index) for filter in record.filters),
         "selection_score": record.selection_score,
@@ -89,13 +89,9 @@ def verdict(record: DecisionRecord) -> str:
     return "accepted" if record.accepted else "reverted"
 
 
-def tried(record: DecisionRecord) -> str:
-    return ", ".join(map(str, record.filters)) or "last session"
-
-
 def decision_name(record: DecisionRecord) -> str:
     """`7 disable layer 1 filter 3 - reverted`, shortened where many filters are altered at once."""
-    what = f"{record.number} {record.alteration} {tried(record)}"
+    what = f"{record.number} {record.alteration} {record.tried}"
     return f"{textwrap.shorten(what, NAME_LENGTH, placeholder=' ...')} - {verdict(record)}"
 
 

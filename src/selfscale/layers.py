@@ -18,8 +18,7 @@ from selfscale.records import Filter
 from selfscale.switches import SwitchedNetwork
 
 RESIZING = (keras.layers.MaxPooling2D, keras.layers.AveragePooling2D, keras.layers.UpSampling2D)
-# How the convolution behind a removed layer starts, in the order of the attempts.
-STARTS = ("kept", "fitted", "fresh")
+FITTED_IMAGES = 16
 PIXELS = 20_000
 # Relative to the largest singular value: directions that the features hardly have get no weight.
 CUTOFF = 1e-6
@@ -45,18 +44,20 @@ def without_layer(
     network: SwitchedNetwork,
     layer: int,
     images: np.ndarray,
-    level: float,
+    targets: np.ndarray,
     attempt: int,
     rng: np.random.Generator,
 ) -> SwitchedNetwork:
-    """A new network without a hidden layer; `network` is not touched. `images`: float32 (N, H, W, C).
+    """A new network without a hidden layer; `network` is not touched.
 
+    `images`, uint8 (N, H, W, C), and `targets` are training images, of which the first 16 are used.
     All other layers keep weights and switches, except the convolution behind the removed one, whose
-    inputs are now other ones. On the first `attempt` (0) it keeps its weights, too, if their shape
-    fits, on the next one it is fitted by least squares to what it put out before, from its new inputs
-    on `images` (reconstruction, as He et al. 2017, arXiv:1707.06168, do for channels), and on
-    further ones it is drawn anew by its initializers. An output layer that was not fitted is
-    calibrated to `level`, the mean of the targets.
+    inputs are now other ones. On the first `attempt` (0) it is fitted by least squares to what it put
+    out before, from its new inputs (reconstruction, as He et al. 2017, arXiv:1707.06168, do for
+    channels). On the second one it keeps its weights where their shape fits; where not, and on all
+    further ones, it is drawn anew by its initializers. An output layer that was not fitted is
+    calibrated to the mean of the targets. Filters that are then zero everywhere are drawn anew, too:
+    they could not learn.
 
     Raises:
         ValueError: the layer may not be removed.
@@ -67,17 +68,27 @@ def without_layer(
     behind = (*network.layers, len(network.widths))[network.layers.index(layer) + 1]
     refitted = network.block(behind).convolution
     convolution = smaller.block(behind).convolution
-    features = np.asarray(smaller.features(behind)(images))
-    fits = convolution.kernel.shape == refitted.kernel.shape
-    start = STARTS[min(attempt if fits else attempt + 1, len(STARTS) - 1)]
-    if start == "fitted":
-        fit(convolution, features, linear(refitted, np.asarray(network.features(behind)(images))), rng)
-    elif start == "fresh":
+    pictures = images[:FITTED_IMAGES] / np.float32(255)
+    features = np.asarray(smaller.features(behind)(pictures))
+    if attempt == 0:
+        fit(convolution, features, linear(refitted, np.asarray(network.features(behind)(pictures))), rng)
+    elif attempt > 1 or convolution.kernel.shape != refitted.kernel.shape:
         for index in range(convolution.filters):
             smaller.reinitialize(Filter(behind, index), rng)
-    if start != "fitted" and behind == len(network.widths):
-        calibrate_layer(convolution, features, level)
+    if attempt > 0 and behind == len(network.widths):
+        calibrate_layer(convolution, features, float(targets[:FITTED_IMAGES].mean(dtype=np.float64)))
+    for filter in silent(smaller, pictures):
+        smaller.reinitialize(filter, rng)
     return smaller
+
+
+def silent(network: SwitchedNetwork, pictures: np.ndarray) -> list[Filter]:
+    """Enabled hidden filters that are zero everywhere on `pictures`, float32 (N, H, W, C)."""
+    found = []
+    for layer, reader in zip(network.layers, (*network.layers[1:], len(network.widths)), strict=True):
+        fired = (np.asarray(network.features(reader)(pictures)) != 0).any(axis=(0, 1, 2))
+        found += [Filter(layer, int(index)) for index in np.flatnonzero(network.active[layer] & ~fired)]
+    return found
 
 
 def with_layers(network: SwitchedNetwork, layers: Sequence[int]) -> SwitchedNetwork:

@@ -16,13 +16,10 @@ from selfscale.evaluation import Evaluation
 from selfscale.layers import removable_layers, without_layer
 from selfscale.patience import hopeless_scores
 from selfscale.probe import Probe
-from selfscale.proposals import Select, Trial, next_trial
-from selfscale.records import MERGE, REMOVE_LAYER, TRAIN, DecisionRecord, SessionRecord, last_accepted
+from selfscale.proposals import Select, Trial, allows, next_trial
+from selfscale.records import REMOVE_LAYER, TRAIN, DecisionRecord, SessionRecord, last_accepted
 from selfscale.snapshot import Snapshot
 from selfscale.training import Plan, Progress, Trainer, joined
-
-# Images to fit or calibrate the convolution behind a removed layer with.
-FITTED_IMAGES = 16
 
 
 class Decision(NamedTuple):
@@ -69,8 +66,7 @@ def minimize(
         )
     probe = Probe(trainer.network, trainer.train, trainer.loss)
     while not (records and records[-1].alteration == TRAIN):
-        trial = merger(trainer, probe, records)
-        trial = trial or next_trial(trainer.network, probe, select, settings, seed, records)
+        trial = next_trial(trainer.network, probe, select, settings, seed, records)
         if trial.alteration == TRAIN and not trial.steps:
             return
         decision = decide(trainer, trial, settings, seed, records, initial, curves, progress)
@@ -79,14 +75,6 @@ def minimize(
             probe = Probe(trainer.network, trainer.train, trainer.loss)
         records.append(decision.record)
         yield decision
-
-
-def merger(trainer: Trainer, probe: Probe, records: Sequence[DecisionRecord]) -> Trial | None:
-    """A filter that adds nothing of its own; only a change that was kept can have brought one about."""
-    if last_accepted(records) < len(records):
-        return None
-    spare = redundancy.find(trainer.network, probe, trainer.train.images)
-    return Trial(MERGE, (spare.filter,), 0, spare=spare) if spare else None
 
 
 def decide(
@@ -110,7 +98,7 @@ def decide(
     if settings.stop_hopeless and trial.removes and trial.steps:
         known = [*curves, *([score for _, score in record.session.scores] for record in records)]
         stops = hopeless_scores(known, Plan(trial.steps, trainer.settings.evaluations), judge.limit)
-    session, evaluation = train_trial(tried, trial, judge, settings, (seed, number), stops, progress)
+    session, evaluation = train_trial(tried, trial, judge, settings, seed, records, stops, progress)
     verdict = judge(evaluation.sums[trainer.loss], session.ended)
     trained = Snapshot.take(tried)
     if not verdict.accepted:
@@ -143,11 +131,9 @@ def decide(
 def alter(trainer: Trainer, trial: Trial, rng: np.random.Generator) -> Trainer:
     """Do what the trial is about; the trainer of the network to be trained, a new one without a layer."""
     if trial.alteration == REMOVE_LAYER:
-        images = trainer.train.images[:FITTED_IMAGES]
-        level = float(trainer.train.targets[:FITTED_IMAGES].mean(dtype=np.float64))
-        layer = trial.filters[0].layer
+        train, layer = trainer.train, trial.filters[0].layer
         return trainer.of(
-            without_layer(trainer.network, layer, images / np.float32(255), level, trial.attempt, rng)
+            without_layer(trainer.network, layer, train.images, train.targets, trial.attempt, rng)
         )
     if trial.spare:
         redundancy.merge(trainer.network, trial.spare)
@@ -161,30 +147,46 @@ def train_trial(
     trial: Trial,
     judge: Judge,
     settings: Minimization,
-    seed: tuple[int, int],
+    seed: int,
+    records: Sequence[DecisionRecord],
     stops: Mapping[int, float],
     progress: Progress | None,
 ) -> tuple[SessionRecord, Evaluation]:
-    """The trial's session, of several cycles where it is frozen at first or comes close.
+    """The trial's session, of several cycles where filters are frozen at first or it comes close.
 
     One that comes close (`settings.near`) trains on for another cycle, as often as
-    `settings.max_cycles` says: a session that is cut off while it still gains proves nothing.
+    `settings.max_cycles` and the limit on steps allow: a session that is cut off while it still gains
+    proves nothing. The session after the removal of a layer is long as it is: it gets no other
+    cycle, and ends as soon as the trial can be kept.
     """
     if not trial.steps:
         evaluation = trainer.evaluator(trainer.validation)
         return SessionRecord(0, (), (), "dead" if evaluation.dead else "completed", 0.0), evaluation
-    plan = Plan(trial.steps, trainer.settings.evaluations)
+    of_layer = trial.alteration == REMOVE_LAYER
+    plan = Plan(trial.steps, trainer.settings.evaluations, trial.learning_rate)
+    cycles = settings.max_cycles if trial.removes and not of_layer else 1
     sessions: list[SessionRecord] = []
-    cycles = settings.max_cycles if trial.removes else 1
+
+    def accepted(evaluation: Evaluation) -> bool:
+        return judge(evaluation.sums[trainer.loss], "completed").accepted
+
     while True:
-        rng = np.random.default_rng((*seed, 1, len(sessions)))
-        session, evaluation = trainer.session(plan, rng, progress, {} if sessions else stops)
+        rng = np.random.default_rng((seed, len(records) + 1, 1, len(sessions)))
+        session, evaluation = trainer.session(
+            plan,
+            rng,
+            progress,
+            hopeless={} if sessions else stops,
+            sufficient=accepted if of_layer else None,
+        )
         sessions.append(session)
         frozen = trainer.network.frozen()
         trainer.network.unfreeze(*frozen)
         verdict = judge(evaluation.sums[trainer.loss], session.ended)
         near = not verdict.accepted and verdict.relative_loss <= settings.near
-        if session.ended != "completed" or not (frozen or (near and len(sessions) < cycles)):
+        longer = allows(settings.limits, records, trial.steps * (len(sessions) + 1))
+        another = near and longer and len(sessions) < cycles
+        if session.ended != "completed" or not (frozen or another):
             return joined(sessions), evaluation
 
 

@@ -23,7 +23,8 @@ class Probe:
 
     def __init__(self, network: SwitchedNetwork, split: Split, loss: str) -> None:
         self._network, self._loss = network, LOSSES[loss]
-        self._images, self._targets = split.images[:IMAGES], split.targets[:IMAGES]
+        self.split = split
+        self.images, self.targets = split.images[:IMAGES], split.targets[:IMAGES]
 
     def losses_without(self, candidates: Sequence[Filter]) -> np.ndarray:
         """The loss with each of the candidates switched off alone; float64 (candidates,)."""
@@ -33,6 +34,14 @@ class Probe:
             gates[position[layer]][row, index] = 0.0
         sums = np.sum([self._sums(*batch, gates).numpy() for batch in self._batches()], axis=0)
         return sums[:, 0] / sums[:, 1]
+
+    def loss_of(self, network: SwitchedNetwork) -> float:
+        """The loss of another network on the same images."""
+        sums = np.zeros(2)
+        for images, targets in self._batches():
+            pair = self._loss(tf.cast(targets, tf.float32), network.graph(to_float(images), training=False))
+            sums += [float(tf.reduce_sum(part)) for part in pair]
+        return float(sums[0] / sums[1])
 
     def gradients(self) -> list[np.ndarray]:
         """Root mean square over the batches of the loss's derivative by each filter's switch.
@@ -70,9 +79,9 @@ class Probe:
 
     def _batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Equal batches; a rest that does not fill one is left out, unless there is nothing else."""
-        size = min(IMAGES_PER_CALL, len(self._images))
-        for start in range(0, len(self._images) - size + 1, size):
-            yield self._images[start : start + size], self._targets[start : start + size]
+        size = min(IMAGES_PER_CALL, len(self.images))
+        for start in range(0, len(self.images) - size + 1, size):
+            yield self.images[start : start + size], self.targets[start : start + size]
 
     def _run(self, images: tf.Tensor, gates: Sequence[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """The output and the hidden layers' outputs, with `gates` in the place of the switches."""

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from selfscale.config import Minimization
+from selfscale import redundancy
+from selfscale.config import Limits, Minimization
 from selfscale.errors import UserError
-from selfscale.layers import removable_layers
-from selfscale.records import REMOVE_LAYER, TRAIN, DecisionRecord, Filter, last_accepted
-from selfscale.redundancy import Redundant
-from selfscale.selection import Probe, Subject
+from selfscale.layers import removable_layers, without_layer
+from selfscale.probe import Probe
+from selfscale.records import MERGE, REMOVE_LAYER, TRAIN, DecisionRecord, Filter, last_accepted
+from selfscale.selection import Subject
 from selfscale.switches import SwitchedNetwork
 
 # Scores every candidate of a subject: a strategy with its arguments bound.
@@ -24,6 +25,7 @@ Select = Callable[[Subject], np.ndarray]
 class Trial:
     """What the next decision is about; no filters: the last session, which alters nothing.
 
+    `learning_rate` is the session's highest, None that of the settings for training.
     `attempt` counts the tries of removing the same layer, from 0. `spare` says what makes a filter
     that is merged redundant.
     """
@@ -32,8 +34,9 @@ class Trial:
     filters: tuple[Filter, ...]
     steps: int
     selection_score: float = 0.0
+    learning_rate: float | None = None
     attempt: int = 0
-    spare: Redundant | None = None
+    spare: redundancy.Redundant | None = None
 
     @property
     def removes(self) -> bool:
@@ -49,40 +52,60 @@ def next_trial(
     seed: int,
     records: Sequence[DecisionRecord],
 ) -> Trial:
-    """The next candidate that has not failed since the last change that was kept, or the last session.
-
-    Each hidden layer is tried as a whole before its filters are, from the last one to the first:
-    what is removed at once needs no sessions filter by filter. Further tries come when no filter is left.
-    """
-    if limit_reached(network, settings, records):
-        return Trial(TRAIN, (), settings.last_session_steps)
-    tried = layer_tries(records)
-    layers = removable_layers(network)[::-1] if settings.layers.tries else []
-    for layer in layers:
-        if layer not in tried:
-            return layer_trial(network, layer, settings, 0)
-    for alteration in settings.removal.alterations:
-        trial = filter_trial(network, probe, select, settings, seed, records, alteration, layers)
-        if trial:
-            return trial
-    for layer in sorted(layers, key=lambda layer: tried[layer]):
-        if tried[layer] < settings.layers.tries:
-            return layer_trial(network, layer, settings, tried[layer])
+    """The next trial that is within the limits, or the last session."""
+    if not limit_reached(network, settings.limits, records):
+        for trial in trials(network, probe, select, settings, seed, records):
+            if allows(settings.limits, records, trial.steps):
+                return trial
     return Trial(TRAIN, (), settings.last_session_steps)
 
 
-def limit_reached(
-    network: SwitchedNetwork, settings: Minimization, records: Sequence[DecisionRecord]
-) -> bool:
-    limits = settings.limits
-    steps = sum(record.session.steps for record in records)
+def trials(
+    network: SwitchedNetwork,
+    probe: Probe,
+    select: Select,
+    settings: Minimization,
+    seed: int,
+    records: Sequence[DecisionRecord],
+) -> Iterator[Trial]:
+    """What has not failed since the last change that was kept, in the order in which it is to be tried.
+
+    Each hidden layer is tried as a whole before its filters are: what is removed at once needs no
+    sessions filter by filter. The layer comes first without which the loss on training images is
+    least, before any training. Then filters go that add nothing of their own, then others, as the
+    strategy says. Further tries of layers come when no filter is left.
+    """
+    tried = layer_tries(records)
+    layers = removable_layers(network) if settings.layers.tries else []
+    untried = [layer for layer in layers if layer not in tried]
+    rng = np.random.default_rng((seed, len(records) + 1, 3))
+    for loss, layer in sorted((loss_without(network, layer, probe, rng), layer) for layer in untried):
+        yield layer_trial(network, layer, settings, 0, -loss)
+    if all(record.alteration == REMOVE_LAYER for record in records[last_accepted(records) :]):
+        spare = redundancy.find(network, probe, probe.split.images)
+        if spare:
+            yield Trial(MERGE, (spare.filter,), 0, spare=spare)
+    for alteration in settings.removal.alterations:
+        trial = filter_trial(network, probe, select, settings, seed, records, alteration, layers)
+        if trial:
+            yield trial
+    for layer in sorted(layers, key=lambda layer: tried.get(layer, 0)):
+        if 0 < tried.get(layer, 0) < settings.layers.tries:
+            yield layer_trial(network, layer, settings, tried[layer], 0.0)
+
+
+def limit_reached(network: SwitchedNetwork, limits: Limits, records: Sequence[DecisionRecord]) -> bool:
     seconds = sum(record.session.seconds for record in records)
     return (
         (limits.decisions is not None and len(records) >= limits.decisions)
-        or (limits.steps is not None and steps + settings.removal.steps > limits.steps)
         or (limits.seconds is not None and seconds >= limits.seconds)
         or (limits.macs_per_pixel is not None and network.size().macs_per_pixel <= limits.macs_per_pixel)
     )
+
+
+def allows(limits: Limits, records: Sequence[DecisionRecord], steps: int) -> bool:
+    """Whether so many more training steps are within the limit."""
+    return limits.steps is None or sum(record.session.steps for record in records) + steps <= limits.steps
 
 
 def layer_tries(records: Sequence[DecisionRecord]) -> dict[int, int]:
@@ -95,9 +118,17 @@ def layer_tries(records: Sequence[DecisionRecord]) -> dict[int, int]:
     return tried
 
 
-def layer_trial(network: SwitchedNetwork, layer: int, settings: Minimization, attempt: int) -> Trial:
+def loss_without(network: SwitchedNetwork, layer: int, probe: Probe, rng: np.random.Generator) -> float:
+    """The loss without a layer on the probe's images, before any training."""
+    return probe.loss_of(without_layer(network, layer, probe.images, probe.targets, 0, rng))
+
+
+def layer_trial(
+    network: SwitchedNetwork, layer: int, settings: Minimization, attempt: int, score: float
+) -> Trial:
     filters = tuple(Filter(layer, int(index)) for index in np.flatnonzero(network.active[layer]))
-    return Trial(REMOVE_LAYER, filters, settings.layers.steps, attempt=attempt)
+    chosen = settings.layers
+    return Trial(REMOVE_LAYER, filters, chosen.steps, score, chosen.learning_rate, attempt)
 
 
 def filter_trial(
@@ -132,7 +163,7 @@ def filter_trial(
     best, score = candidates[order[0]], float(scores[order[0]])
     if best in last_ones:
         attempt = layer_tries(records).get(best.layer, 0)
-        return replace(layer_trial(network, best.layer, settings, attempt), selection_score=score)
+        return layer_trial(network, best.layer, settings, attempt, score)
     count = 1 if alteration == "reinitialize" else group_size(settings.removal.group, records)
     chosen = first_that_may_go([candidates[i] for i in order], network, count)
     return Trial(alteration, chosen, settings.removal.steps, score)

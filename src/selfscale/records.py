@@ -30,7 +30,8 @@ class SessionRecord:
 
     `losses` are (step, mean training loss since the entry before), `scores` are (step, validation
     score: the task's loss on the validation images, lower is better). `ended` is one of
-    `completed`, `stagnated`, `hopeless`, `dead` (the output is the same everywhere) and `non-finite`.
+    `completed`, `stagnated`, `sufficient`, `hopeless`, `dead` (the output is the same everywhere) and
+    `non-finite`.
     """
 
     steps: int
@@ -73,6 +74,13 @@ class DecisionRecord:
     parameters: int
     macs_per_pixel: float
     session: SessionRecord
+
+    @property
+    def tried(self) -> str:
+        """What the decision was about, in words."""
+        if self.alteration == REMOVE_LAYER:
+            return f"layer {self.filters[0].layer}"
+        return ", ".join(map(str, self.filters)) or "last session"
 
 
 def last_accepted(records: Sequence[DecisionRecord]) -> int:

@@ -106,7 +106,6 @@ def as_rows(session: SessionRecord) -> list[tuple[int, float, float]]:
 
 def decision_line(record: DecisionRecord) -> str:
     """One line for people: what was tried, how it ended and why, what is left."""
-    tried = ", ".join(str(filter) for filter in record.filters) or "last session"
     verdict = "kept" if record.accepted else "stepped back"
     left = ", ".join(map(str, record.filters_kept))
-    return f"{record.number}. {record.alteration} {tried}: {verdict}, {record.reason}; filters {left}"
+    return f"{record.number}. {record.alteration} {record.tried}: {verdict}, {record.reason}; filters {left}"

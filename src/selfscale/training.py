@@ -26,10 +26,14 @@ Progress = Callable[[int, float], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """How long a session is and how often it looks at the validation images."""
+    """How long a session is, how often it looks at the validation images, and its highest learning rate.
+
+    None: the one in the settings.
+    """
 
     steps: int
     evaluations: int
+    learning_rate: float | None = None
 
     @property
     def pauses(self) -> list[int]:
@@ -93,15 +97,18 @@ class Trainer:
         rng: np.random.Generator,
         progress: Progress | None = None,
         hopeless: Mapping[int, float] | None = None,
+        sufficient: Callable[[Evaluation], bool] | None = None,
     ) -> tuple[SessionRecord, Evaluation]:
         """Train for `plan.steps` steps from the present state; a warm-up and a cosine decay span the session.
 
         Ends early as `non-finite` when a loss is not a number, as `dead` when the output has become
-        the same everywhere, and as `hopeless` when the score at a step is above `hopeless[step]`.
-        The evaluation of a completed session has all metrics.
+        the same everywhere, as `hopeless` when the score at a step is above `hopeless[step]`, and as
+        `sufficient` when that says so. The evaluation at the end of such a session, and of a completed
+        one, has all metrics.
         """
         started = time.perf_counter()
-        rates = learning_rates(plan.steps, self.settings.learning_rate, self.settings.warmup)
+        highest = plan.learning_rate or self.settings.learning_rate
+        rates = learning_rates(plan.steps, highest, self.settings.warmup)
         losses: list[tuple[int, float]] = []
         scores: list[tuple[int, float]] = []
         ended, step = "completed", 0
@@ -117,6 +124,8 @@ class Trainer:
                 ended = "dead"
             elif hopeless and scores[-1][1] > hopeless.get(step, np.inf):
                 ended = "hopeless"
+            elif sufficient and step < plan.steps and sufficient(evaluation):
+                ended, evaluation = "sufficient", self.evaluator(self.validation)
             if progress is not None:
                 progress(*scores[-1])
             if ended != "completed":
