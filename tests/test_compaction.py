@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfscale.compaction import compact, removed_filters, verify
+from selfscale.layers import removable_layers, with_layers, without_layer
 from selfscale.network import build, filters_per_layer, size
 from selfscale.records import Filter
 from selfscale.switches import SwitchedNetwork
@@ -76,3 +77,47 @@ def test_a_compact_model_is_loaded_by_stock_keras(tmp_path):
     loaded = keras.saving.load_model(tmp_path / "model.keras", custom_objects={})
     images = np.random.default_rng(0).random((1, 12, 12, 1), dtype=np.float32)
     np.testing.assert_array_equal(loaded(images), model(images))
+
+
+@settings(max_examples=10, deadline=None)
+@given(widths=st.lists(st.integers(1, 4), min_size=2, max_size=4), seed=st.integers(0, 1000))
+def test_without_layers_there_is_a_convolution_less_for_each(widths, seed):
+    """Against a chain of plain layers, in which what is off was set to zero by hand."""
+    rng = np.random.default_rng(seed)
+    network = SwitchedNetwork(build(widths, kernel=3, mean=0.05, deviation=0.3, seed=(seed,)))
+    for block in network.blocks:
+        block.convolution.bias.assign(rng.normal(size=block.filters) * 0.2)
+    pictures = rng.integers(256, size=(2, 14, 19, 1), dtype=np.uint8)
+    images = pictures / np.float32(255)
+    targets = np.full(pictures.shape, 0.3, np.float32)
+    removed = 0
+    while rng.random() < 0.8:
+        if candidates := network.removable():
+            network.disable(candidates[rng.integers(len(candidates))])
+        if rng.random() < 0.5 and (layers := removable_layers(network)):
+            layer = layers[rng.integers(len(layers))]
+            network = without_layer(network, layer, pictures, targets, int(rng.integers(3)), rng)
+            removed += 1
+    model = compact(network)
+    assert sum(isinstance(layer, keras.layers.Conv2D) for layer in model.layers) == len(widths) + 1 - removed
+    assert filters_per_layer(model) == tuple(kept for kept in network.filters_kept if kept)
+    assert size(model) == network.size()
+    x = images
+    for layer in (*network.layers, len(widths)):
+        x = keras.ops.conv(x, network.block(layer).convolution.kernel, padding="same")
+        x = keras.ops.relu(x + network.block(layer).convolution.bias)
+        x = x * network.active[layer].astype("float32") if layer < len(widths) else x
+    np.testing.assert_allclose(model(images), x, atol=1e-5)
+
+    matrix = removed_filters(network)
+    assert matrix.shape == (len(widths), max(widths)) and matrix.dtype == np.uint8
+    for layer, width in enumerate(widths):
+        assert matrix[layer, :width].sum() == width - network.filters_kept[layer]
+        assert not matrix[layer, width:].any()
+        assert matrix[layer, :width].all() == (layer not in network.layers)
+
+
+def test_a_removed_layer_is_a_row_of_ones():
+    network = with_layers(SwitchedNetwork(build([2, 3, 2], kernel=3)), [0, 2])
+    network.disable(Filter(2, 0))
+    assert removed_filters(network).tolist() == [[0, 0, 0], [1, 1, 1], [1, 0, 0]]

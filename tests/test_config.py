@@ -40,13 +40,53 @@ def test_floats_may_be_written_as_in_yaml_1_2(tmp_path):
     ("old", "new", "message"),
     [
         ("size: 256", "sze: 256", "data: 'sze' is unknown; did you mean 'size'? valid: folder, "),
-        ("    steps: 2000", "    step: 2000", "training.first: 'step' is unknown; did you mean 'steps'?"),
+        (
+            "    max_cycles: 6",
+            "    max_cycle: 6",
+            "training.first: 'max_cycle' is unknown; did you mean 'max_cycles'?",
+        ),
         ("select: random", "slect: random", "strategies.random: 'slect' is unknown; did you mean 'select'?"),
         ("loss: mae #", "los: mae #", "tasks.sobel: 'los' is unknown; did you mean 'loss'?"),
         ("batch: 8", "batch: '8'", "training.batch: input should be a valid integer, not '8'"),
         ("batch: 8", "batch: 0", "training.batch: input should be greater than or equal to 1, not 0"),
         ("tolerance: 0.1", "tolerance: -0.1", "minimization.tolerance: "),
         ("tolerance: 0.1", "tolerance: .nan", "minimization.tolerance: "),
+        (
+            "[disable]",
+            "[disble]",
+            "minimization.removal.alterations.0: 'disble' is unknown; did you mean 'disable'? "
+            "valid: disable, disable_and_freeze, reinitialize",
+        ),
+        ("[disable]", "[]", "minimization.removal.alterations: "),
+        ("group: adaptive", "group: adaptve", "minimization.removal.group: expected 'adaptive' or a number"),
+        (
+            "group: adaptive",
+            "group: 0",
+            "minimization.removal.group: expected 'adaptive' or a number of filters from 1, not 0",
+        ),
+        (
+            "rule: non_inferiority",
+            "rule: non_inferior",
+            "minimization.acceptance.rule: 'non_inferior' is unknown; did you mean 'non_inferiority'? "
+            "valid: non_inferiority, threshold",
+        ),
+        (
+            "reference: initial",
+            "reference: intial",
+            "minimization.acceptance.reference: 'intial' is unknown; did you mean 'initial'? "
+            "valid: best, initial, previous",
+        ),
+        (
+            "confidence: 0.95",
+            "confidence: 1.0",
+            "minimization.acceptance.confidence: input should be less than 1",
+        ),
+        ("tries: 2", "tries: -1", "minimization.layers.tries: "),
+        ("learning_rate: 0.01 ", "learning_rate: 0 ", "minimization.layers.learning_rate: "),
+        ("  layers: #", "  layer: #", "minimization: 'layer' is unknown; did you mean 'layers'?"),
+        ("decisions: null", "decisions: 0", "minimization.limits.decisions: "),
+        ("seconds: null", "second: 5", "minimization.limits: 'second' is unknown; did you mean 'seconds'?"),
+        ("macs_per_pixel: null", "macs_per_pixel: -1", "minimization.limits.macs_per_pixel: "),
         ("widths: [5, 5]", "widths: []", "network.widths: "),
         ("source: sample", "source: smple", "data.source: 'smple' is unknown; did you mean 'sample'?"),
         ("loss: mae #", "loss: maee #", "tasks.sobel.loss: 'maee' is unknown; did you mean 'mae'?"),

@@ -286,7 +286,8 @@ def digest(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     [
         {"training.batch": 5},
         {"evaluation.threshold": 0.4},
-        {"minimization.session_steps": 21},
+        {"minimization.removal.steps": 21},
+        {"minimization.layers.tries": 1},
         {"tasks.sobel.loss": "mse"},
         {"strategies.random.select": "sequential"},
     ],
@@ -345,3 +346,67 @@ def test_a_record_survives_json(record: DecisionRecord):
     back: dict[str, Any] = json.loads(json.dumps(asdict(record)))
     assert resume.as_record(back) == record
     assert all(isinstance(filter, Filter) for filter in resume.as_record(back).filters)
+
+
+# -- after a layer was removed -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def lenient(tmp_path_factory) -> Path:
+    """A trained project whose minimization keeps every trial: a layer is removed first."""
+    folder = tmp_path_factory.mktemp("lenient") / "project"
+    changes = {
+        "network.widths": [4, 4],
+        "minimization.layers.tries": 2,
+        "minimization.removal.group": 1,
+        "minimization.tolerance": 1e9,
+    }
+    new_project(folder, OWN_PHOTOGRAPHS | changes)
+    prepare(folder)
+    train(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected_smaller(lenient, tmp_path_factory) -> dict[str, bytes]:
+    folder = shutil.copytree(lenient, tmp_path_factory.mktemp("uninterrupted") / "project")
+    minimize(folder)
+    files = contents(folder / JOB.folder)
+    decisions = json.loads(files["decisions.json"])
+    removals = [d["number"] for d in decisions if d["alteration"] == "remove_layer" and d["accepted"]]
+    assert removals and removals[0] < len(decisions) - 1  # so that there is something behind it
+    assert sorted(json.loads(files["result.json"])["filters_kept"]) == [0, 1]
+    return files
+
+
+def ends_of_sessions(files: dict[str, bytes]) -> list[int]:
+    """How often it had been evaluated at the end of each session after a layer was removed."""
+    evaluations, gone, ends = 0, False, []
+    for decision in json.loads(files["decisions.json"]):
+        evaluations += len(decision["session"]["scores"])
+        if gone and decision["session"]["steps"]:
+            ends.append(evaluations)
+        gone |= decision["alteration"] == "remove_layer" and decision["accepted"]
+    return ends
+
+
+@pytest.mark.parametrize("which", [0, -1], ids=["in the next session", "in the last session"])
+def test_killed_after_a_layer_was_removed_it_goes_on(lenient, tmp_path, expected_smaller, which):
+    project = shutil.copytree(lenient, tmp_path / "project")
+    call = ends_of_sessions(expected_smaller)[which]  # before the last part of a session
+    assert minimize_and_die(project, "selfscale.training:Trainer._advance", call, signal.SIGKILL) < 0
+    done = resume.load(state(project))
+    assert len(done.snapshot.network.layers) == 1
+    assert 0 in done.records[-1].filters_kept
+    minimize(project)
+    assert contents(project / JOB.folder) == expected_smaller
+    assert_logged_once(project)
+
+
+def test_interrupted_again_and_again_while_layers_are_removed(lenient, tmp_path, expected_smaller):
+    project = shutil.copytree(lenient, tmp_path / "project")
+    for _ in range(2):
+        interrupt(project, evaluations=2)
+    minimize(project)
+    assert contents(project / JOB.folder) == expected_smaller
+    assert_logged_once(project)

@@ -125,6 +125,42 @@ def test_random_is_fair_and_seeded():
     assert picks[:50] == [best("random", subject(seed=seed)) for seed in range(50)]
 
 
+def without_layers(off: set[Filter], removed: set[int], rows: list[np.ndarray]) -> Subject:
+    """Removed layers have no filter and weights of zero; the last filter of a layer is a candidate."""
+    active = [
+        np.array([layer not in removed and Filter(layer, i) not in off for i in range(len(r))])
+        for layer, r in enumerate(rows)
+    ]
+    weights = [np.zeros((len(r), 1)) if layer in removed else r for layer, r in enumerate(rows)]
+    candidates = [Filter(layer, int(i)) for layer, a in enumerate(active) for i in np.flatnonzero(a)]
+    return Subject(candidates, active, weights.__getitem__, None, np.random.default_rng(0), Measured())
+
+
+@given(
+    st.sets(st.sampled_from(subject().candidates), max_size=5),
+    st.sampled_from([{0}, {1}, set()]),
+    st.sampled_from(STRATEGIES.names),
+)
+def test_every_strategy_scores_what_is_left_when_layers_are_gone(off, removed, name):
+    chosen = without_layers(off, removed, ROWS)
+    scores = bind(name, {})(chosen)
+    assert scores.shape == (len(chosen.candidates),)
+    assert np.isfinite(scores).all()
+
+
+@pytest.mark.parametrize("name", ["magnitude", "taylor", "activation", "geometric_median", "cosine"])
+def test_layers_that_are_gone_change_no_score_of_the_others(name):
+    whole, smaller = without_layers(set(), set(), ROWS), without_layers(set(), {1}, ROWS)
+    np.testing.assert_allclose(bind(name, {})(smaller), bind(name, {})(whole)[:4])
+
+
+@pytest.mark.parametrize("name", ["cosine", "geometric_median"])
+def test_the_last_filter_of_a_layer_is_like_no_other(name):
+    """So it comes last, by strategies that look for what the rest of the layer can replace."""
+    chosen = without_layers({Filter(1, 0), Filter(1, 2)}, set(), ROWS)
+    assert int(np.argmin(bind(name, {})(chosen))) == chosen.candidates.index(Filter(1, 1))
+
+
 @given(
     st.sets(st.sampled_from(subject().candidates), max_size=5),
     st.sampled_from(STRATEGIES.names),

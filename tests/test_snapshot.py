@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from selfscale.errors import UserError
+from selfscale.layers import with_layers
 from selfscale.records import Filter
 from selfscale.snapshot import Snapshot
 from selfscale.training import Plan, Trainer
@@ -74,3 +75,29 @@ def test_a_missing_or_damaged_file_is_named(tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(UserError, match=r"snapshot\.npz"):
         Snapshot.load(path)
+
+
+def test_a_snapshot_without_a_layer_survives_the_disk(trainer, tmp_path):
+    """Another process makes the same network from the initial one, and trains on alike."""
+    smaller = trainer.of(with_layers(trainer.network, [1]))
+    smaller.network.disable(Filter(1, 2))
+    smaller.network.freeze(Filter(1, 0))
+    smaller.session(Plan(6, 1), np.random.default_rng(1))
+    Snapshot.take(smaller).save(tmp_path / "snapshot.npz")
+    loaded = Snapshot.load(tmp_path / "snapshot.npz")
+    assert loaded.network.layers == (1,)
+    again = trainer.of(with_layers(trainer.network, loaded.network.layers))
+    loaded.restore(again)
+    assert_equal(everything(again), everything(smaller))
+    for each in (smaller, again):
+        each.session(Plan(6, 1), np.random.default_rng(2))
+    assert_equal(everything(again), everything(smaller))
+
+
+def test_a_snapshot_of_other_layers_is_refused_and_changes_nothing(trainer):
+    smaller = trainer.of(with_layers(trainer.network, [1]))
+    for one, other in ((trainer, smaller), (smaller, trainer)):
+        before = everything(one)
+        with pytest.raises(ValueError, match="layers"):
+            Snapshot.take(other).restore(one)
+        assert_equal(everything(one), before)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import new_trainer
-from selfscale.network import build
+from selfscale.network import build, size
 from selfscale.records import Filter
 from selfscale.switches import SwitchedNetwork
 from selfscale.training import Plan
@@ -128,3 +128,110 @@ def test_restoring_a_state_is_exact():
     np.testing.assert_array_equal(network.graph(IMAGES), expected)
     assert network.filters_kept == (3, 3)
     assert all(trainable.all() for trainable in network.state().trainable)
+
+
+# -- networks without some of the initial layers -------------------------------------------------
+
+
+@pytest.fixture
+def without_second() -> SwitchedNetwork:
+    """Layers 0 and 2 of an initial network of three."""
+    return SwitchedNetwork(build([3, 2], kernel=3), widths=[3, 4, 2], layers=[0, 2])
+
+
+def test_a_removed_layer_is_one_whose_filters_are_all_off(without_second):
+    network = without_second
+    assert [active.tolist() for active in network.active] == [[True] * 3, [False] * 4, [True] * 2]
+    assert network.filters_kept == (3, 0, 2)
+    assert network.removable() == [*(Filter(0, i) for i in range(3)), Filter(2, 0), Filter(2, 1)]
+    assert network.filter_weights(1).shape[0] == 4 and not network.filter_weights(1).any()
+    assert network.size() == size(network.model)
+    for wrong in (Filter(1, 0), Filter(1, 3), Filter(2, 2), Filter(3, 0)):
+        with pytest.raises(ValueError):
+            network.disable(wrong)
+    network.disable(Filter(2, 0), Filter(0, 1))
+    assert network.filters_kept == (2, 0, 1)
+    assert network.size() == size(build([2, 1], kernel=3))
+
+
+def test_blocks_and_features_are_found_by_the_initial_numbers(without_second):
+    network = without_second
+    assert [network.position(layer) for layer in (0, 2, 3)] == [0, 1, 2]
+    assert [network.block(layer) for layer in (0, 2, 3)] == network.blocks
+    for removed in (1, 4):
+        with pytest.raises(ValueError):
+            network.position(removed)
+    network.disable(Filter(0, 1))
+    x = IMAGES
+    for layer in (0, 2):
+        np.testing.assert_array_equal(network.features(layer)(IMAGES), x)
+        x = np.array(network.block(layer).convolution(x)) * network.active[layer]
+    np.testing.assert_allclose(network.features(3)(IMAGES), x, atol=1e-6)
+    np.testing.assert_allclose(network.graph(IMAGES), network.block(3).convolution(x), atol=1e-6)
+
+
+def test_what_is_frozen_is_told_by_the_initial_numbers(without_second):
+    network = without_second
+    assert network.frozen() == []
+    network.freeze(Filter(2, 1), Filter(0, 0), Filter(3, 0))
+    assert network.frozen() == [Filter(0, 0), Filter(2, 1), Filter(3, 0)]  # 3: the output layer
+    network.disable(Filter(2, 1))  # not updated because it is off
+    assert network.frozen() == [Filter(0, 0), Filter(3, 0)]
+    network.unfreeze(*network.frozen())
+    assert network.frozen() == []
+
+
+def test_reinitialize_by_the_initial_number(without_second):
+    before = {layer: without_second.filter_weights(layer).copy() for layer in (0, 2, 3)}
+    without_second.reinitialize(Filter(2, 1), np.random.default_rng(0))
+    changed = {
+        (layer, index)
+        for layer, rows in before.items()
+        for index, row in enumerate(rows)
+        if not np.array_equal(without_second.filter_weights(layer)[index], row)
+    }
+    assert changed == {(2, 1)}
+
+
+def test_switches_are_copied_where_both_have_the_layer(without_second):
+    whole = SwitchedNetwork(build([3, 4, 2], kernel=3))
+    whole.disable(Filter(0, 2), Filter(1, 0), Filter(2, 0))
+    without_second.copy_switches(whole)
+    expected = [[True, True, False], [False] * 4, [False, True]]
+    assert [active.tolist() for active in without_second.active] == expected
+    masks = [mask.numpy().tolist() for _, mask in without_second.update_masks()][::2]
+    assert masks == [expected[0], expected[2], [True]]  # what is off is not updated
+
+
+def test_a_state_of_other_layers_is_refused_and_changes_nothing(without_second):
+    whole = SwitchedNetwork(build([3, 4, 2], kernel=3))
+    assert whole.state().layers == (0, 1, 2)
+    assert without_second.state().layers == (0, 2)
+    for network, state in ((whole, without_second.state()), (without_second, whole.state())):
+        before = network.state()
+        with pytest.raises(ValueError, match="layers"):
+            network.restore(state)
+        for old, new in zip(before.weights, network.state().weights, strict=True):
+            np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize("widths", [[3, 5, 2], [3, 4, 2, 1], [3, 4, 3]], ids=str)
+def test_a_state_of_other_widths_is_refused(without_second, widths):
+    """Though the layers that are left are the same, or at least as many."""
+    other = SwitchedNetwork(build([3, widths[2]], kernel=3), widths=widths, layers=[0, 2])
+    with pytest.raises(ValueError):
+        without_second.restore(other.state())
+
+
+def test_restoring_a_state_without_a_layer_is_exact(without_second):
+    network = without_second
+    network.disable(Filter(2, 0))
+    network.freeze(Filter(0, 1))
+    state, expected = network.state(), np.array(network.graph(IMAGES))
+    network.disable(Filter(0, 0))
+    network.unfreeze(Filter(0, 1))
+    network.reinitialize(Filter(2, 1), np.random.default_rng(5))
+    network.restore(state)
+    np.testing.assert_array_equal(network.graph(IMAGES), expected)
+    assert network.filters_kept == (3, 0, 1)
+    assert network.frozen() == [Filter(0, 1)]

@@ -38,7 +38,9 @@ TINY = {
     "training.first.steps": 60,
     "evaluation.max_images": 8,
     "minimization.removal.steps": 20,
+    "minimization.layers.tries": 0,  # else little would be left to interrupt
     "minimization.layers.steps": 20,
+    "minimization.limits.steps": None,
     "minimization.last_session_steps": 20,
 }
 OWN_PHOTOGRAPHS = {"data.source": "folder", "data.folder.path": "photos", "data.size": 40}

@@ -59,10 +59,11 @@ def minimize(
         UserError: nothing may be removed from the network, or the strategy's answer is no scores.
     """
     records = list(history)
-    if not records and not (trainer.network.removable() or removable_layers(trainer.network)):
+    layers = removable_layers(trainer.network) if settings.layers.tries else []
+    if not (records or layers or trainer.network.removable()):
         raise UserError(
             f"network '{trainer.network.model.name}': nothing may be removed from it: it has no hidden "
-            "layer of two filters or more, and no second one; start from a larger network"
+            "layer of two filters or more, and no second one that may go; start from a larger network"
         )
     probe = Probe(trainer.network, trainer.train, trainer.loss)
     while not (records and records[-1].alteration == TRAIN):
@@ -95,7 +96,8 @@ def decide(
     tried.reset()
     score_before = tried.evaluate_loss()
     stops: Mapping[int, float] = {}
-    if settings.stop_hopeless and trial.removes and trial.steps:
+    # While filters are frozen, a score does not come down as far as it will.
+    if settings.stop_hopeless and trial.removes and trial.steps and not tried.network.frozen():
         known = [*curves, *([score for _, score in record.session.scores] for record in records)]
         stops = hopeless_scores(known, Plan(trial.steps, trainer.settings.evaluations), judge.limit)
     session, evaluation = train_trial(tried, trial, judge, settings, seed, records, stops, progress)

@@ -70,9 +70,16 @@ def calibrate(model: keras.Model, images: np.ndarray, level: float) -> None:
 
 
 def calibrate_layer(output: keras.layers.Conv2D, features: np.ndarray, level: float) -> None:
-    """The same for an output layer by itself, with the features that it reads, float32 (N, H, W, C)."""
+    """The same for an output layer by itself, with the features that it reads, float32 (N, H, W, C).
+
+    Without a bias nothing can be made up for: it stays as it is.
+    """
+    if not output.use_bias:
+        return
     kernel = output.kernel * 0.1
-    before = keras.ops.conv(features, kernel, strides=output.strides, padding=output.padding)
+    before = keras.ops.conv(
+        features, kernel, output.strides, output.padding, dilation_rate=output.dilation_rate
+    )
     output.kernel.assign(kernel)
     output.bias.assign(level - keras.ops.mean(before, axis=(0, 1, 2)))
 

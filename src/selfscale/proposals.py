@@ -43,6 +43,11 @@ class Trial:
         """Whether the network is smaller after it."""
         return self.alteration not in (TRAIN, "reinitialize")
 
+    @property
+    def least_steps(self) -> int:
+        """What it takes if its first cycle is not ended early; what is frozen at first needs a second one."""
+        return self.steps * (2 if self.alteration == "disable_and_freeze" else 1)
+
 
 def next_trial(
     network: SwitchedNetwork,
@@ -55,7 +60,7 @@ def next_trial(
     """The next trial that is within the limits, or the last session."""
     if not limit_reached(network, settings.limits, records):
         for trial in trials(network, probe, select, settings, seed, records):
-            if allows(settings.limits, records, trial.steps):
+            if allows(settings.limits, records, trial.least_steps):
                 return trial
     return Trial(TRAIN, (), settings.last_session_steps)
 
@@ -70,17 +75,20 @@ def trials(
 ) -> Iterator[Trial]:
     """What has not failed since the last change that was kept, in the order in which it is to be tried.
 
-    Each hidden layer is tried as a whole before its filters are: what is removed at once needs no
-    sessions filter by filter. The layer comes first without which the loss on training images is
-    least, before any training. Then filters go that add nothing of their own, then others, as the
-    strategy says. Further tries of layers come when no filter is left.
+    First a whole hidden layer: what is removed at once needs no sessions filter by filter. It is the
+    one without which the loss on training images is least, before any training. When that has
+    failed, filters go that add nothing of their own, then others, as the strategy says. The other
+    layers, and further tries of the same, come when no filter is left.
     """
     tried = layer_tries(records)
     layers = removable_layers(network) if settings.layers.tries else []
-    untried = [layer for layer in layers if layer not in tried]
-    rng = np.random.default_rng((seed, len(records) + 1, 3))
-    for loss, layer in sorted((loss_without(network, layer, probe, rng), layer) for layer in untried):
-        yield layer_trial(network, layer, settings, 0, -loss)
+    if layers and not tried:
+        rng = np.random.default_rng((seed, len(records) + 1, 3))
+        losses = {layer: loss_without(network, layer, probe, rng) for layer in layers}
+        best = min(layers, key=losses.__getitem__)
+        yield layer_trial(network, best, settings, 0, -losses[best])
+    if not allows(settings.limits, records, settings.layers.steps):
+        layers = []
     if all(record.alteration == REMOVE_LAYER for record in records[last_accepted(records) :]):
         spare = redundancy.find(network, probe, probe.split.images)
         if spare:
@@ -90,8 +98,8 @@ def trials(
         if trial:
             yield trial
     for layer in sorted(layers, key=lambda layer: tried.get(layer, 0)):
-        if 0 < tried.get(layer, 0) < settings.layers.tries:
-            yield layer_trial(network, layer, settings, tried[layer], 0.0)
+        if tried.get(layer, 0) < settings.layers.tries:
+            yield layer_trial(network, layer, settings, tried.get(layer, 0), 0.0)
 
 
 def limit_reached(network: SwitchedNetwork, limits: Limits, records: Sequence[DecisionRecord]) -> bool:

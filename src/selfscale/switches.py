@@ -230,8 +230,12 @@ class SwitchedNetwork:
 
     def restore(self, state: SwitchState) -> None:
         """Raises ValueError if the state is of a network of another shape or with other layers."""
-        if state.layers != self.layers:
-            raise ValueError(f"the state has the layers {state.layers}, the network {self.layers}")
+        widths = tuple(active.size for active in state.active)
+        if (widths, state.layers) != (self.widths, self.layers):
+            raise ValueError(
+                f"the state is of the layers {state.layers} of {widths} filters, "
+                f"the network has the layers {self.layers} of {self.widths}"
+            )
         self.model.set_weights(state.weights)
         for layer, switch in zip(self.layers, self.switches, strict=True):
             switch.active.assign(state.active[layer].astype(np.float32))

@@ -38,7 +38,8 @@ class Plan:
     @property
     def pauses(self) -> list[int]:
         """The steps after which it is evaluated, in equal distances; the last one is the session's end."""
-        return sorted(set(np.linspace(0, self.steps, self.evaluations + 1).round().astype(int).tolist()[1:]))
+        steps = np.linspace(0, self.steps, self.evaluations + 1).round().astype(int)
+        return sorted(set(steps.tolist()) - {0})
 
 
 class Trainer:
