@@ -76,7 +76,7 @@ def main() -> None:
     print(f"trials: {len(outcomes)}, kept: {sum(kept for _, kept, _ in outcomes)}")
     print(f"stopped by the rule: {stopped}, of these kept at full length (false rejections): {false}")
     print(
-        f"decided otherwise: {false / len(outcomes):.2%} of the trials (at most {upper:.2%} with 95 % confidence)"
+        f"decided otherwise: {false / len(outcomes):.2%} of the trials (at most {upper:.2%}, 95 % confidence)"
     )
     print(f"training steps saved: {sum(saved for *_, saved in outcomes)} of {steps}")
 

@@ -113,14 +113,14 @@ def removed_layers(found: Sequence[Trial]) -> list[tuple[int, int]]:
 # -- the order -----------------------------------------------------------------------------------
 
 
-def test_layers_then_filters_then_layers_again():
+def test_one_layer_then_filters_then_all_layers():
     found = trials([2, 3, 1], new_settings(tries=3))
     assert [(t.alteration, t.filters, t.attempt) for t in found] == [
         (REMOVE_LAYER, (Filter(2, 0),), 0),
-        (REMOVE_LAYER, (Filter(1, 0), Filter(1, 1), Filter(1, 2)), 0),
-        (REMOVE_LAYER, (Filter(0, 0), Filter(0, 1)), 0),
         *(("disable", (Filter(0, i),), 0) for i in range(2)),
         *(("disable", (Filter(1, i),), 0) for i in range(3)),
+        (REMOVE_LAYER, (Filter(0, 0), Filter(0, 1)), 0),
+        (REMOVE_LAYER, (Filter(1, 0), Filter(1, 1), Filter(1, 2)), 0),
         (REMOVE_LAYER, (Filter(0, 0), Filter(0, 1)), 1),
         (REMOVE_LAYER, (Filter(1, 0), Filter(1, 1), Filter(1, 2)), 1),
         (REMOVE_LAYER, (Filter(2, 0),), 1),
@@ -138,15 +138,15 @@ def test_a_layer_that_was_removed_gives_the_others_another_chance():
     """Layers go at their second attempt only: then the others begin again at their first."""
     found = trials([2, 2, 2], new_settings(), lambda t: t.alteration == REMOVE_LAYER and t.attempt == 1)
     # Layer 2 stays: it is the only one then.
-    assert removed_layers(found) == [(2, 0), (1, 0), (0, 0), (0, 1), (2, 0), (1, 0), (1, 1)]
+    assert removed_layers(found) == [(2, 0), (0, 0), (1, 0), (0, 1), (2, 0), (1, 0), (1, 1)]
 
 
 def test_the_layer_that_is_missed_least_comes_first(monkeypatch):
     losses = [0.3, 0.1, 0.2, 0.1]
     monkeypatch.setattr(proposals, "loss_without", lambda network, layer, *_: losses[layer])
     found = trials([1, 1, 1, 1], new_settings(tries=1))
-    assert removed_layers(found) == [(1, 0), (3, 0), (2, 0), (0, 0)]
-    assert [t.selection_score for t in found] == [-0.1, -0.1, -0.2, -0.3]
+    assert removed_layers(found) == [(1, 0), (0, 0), (2, 0), (3, 0)]
+    assert found[0].selection_score == -0.1
 
 
 def test_the_loss_without_a_layer_is_that_of_the_network_without_it():
@@ -161,7 +161,7 @@ def test_the_loss_without_a_layer_is_that_of_the_network_without_it():
     assert network.layers == (0, 1)
 
 
-def test_redundant_filters_go_after_the_layers_were_tried(monkeypatch):
+def test_redundant_filters_go_after_a_layer_was_tried(monkeypatch):
     """And are looked for again once something was kept, not after a failure."""
     course = Course([2, 3], new_settings(tries=1, group=1))
     asked = []
@@ -172,13 +172,12 @@ def test_redundant_filters_go_after_the_layers_were_tried(monkeypatch):
 
     monkeypatch.setattr(redundancy, "find", find)
     found = list(course.run(lambda trial: trial.alteration != REMOVE_LAYER))
-    assert [(t.alteration, t.filters[0], t.steps) for t in found[:4]] == [
+    assert [(t.alteration, t.filters[0], t.steps) for t in found[:3]] == [
         (REMOVE_LAYER, Filter(1, 0), 70),
-        (REMOVE_LAYER, Filter(0, 0), 70),
         (MERGE, Filter(1, 2), 0),
         ("disable", Filter(0, 0), 20),
     ]
-    assert found[2].spare == Redundant(Filter(1, 2))
+    assert found[1].spare == Redundant(Filter(1, 2))
     assert list(dict.fromkeys(asked)) == [(2, 3), (2, 2), (1, 2), (1, 1)]
     course = Course([2, 3], new_settings(tries=0, group=1))
     found = list(course.run(no_trial))
@@ -220,15 +219,14 @@ def test_the_last_filter_of_a_layer_stands_for_the_layer():
     found = list(course.run(verdict))
     assert [(t.alteration, t.filters, t.attempt, t.selection_score) for t in found] == [
         (REMOVE_LAYER, (Filter(1, 0), Filter(1, 1)), 0, -9.0),
-        (REMOVE_LAYER, (Filter(0, 0), Filter(0, 1), Filter(0, 2)), 0, -10.0),
         ("disable", (Filter(1, 0),), 0, 10.0),
-        # Another try, though layers have had theirs: it is another layer now.
+        # Another try, though the layer has had its one: it is another layer now.
         (REMOVE_LAYER, (Filter(1, 1),), 1, 10.0),
         ("disable", (Filter(0, 0),), 0, 0.0),
         (REMOVE_LAYER, (Filter(1, 1),), 2, 10.0),
         ("disable", (Filter(0, 1),), 0, 0.0),
         (REMOVE_LAYER, (Filter(1, 1),), 3, 10.0),
-        (REMOVE_LAYER, (Filter(0, 2),), 1, 0.0),
+        (REMOVE_LAYER, (Filter(0, 2),), 0, 0.0),
     ]
 
 
@@ -471,7 +469,7 @@ def test_what_a_strategy_is_told():
     first, second, *_ = seen
     assert first.candidates == [Filter(0, 0), Filter(0, 2), Filter(2, 0), Filter(2, 1)]
     assert [active.tolist() for active in first.active] == [[True, False, True], [False], [True, True]]
-    assert first.last == Filter(0, 0) and second.last == Filter(0, 0)  # the layer's trial, then the filter's
+    assert first.last == Filter(2, 0) and second.last == Filter(0, 0)  # the layer's trial, then the filter's
     assert first.weights(1).shape[0] == 1 and not first.weights(1).any()
 
 

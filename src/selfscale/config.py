@@ -83,7 +83,7 @@ class Network(Section):
 class FirstSession(Section):
     """Cycles of `steps` steps until the validation score stagnates."""
 
-    steps: Count = 1000
+    steps: Count = 600
     max_cycles: Count = 6
     min_gain: Share = 0.1
     restarts: Annotated[int, Field(ge=0)] = 3
@@ -133,7 +133,7 @@ class LayerRemoval(Section):
     """Trials of whole hidden layers; no `tries`: layers are never removed."""
 
     tries: Annotated[int, Field(ge=0)] = 2
-    steps: Count = 4000
+    steps: Count = 5000
     learning_rate: Annotated[float, Field(gt=0)] = 0.01
 
 
