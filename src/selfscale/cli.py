@@ -180,6 +180,8 @@ def import_pipeline() -> ModuleType:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
+    # Every network without a layer is traced anew, which TensorFlow takes for a mistake.
+    tensorflow.get_logger().setLevel("ERROR")
     from selfscale import pipeline
 
     return pipeline
