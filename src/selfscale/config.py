@@ -161,6 +161,20 @@ class Minimization(Section):
     limits: Limits = Limits()
 
 
+class Execution(Section):
+    """How the work is spread; only `threads`, `deterministic` and `mixed_precision` can change results.
+
+    `workers`: processes side by side, None: as many as fit cores and memory. `threads` of each process
+    for its operations: another number sums in another order, so it is set and not derived.
+    """
+
+    engine: Literal["processes", "ray"] = "processes"
+    workers: Count | None = None
+    threads: Count = 1
+    deterministic: bool = True
+    mixed_precision: bool = False
+
+
 class Strategy(Section):
     """A selection strategy by its registered name, with its arguments."""
 
@@ -185,6 +199,7 @@ class Settings(Section):
     evaluation: Evaluation = Evaluation()
     minimization: Minimization = Minimization()
     strategies: dict[Name, Strategy]
+    execution: Execution = Execution()
 
     @model_validator(mode="after")
     def runs_are_defined(self) -> Settings:
