@@ -63,8 +63,8 @@ def main() -> None:
     steps = 0
     for result in read_results(settings.runs).values():
         job = Job(result["task"], result["strategy"], result["seed"])
-        decisions = files.read_json(job.folder / "decisions.json", job.command)
-        rows = files.read_csv(job.trained / "curve.csv", f"train {job.task} --seed {job.seed}")
+        decisions = files.read_json(job.output / "decisions.json", job.command)
+        rows = files.read_csv(job.training.output / "curve.csv", f"train {job.task} --seed {job.seed}")
         scores = [float(row["score"]) for row in rows]
         length = settings.training.evaluations
         cycles = [scores[start : start + length] for start in range(0, len(scores), length)]

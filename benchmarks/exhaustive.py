@@ -18,7 +18,6 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from itertools import product
-from multiprocessing import parent_process
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -57,17 +56,11 @@ def train(settings: Settings, task: str, state: Path, network: Network) -> dict[
     done = state / f"{network.name}.json"
     if done.exists():
         return dict(files.read_json(done, "train"))
-    pipeline = cli.import_pipeline()  # quietly
-    import tensorflow as tf
-
+    pipeline = cli.import_pipeline(settings.execution)
     from selfscale.dataset import load_split
     from selfscale.network import size
     from selfscale.switches import SwitchedNetwork
 
-    tf.get_logger().setLevel("ERROR")  # that each network is compiled anew is meant
-    if parent_process():  # side by side with other workers
-        tf.config.threading.set_intra_op_parallelism_threads(1)
-        tf.config.threading.set_inter_op_parallelism_threads(1)
     # The copy is not checked: settings for the pipeline have a hidden layer, here there may be none.
     chosen = settings.network.model_copy(update={"widths": list(network.widths)})
     settings = settings.model_copy(update={"network": chosen})
@@ -196,7 +189,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--steps", type=whole(1), help="of the second way; default: what the minimizations took"
     )
-    parser.add_argument("--workers", type=whole(1), default=2, help="processes, of one thread each")
+    parser.add_argument("--workers", type=whole(1), default=2, help="processes side by side")
     return parser.parse_args()
 
 

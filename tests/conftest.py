@@ -9,12 +9,16 @@ import numpy as np
 import pytest
 from skimage.filters import gaussian, sobel
 
-from selfscale.config import FirstSession, Training
+from selfscale import devices
+from selfscale.config import Execution, FirstSession, Training
 from selfscale.dataset import Split
 from selfscale.evaluation import Evaluator
 from selfscale.network import build, calibrate
 from selfscale.switches import SwitchedNetwork
 from selfscale.training import Trainer
+
+# As each process of the pipeline does, and before anything else starts TensorFlow.
+devices.configure(Execution())
 
 TINY = Training(
     batch=4, crop=24, evaluations=2, first=FirstSession(steps=60, max_cycles=2, min_gain=0.05, restarts=2)

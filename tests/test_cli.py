@@ -179,8 +179,16 @@ def test_photographs_that_are_left_out_are_listed(command, empty, caplog):
 @pytest.mark.parametrize(
     ("damaged", "words", "part"),
     [
-        (JOB.trained / "initial.keras", ["minimize", "sobel"], "run `selfscale train sobel --seed 0` first"),
-        (JOB.trained / "training.json", ["minimize", "sobel"], "run `selfscale train sobel --seed 0` again"),
+        (
+            JOB.training.output / "initial.keras",
+            ["minimize", "sobel"],
+            "run `selfscale train sobel --seed 0` first",
+        ),
+        (
+            JOB.training.output / "training.json",
+            ["minimize", "sobel"],
+            "run `selfscale train sobel --seed 0` again",
+        ),
         (PREPARED / "train.npy", ["train", "sobel"], "not a whole array; delete it and make it again"),
         (TARGETS / "sobel" / "manifest.json", ["train", "sobel"], "run `selfscale targets` again"),
         (Path("params.yaml"), ["train", "sobel"], "params.yaml: "),
@@ -191,7 +199,7 @@ def test_a_file_that_was_cut_off(command, trained, damaged, words, part):
     whole = (trained / damaged).read_bytes()
     (trained / damaged).write_bytes(whole[: len(whole) // 2])
     assert_one_line(command(*words), damaged.name, part)
-    assert not (trained / JOB.folder).exists()
+    assert not (trained / JOB.output).exists()
 
 
 @pytest.mark.parametrize("content", [None, b"PK no snapshot"])
@@ -230,14 +238,14 @@ def full(path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "written"),
     [
-        (["train", "sobel"], JOB.trained / ".written-initial.keras"),
-        (["train", "sobel"], JOB.trained / ".training.json.tmp"),
-        (["minimize", "sobel"], JOB.folder / ".written-compact.keras"),
-        (["minimize", "sobel"], JOB.folder / ".compact.keras.tmp"),
-        (["minimize", "sobel"], JOB.folder / ".removed_filters.npy.tmp"),
-        (["minimize", "sobel"], JOB.folder / ".decisions.json.tmp"),
-        (["minimize", "sobel"], JOB.folder / ".curve.csv.tmp"),
-        (["minimize", "sobel"], JOB.folder / ".example.png.tmp"),
+        (["train", "sobel"], JOB.training.output / ".written-initial.keras"),
+        (["train", "sobel"], JOB.training.output / ".training.json.tmp"),
+        (["minimize", "sobel"], JOB.output / ".written-compact.keras"),
+        (["minimize", "sobel"], JOB.output / ".compact.keras.tmp"),
+        (["minimize", "sobel"], JOB.output / ".removed_filters.npy.tmp"),
+        (["minimize", "sobel"], JOB.output / ".decisions.json.tmp"),
+        (["minimize", "sobel"], JOB.output / ".curve.csv.tmp"),
+        (["minimize", "sobel"], JOB.output / ".example.png.tmp"),
         (["minimize", "sobel"], Path(f".selfscale/minimizations/.{JOB.name}-session.npz.tmp")),
     ],
     ids=lambda value: getattr(value, "name", ""),
@@ -247,7 +255,7 @@ def test_a_full_disk(command, trained, monkeypatch, words, written):
     for run in (TrainingRun, MinimizationRun):  # logging the endless file would fill the disk indeed
         monkeypatch.setattr(run, "finish", None)
     assert_one_line(command(*words), "No space left on device")
-    assert not (trained / JOB.folder / "result.json").exists()
+    assert not (trained / JOB.output / "result.json").exists()
     assert "RUNNING" not in {run.info.status for run in runs(open_store(trained), "minimization")}
 
 

@@ -12,10 +12,9 @@ from selfscale import config, workspace
 from selfscale.control import train_control
 from selfscale.errors import UserError
 from selfscale.files import read_json, write_json
-from selfscale.report import control_path
 from selfscale.store import open_store
 from selfscale.training import Trainer
-from selfscale.workspace import Job
+from selfscale.workspace import Control, Job
 from workspaces import own_store, runs, trained_project
 
 STEPS = {"random": 20, "sequential": 30}
@@ -26,7 +25,7 @@ def project(tmp_path):
     """A trained network, and of its minimizations nothing but how long they took."""
     folder = shutil.copytree(trained_project(), tmp_path / "project")
     for strategy, steps in STEPS.items():
-        path = folder / Job("sobel", strategy, 0).folder / "result.json"
+        path = folder / Job("sobel", strategy, 0).output / "result.json"
         write_json(path, {"training_steps": steps})
     with own_store():
         yield folder
@@ -35,7 +34,7 @@ def project(tmp_path):
 def control(folder: Path) -> dict:
     with chdir(folder):
         train_control(config.load(Path("params.yaml")), "sobel", 0)
-        return read_json(control_path("sobel", 0), "control")
+        return read_json(Control("sobel", 0).output, "control")
 
 
 def mae(folder: Path, split: str) -> float:
@@ -61,9 +60,9 @@ def test_it_takes_as_many_steps_as_the_longest_minimization_and_keeps_the_better
     assert run.info.run_name == "control - seed 0"
     assert run.info.status == "FINISHED"
     assert run.data.metrics["test_final_mae"] == pytest.approx(found["test"]["final"]["mae"])
-    first = (project / control_path("sobel", 0)).read_bytes()
+    first = (project / Control("sobel", 0).output).read_bytes()
     control(project)
-    assert (project / control_path("sobel", 0)).read_bytes() == first
+    assert (project / Control("sobel", 0).output).read_bytes() == first
 
 
 def test_where_training_on_does_harm_the_initial_network_counts(project, monkeypatch):
@@ -83,8 +82,8 @@ def test_where_training_on_does_harm_the_initial_network_counts(project, monkeyp
 
 
 def test_a_missing_minimization_is_named(project):
-    (project / Job("sobel", "sequential", 0).folder / "result.json").unlink()
+    (project / Job("sobel", "sequential", 0).output / "result.json").unlink()
     with pytest.raises(UserError, match="selfscale minimize sobel --strategy sequential --seed 0"):
         control(project)
     assert not (project / workspace.STATE / "control").exists()
-    assert not (project / control_path("sobel", 0)).exists()
+    assert not (project / Control("sobel", 0).output).exists()

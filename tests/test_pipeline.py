@@ -21,6 +21,7 @@ import pytest
 from mlflow import MlflowClient
 from ruamel.yaml import YAML
 
+from selfscale import made
 from selfscale.config import load
 from selfscale.pipeline import register
 from selfscale.store import open_store
@@ -148,7 +149,7 @@ def best(project: Project, task: str) -> Job:
     """The job of the task's smallest network."""
 
     def rank(job: Job) -> tuple[float, float]:
-        result = project.json(job.folder / "result.json")
+        result = project.json(job.output / "result.json")
         return result["macs_per_pixel"], result["validation"]["final"][result["loss"]]
 
     return min((job for job in JOBS if job.task == task), key=rank)
@@ -158,14 +159,12 @@ def test_every_stage_runs_once_and_leaves_its_outputs(repro):
     assert stages(repro.output) == {
         "prepare",
         *(f"targets@{task}" for task in TASKS),
-        *(f"train@{task}-0" for task in TASKS),
-        *(f"minimize@{job.task}-{job.strategy}-0" for job in JOBS),
-        *(f"control@{task}-0" for task in TASKS),
+        *("train", "minimize", "control"),
         "compare",
         "register",
     }
     root = repro.project.root
-    assert all({path.name for path in (root / job.folder).iterdir()} >= OUTPUTS for job in JOBS)
+    assert all({path.name for path in (root / job.output).iterdir()} >= OUTPUTS for job in JOBS)
     lock = YAML(typ="safe").load(root / "dvc.lock")
     declared = {out["path"] for stage in lock["stages"].values() for out in stage.get("outs", [])}
     made = {path.relative_to(root) for path in root.rglob("*") if path.is_file()}
@@ -183,12 +182,12 @@ def test_every_stage_runs_once_and_leaves_its_outputs(repro):
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.name)
 def test_a_result_agrees_with_the_files(project, job):
-    result = project.json(job.folder / "result.json")
+    result = project.json(job.output / "result.json")
     assert set(result) >= KEYS
     assert (result["task"], result["strategy"], result["seed"]) == job
     assert result["filters_initial"] == TINY["network.widths"]
 
-    decisions = project.json(job.folder / "decisions.json")
+    decisions = project.json(job.output / "decisions.json")
     trials = [decision for decision in decisions if decision["filters"]]
     accepted = [trial for trial in trials if trial["accepted"]]
     assert [decision["number"] for decision in decisions] == list(range(1, len(decisions) + 1))
@@ -200,7 +199,7 @@ def test_a_result_agrees_with_the_files(project, job):
         assert trial["limit"] == pytest.approx(1.1 * reference)
         assert not trial["accepted"] or trial["score"] <= trial["limit"]
 
-    removed = np.load(project.root / job.folder / "removed_filters.npy")
+    removed = np.load(project.root / job.output / "removed_filters.npy")
     gone = sorted(chosen for trial in accepted for chosen in trial["filters"])
     assert gone == np.argwhere(removed).tolist()
     for trial in trials:
@@ -211,12 +210,12 @@ def test_a_result_agrees_with_the_files(project, job):
     kept = np.array(result["filters_initial"]) - removed.sum(axis=1)
     assert kept.tolist() == result["filters_kept"] == decisions[-1]["filters_kept"]
 
-    compact = model(project, job.folder / "compact.keras")
+    compact = model(project, job.output / "compact.keras")
     layers = [layer for layer in compact.layers if isinstance(layer, keras.layers.Conv2D)]
     assert [layer.filters for layer in layers] == [*filter(None, result["filters_kept"]), 1]
     assert compact.count_params() == result["parameters"]
     assert sum(layer.kernel.shape.num_elements() for layer in layers) == result["macs_per_pixel"]
-    assert len((project.root / job.folder / "curve.csv").read_text().splitlines()) == 1 + len(decisions)
+    assert len((project.root / job.output / "curve.csv").read_text().splitlines()) == 1 + len(decisions)
 
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.name)
@@ -225,8 +224,8 @@ def test_scores_are_those_of_the_saved_networks_on_the_test_images(project, job)
         np.load(project.root / folder / "test.npy").astype("float32")
         for folder in ("data/prepared", f"data/targets/{job.task}")
     )
-    scores = project.json(job.folder / "result.json")["test"]
-    networks = {"initial": job.trained / "initial.keras", "final": job.folder / "compact.keras"}
+    scores = project.json(job.output / "result.json")["test"]
+    networks = {"initial": job.training.output / "initial.keras", "final": job.output / "compact.keras"}
     for when, path in networks.items():
         output = model(project, path).predict(images / 255, verbose=0)
         if job.task == "canny":
@@ -237,7 +236,7 @@ def test_scores_are_those_of_the_saved_networks_on_the_test_images(project, job)
 
 
 def test_the_comparison_has_every_result(project):
-    results = {job.name: project.json(job.folder / "result.json") for job in JOBS}
+    results = {job.name: project.json(job.output / "result.json") for job in JOBS}
     comparison = project.json("reports/comparison.json")
     assert comparison["results"] == results
     text = (project.root / "reports" / "comparison.md").read_text()
@@ -260,8 +259,8 @@ def test_runs_are_nested_and_finished(repro, client):
     assert len(runs(client, "minimization")) == len(JOBS)
     every = [*runs(client, "training"), *minimizations.values()]
     for job in JOBS:
-        parent, decisions = minimizations[job], repro.project.json(job.folder / "decisions.json")
-        assert parent.info.run_id == repro.project.json(job.made_by)["run_id"]
+        parent, decisions = minimizations[job], repro.project.json(job.output / "decisions.json")
+        assert parent.info.run_id == noted(repro.project, job)["run_id"]
         assert parent.data.tags["mlflow.source.git.commit"] == repro.commit
         assert client.get_experiment(parent.info.experiment_id).name == job.task
         below = children(client, parent)
@@ -284,6 +283,13 @@ def test_runs_are_nested_and_finished(repro, client):
     }
 
 
+def noted(project: Project, job: Job) -> dict[str, Any]:
+    with chdir(project.root):
+        found = made.noted(job)
+    assert found
+    return found
+
+
 def children(client: MlflowClient, parent: Any) -> list[Any]:
     below = f"tags.mlflow.parentRunId = '{parent.info.run_id}'"
     return list(client.search_runs([parent.info.experiment_id], below))
@@ -296,7 +302,7 @@ def verdicts(found: list[Any]) -> dict[int, str]:
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.name)
 def test_the_compact_network_does_what_the_last_snapshot_did(project, client, job, tmp_path):
     """The snapshot that MLflow keeps of the last session that was accepted, with its filters switched off."""
-    decisions = project.json(job.folder / "decisions.json")
+    decisions = project.json(job.output / "decisions.json")
     number = max(decision["number"] for decision in decisions if decision["accepted"])
     (session,) = (
         run
@@ -305,7 +311,7 @@ def test_the_compact_network_does_what_the_last_snapshot_did(project, client, jo
         and run.data.tags["decision"] == str(number)
     )
     (artifact,) = client.list_artifacts(session.info.run_id)
-    initial = model(project, job.trained / "initial.keras")
+    initial = model(project, job.training.output / "initial.keras")
     with np.load(client.download_artifacts(session.info.run_id, artifact.path, str(tmp_path))) as snapshot:
         weights = [snapshot[name] for name in sorted(snapshot) if name.startswith("weights_")]
         active = [snapshot[name] for name in sorted(snapshot) if name.startswith("active_")]
@@ -319,7 +325,7 @@ def test_the_compact_network_does_what_the_last_snapshot_did(project, client, jo
     for layer, (_, switch) in zip(switched.layers, left, strict=False):
         layer.set_weights([weight * switch for weight in layer.get_weights()])
     images = np.random.default_rng(0).random((2, 31, 50, 1), dtype=np.float32)
-    compact = model(project, job.folder / "compact.keras")
+    compact = model(project, job.output / "compact.keras")
     np.testing.assert_allclose(compact(images), switched(images), atol=1e-5)
 
 
@@ -331,11 +337,11 @@ def test_champions_load_without_this_package(project, client, tmp_path):
     assert done.returncode == 0, done.stderr
     for task in TASKS:
         job = best(project, task)
-        expected = model(project, job.folder / "compact.keras")(images)
+        expected = model(project, job.output / "compact.keras")(images)
         np.testing.assert_allclose(np.load(tmp_path / f"{task}.npy"), expected, atol=1e-6)
         version = client.get_model_version_by_alias(f"selfscale-{task}", "champion")
         assert version.tags["strategy"] == job.strategy
-        assert version.run_id == project.json(job.made_by)["run_id"]
+        assert version.run_id == noted(project, job)["run_id"]
 
 
 def test_the_second_time_there_is_nothing_to_do(project):
@@ -344,15 +350,12 @@ def test_the_second_time_there_is_nothing_to_do(project):
     assert (project.root / "dvc.lock").read_bytes() == before
 
 
-def test_metrics_and_plots_are_declared(project, tmp_path):
+def test_the_comparison_is_declared_as_metrics(project):
     (shown,) = json.loads(project.dvc("metrics", "show", "--json")).values()
+    results = shown["data"]["reports/comparison.json"]["data"]["results"]
     for job in JOBS:
-        path = job.folder / "result.json"
-        result = {key: value for key, value in project.json(path).items() if not isinstance(value, list)}
-        assert shown["data"][str(path)]["data"] == result
-    assert str(JOBS[0].trained / "training.json") in shown["data"]
-    plots = json.loads(project.dvc("plots", "show", "--json", "--out", str(tmp_path)))
-    assert str(JOBS[0].folder / "curve.csv") in str(plots)
+        result = project.json(job.output / "result.json")
+        assert results[job.name]["test"] == result["test"]
 
 
 def test_another_strategy_runs_only_what_it_must(project, tmp_path):
@@ -360,17 +363,18 @@ def test_another_strategy_runs_only_what_it_must(project, tmp_path):
     strategies = [*STRATEGIES, "cosine"]
     change_params(project.root / "params.yaml", {"runs.strategies": strategies})
     assert stages(project.dvc("repro")) == {
-        *(f"minimize@{task}-cosine-0" for task in TASKS),
-        *(f"control@{task}-0" for task in TASKS),
+        "minimize",
+        "control",
         "compare",
         "register",
     }
     assert len(runs(open_store(project.root), "minimization")) == len(JOBS) + len(TASKS)
     results = project.json("reports/comparison.json")["results"].values()
     assert [result["strategy"] for result in results] == strategies * 2
-    new = Job("sobel", "cosine", 0).folder / "result.json"
-    change = json.loads(project.dvc("metrics", "diff", "--json"))[str(new)]["parameters"]
-    assert change == {"old": None, "new": project.json(new)["parameters"]}
+    new = Job("sobel", "cosine", 0)
+    changes = json.loads(project.dvc("metrics", "diff", "--json"))["reports/comparison.json"]
+    parameters = project.json(new.output / "result.json")["parameters"]
+    assert changes[f"results.{new.name}.parameters"] == {"old": None, "new": parameters}
 
 
 def test_an_experiment_with_other_photographs(project, tmp_path):
@@ -387,15 +391,15 @@ def test_an_experiment_with_other_photographs(project, tmp_path):
     assert ran == {
         "prepare",
         "targets@sobel",
-        "train@sobel-0",
-        "minimize@sobel-random-0",
-        "control@sobel-0",
+        "train",
+        "minimize",
+        "control",
         "compare",
         "register",
     }
     assert project.json("data/prepared/manifest.json")["source"] == "folder"
-    changes = json.loads(project.dvc("metrics", "diff", "--json"))
-    assert changes[str(JOBS[0].folder / "result.json")]["test.final.mae"]["diff"] != 0
+    changes = json.loads(project.dvc("metrics", "diff", "--json"))["reports/comparison.json"]
+    assert changes[f"results.{JOBS[0].name}.test.final.mae"]["diff"] != 0
 
 
 def test_what_was_registered_comes_back_when_the_store_was_deleted(project, tmp_path):
@@ -407,6 +411,6 @@ def test_what_was_registered_comes_back_when_the_store_was_deleted(project, tmp_
     client = open_store(project.root)
     for task in TASKS:
         version = client.get_model_version_by_alias(f"selfscale-{task}", "champion")
-        file = project.root / best(project, task).folder / "compact.keras"
+        file = project.root / best(project, task).output / "compact.keras"
         assert version.tags["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
         assert client.get_run(version.run_id).data.tags["kind"] == "registration"

@@ -10,7 +10,7 @@ from selfscale import report
 from selfscale.config import Runs, Settings, Strategy, Task
 from selfscale.errors import UserError
 from selfscale.files import read_json, write_bytes, write_json
-from selfscale.workspace import Job
+from selfscale.workspace import Control, Job
 
 SEEDS = [0, 1, 2, 3, 4]
 LABEL = "untouched control"
@@ -61,8 +61,8 @@ def project(tmp_path, monkeypatch) -> Callable[[Settings], Path]:
     def fill(settings: Settings) -> Path:
         for job in report.jobs(settings.runs):
             score = 0.004 * (1 + job.seed) * (1.1 if job.strategy == "cosine" else 1.0)
-            write_json(job.folder / "result.json", result(*job, score=score))
-            write_json(report.control_path(job.task, job.seed), control(job.task, job.seed))
+            write_json(job.output / "result.json", result(*job, score=score))
+            write_json(Control(job.task, job.seed).output, control(job.task, job.seed))
         return tmp_path
 
     return fill
@@ -139,7 +139,7 @@ def test_the_same_results_make_the_same_files(project):
     kept = []
     for seconds in (1.0, 2.0):
         job = Job("sobel", "random", 0)
-        write_bytes(job.folder / "compact.keras", b"model")
+        write_bytes(job.output / "compact.keras", b"model")
         noted = {"model": hashlib.sha256(b"model").hexdigest(), "seconds": seconds}
         write_json(job.made_by, noted)
         report.compare(chosen)
@@ -153,7 +153,7 @@ def test_seconds_of_another_run_than_the_one_that_made_the_model_do_not_count(pr
     chosen = settings(strategies=("random",))
     folder = project(chosen)
     job = Job("sobel", "random", 0)
-    write_bytes(job.folder / "compact.keras", b"from the cache")
+    write_bytes(job.output / "compact.keras", b"from the cache")
     write_json(job.made_by, {"model": "another", "seconds": 3.0})
     report.compare(chosen)
     assert "| sobel | random | 0 of 1 | – |" in (folder / "reports" / "seconds.md").read_text()  # noqa: RUF001
@@ -169,7 +169,7 @@ def test_a_missing_result_names_the_command_that_makes_it(tmp_path, monkeypatch)
 def test_a_missing_or_shorter_control_names_the_command_that_makes_it(project):
     chosen = settings()
     folder = project(chosen)
-    path = report.control_path("sobel", 0)
+    path = Control("sobel", 0).output
     write_json(path, control("sobel", 0, steps=5799))
     with pytest.raises(
         UserError, match="a minimization took 5800; run `selfscale control sobel --seed 0` again"

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import chdir
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from filelock import FileLock, Timeout
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfscale import config, resume, workspace
+from selfscale import config, made, resume, workspace
 from selfscale.acceptance import reference_of
 from selfscale.errors import UserError
 from selfscale.files import read_json
@@ -58,7 +59,7 @@ def expected(tmp_path_factory) -> dict[str, bytes]:
     """The outputs of an uninterrupted minimization."""
     folder = shutil.copytree(trained_project(), tmp_path_factory.mktemp("uninterrupted") / "project")
     minimize(folder)
-    files = contents(folder / JOB.folder)
+    files = contents(folder / JOB.output)
     assert len(json.loads(files["decisions.json"])) >= 4  # so that there is something to interrupt
     return files
 
@@ -87,10 +88,17 @@ def state(folder: Path) -> Path:
     return path
 
 
+def noted(folder: Path) -> dict[str, Any]:
+    with chdir(folder):
+        found = made.noted(JOB)
+    assert found
+    return found
+
+
 def assert_logged_once(folder: Path) -> None:
     """One finished minimization, with each of its decisions and sessions once."""
     client = open_store(folder)
-    decisions = read_json(folder / JOB.folder / "decisions.json", "minimize")
+    decisions = read_json(folder / JOB.output / "decisions.json", "minimize")
     numbers = [str(decision["number"]) for decision in decisions]
     (parent,) = runs(client, "minimization")
     children = runs(client, "decision"), runs(client, "session")
@@ -99,7 +107,7 @@ def assert_logged_once(folder: Path) -> None:
     assert {run.info.status for run in (parent, *children[0], *children[1])} == {"FINISHED"}
     charted = client.get_metric_history(parent.info.run_id, "score")
     assert [(point.step, point.value) for point in charted] == [(d["number"], d["score"]) for d in decisions]
-    assert read_json(folder / JOB.made_by, "minimize")["run_id"] == parent.info.run_id
+    assert noted(folder)["run_id"] == parent.info.run_id
 
 
 def test_the_same_seed_twice_makes_the_same_files(expected, tmp_path):
@@ -109,7 +117,7 @@ def test_the_same_seed_twice_makes_the_same_files(expected, tmp_path):
     train(again)
     assert contents(again / "models") == contents(trained_project() / "models")
     minimize(again)
-    assert contents(again / JOB.folder) == expected
+    assert contents(again / JOB.output) == expected
     assert_logged_once(again)
 
 
@@ -126,10 +134,10 @@ def test_killed_and_moved_it_goes_on(project, expected, tmp_path, function, call
     assert minimize_and_die(project, function, call, signal.SIGKILL) == -signal.SIGKILL
     (run,) = runs(open_store(project), "minimization")
     assert run.info.status == "RUNNING"
-    assert not (project / JOB.folder / "result.json").exists()
+    assert not (project / JOB.output / "result.json").exists()
     moved = project.rename(tmp_path / "moved elsewhere")
     minimize(moved)
-    assert contents(moved / JOB.folder) == expected
+    assert contents(moved / JOB.output) == expected
     assert_logged_once(moved)
     assert state(moved)  # the only file left of all this
 
@@ -142,7 +150,7 @@ def test_terminated_its_run_says_so_until_it_goes_on(project, expected, caplog):
     with caplog.at_level(logging.INFO):
         minimize(project)
     assert re.search(f"{SAVED} [1-9]", caplog.text)
-    assert contents(project / JOB.folder) == expected
+    assert contents(project / JOB.output) == expected
     assert_logged_once(project)
 
 
@@ -150,7 +158,7 @@ def test_interrupted_again_and_again(project, expected):
     for _ in range(3):
         interrupt(project, evaluations=3)  # a decision has two or more
     minimize(project)
-    assert contents(project / JOB.folder) == expected
+    assert contents(project / JOB.output) == expected
     assert_logged_once(project)
 
 
@@ -159,7 +167,7 @@ def test_it_goes_on_though_the_store_was_deleted(project, expected):
     shutil.rmtree(project / "mlruns")
     new_store(project)
     minimize(project)
-    assert contents(project / JOB.folder) == expected
+    assert contents(project / JOB.output) == expected
     assert_logged_once(project)
 
 
@@ -173,16 +181,16 @@ def test_other_settings_start_anew(project, expected, tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         minimize(project)
     assert SAVED not in caplog.text
-    assert contents(project / JOB.folder) == contents(fresh / JOB.folder) != expected
+    assert contents(project / JOB.output) == contents(fresh / JOB.output) != expected
     statuses = [run.info.status for run in runs(open_store(project), "minimization")]
     assert sorted(statuses) == ["FINISHED", "KILLED"]
 
 
 def test_a_finished_one_starts_anew(project, expected):
     minimize(project)
-    shutil.rmtree(project / JOB.folder)  # as DVC does before it runs a stage
+    shutil.rmtree(project / JOB.output)  # as DVC does before it runs a stage
     minimize(project)
-    assert contents(project / JOB.folder) == expected
+    assert contents(project / JOB.output) == expected
     assert [run.info.status for run in runs(open_store(project), "minimization")] == ["FINISHED"] * 2
 
 
@@ -193,7 +201,7 @@ def test_a_snapshot_goes_on_with_other_images(project, tmp_path):
     prepare(other, seed=8)
     shutil.copytree(project / "models", other / "models")
     minimize(other, snapshot=state(project))
-    decisions = read_json(other / JOB.folder / "decisions.json", "minimize")
+    decisions = read_json(other / JOB.output / "decisions.json", "minimize")
     known = json.loads(
         json.dumps([without_seconds(record) for record in resume.load(state(project)).records])
     )
@@ -202,7 +210,7 @@ def test_a_snapshot_goes_on_with_other_images(project, tmp_path):
     for content in (*former, *known):
         del content["image_sums"]  # those of other images say nothing about these
     assert former == known
-    result = read_json(other / JOB.folder / "result.json", "minimize")
+    result = read_json(other / JOB.output / "result.json", "minimize")
     assert sum(result["filters_kept"]) == 5 - result["accepted"]
     assert_logged_once(other)
 
@@ -223,7 +231,7 @@ def test_a_snapshot_of_another_network_is_refused(project):
     train(project)
     with pytest.raises(UserError, match=r"snapshot\.npz: is a snapshot of another network"):
         minimize(project, snapshot=snapshot)
-    assert not (project / JOB.folder).exists()
+    assert not (project / JOB.output).exists()
 
 
 def test_the_second_of_two_waits_and_writes_without_training(project, expected, monkeypatch):
@@ -237,7 +245,7 @@ def test_the_second_of_two_waits_and_writes_without_training(project, expected, 
     finally:
         (project / "go").touch()
         assert first.wait(timeout=60) == 0
-    assert contents(project / JOB.folder) == expected
+    assert contents(project / JOB.output) == expected
     assert_logged_once(project)
 
 
@@ -278,7 +286,7 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[bytes]) 
 
 def digest(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.chdir(folder)
-    return resume.state_path(JOB, config.load(Path("params.yaml"))).name
+    return made.inputs_of_minimization(config.load(Path("params.yaml")), JOB)
 
 
 @pytest.mark.parametrize(
@@ -371,7 +379,7 @@ def lenient(tmp_path_factory) -> Path:
 def expected_smaller(lenient, tmp_path_factory) -> dict[str, bytes]:
     folder = shutil.copytree(lenient, tmp_path_factory.mktemp("uninterrupted") / "project")
     minimize(folder)
-    files = contents(folder / JOB.folder)
+    files = contents(folder / JOB.output)
     decisions = json.loads(files["decisions.json"])
     removals = [d["number"] for d in decisions if d["alteration"] == "remove_layer" and d["accepted"]]
     assert removals and removals[0] < len(decisions) - 1  # so that there is something behind it
@@ -399,7 +407,7 @@ def test_killed_after_a_layer_was_removed_it_goes_on(lenient, tmp_path, expected
     assert len(done.snapshot.network.layers) == 1
     assert 0 in done.records[-1].filters_kept
     minimize(project)
-    assert contents(project / JOB.folder) == expected_smaller
+    assert contents(project / JOB.output) == expected_smaller
     assert_logged_once(project)
 
 
@@ -408,5 +416,5 @@ def test_interrupted_again_and_again_while_layers_are_removed(lenient, tmp_path,
     for _ in range(2):
         interrupt(project, evaluations=2)
     minimize(project)
-    assert contents(project / JOB.folder) == expected_smaller
+    assert contents(project / JOB.output) == expected_smaller
     assert_logged_once(project)

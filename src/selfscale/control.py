@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from selfscale import entries, files
+from selfscale import entries, files, made
 from selfscale.config import Settings
 from selfscale.dataset import load_split
 from selfscale.network import filters_per_layer, size
 from selfscale.pipeline import dataset, trainer_for
 from selfscale.records import SessionRecord
-from selfscale.report import control_path, read_results
+from selfscale.report import longest
 from selfscale.store import Client, open_store
 from selfscale.switches import SwitchedNetwork
 from selfscale.tracking import Dataset, TrackedRun
 from selfscale.training import Plan, Progress
-from selfscale.workspace import PREPARED, TARGETS, only_one, store_root, trained_folder
+from selfscale.workspace import PREPARED, TARGETS, Control, Training, only_one, store_root
 
 log = logging.getLogger(__name__)
 
@@ -62,12 +62,11 @@ def train_control(settings: Settings, task: str, seed: int, progress: Progress |
     Raises:
         UserError: an initial network, or the result of a minimization, is missing.
     """
-    runs = settings.runs.model_copy(update={"tasks": [task], "seeds": [seed]})
-    with only_one(f"control-{task}-seed-{seed}"):
+    control = Control(task, seed)
+    with only_one(f"control-{control.name}"):
         started = time.time()
-        results = read_results(runs).values()
-        steps = max(1, *(result["training_steps"] for result in results))
-        initial = trained_folder(task, seed) / "initial.keras"
+        steps = longest(settings, control)
+        initial = Training(task, seed).output / "initial.keras"
         network = SwitchedNetwork(files.load_model(initial, f"train {task} --seed {seed}"))
         trainer = trainer_for(settings, task, network)
         splits = {"validation": trainer.validation, "test": load_split(PREPARED, TARGETS / task, "test")}
@@ -101,8 +100,7 @@ def train_control(settings: Settings, task: str, seed: int, progress: Progress |
             "decisions": 0,
             "training_steps": session.steps,
         }
-        out = control_path(task, seed)
-        files.write_json(out, result)
+        files.write_json(control.output, result)
         with ControlRun(
             client,
             task=task,
@@ -111,7 +109,8 @@ def train_control(settings: Settings, task: str, seed: int, progress: Progress |
             dataset=dataset(),
             started=started,
         ) as run:
-            run.finish(session, result, [out])
+            run.finish(session, result, [control.output])
+        made.note(control, made.inputs_of_control(settings, control, steps))
         log.info(
             "%s, seed %s: %s steps, kept the %s network, test score %.5g",
             *(task, seed, session.steps, result["kept"], kept["test"][trainer.loss]),

@@ -8,19 +8,28 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context, parent_process
+from multiprocessing import active_children, get_context, parent_process
 from typing import TypeVar
 
 import joblib
+import psutil
 from rich.console import Console
 from rich.progress import track
 
+from selfscale.config import Execution
 from selfscale.errors import UserError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 IN_FLIGHT = 4  # items a worker: enough that none waits, few enough that results do not pile up
+WORKER_BYTES = 1.5 * 2**30  # what a process takes that trains, with TensorFlow
+
+
+def default_workers(execution: Execution, jobs: int) -> int:
+    """How many processes train side by side: as many as set, or as fit cores and memory; never idle ones."""
+    fitting = min(joblib.cpu_count() // execution.threads, psutil.virtual_memory().available // WORKER_BYTES)
+    return max(1, min(execution.workers or int(fitting), jobs))
 
 
 def ordered_map(
@@ -50,6 +59,10 @@ def _map(function: Callable[[Item], Result], items: Iterable[Item], workers: int
                 yield pending.popleft().result()
         except BrokenProcessPool as error:
             raise UserError("workers: a worker process died, perhaps out of memory; use fewer") from error
+        except (KeyboardInterrupt, SystemExit):
+            for process in active_children():  # else it would be waited for them, which can take minutes
+                process.terminate()
+            raise
         finally:
             for future in pending:
                 future.cancel()

@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from selfscale import files, registry, report, resume
+from selfscale import files, made, registry, report, resume
 from selfscale.config import Settings
 from selfscale.dataset import Split, load_split
 from selfscale.errors import UserError
@@ -23,7 +23,7 @@ from selfscale.store import open_store
 from selfscale.switches import SwitchedNetwork
 from selfscale.tracking import Dataset, MinimizationRun, TrainingRun
 from selfscale.training import Progress, Trainer, first_session
-from selfscale.workspace import PREPARED, REPORTS, TARGETS, Job, only_one, store_root, trained_folder
+from selfscale.workspace import PREPARED, REPORTS, TARGETS, Job, Training, only_one, store_root
 
 CALIBRATION_IMAGES = 16
 
@@ -56,7 +56,8 @@ def train(settings: Settings, task: str, seed: int, progress: Progress | None = 
     Raises:
         UserError: it died each time.
     """
-    with only_one(f"train-{task}-seed-{seed}"):
+    training = Training(task, seed)
+    with only_one(f"train-{training.name}"):
         started = time.time()
         # What may be missing is found before the work.
         test_split = load_split(PREPARED, TARGETS / task, "test")
@@ -85,7 +86,7 @@ def train(settings: Settings, task: str, seed: int, progress: Progress | None = 
             "validation": validation.scores(),
             "test": test.scores(),
         }
-        out = trained_folder(task, seed)
+        out = training.output
         files.save_model(model, out / "initial.keras")
         files.write_json(out / "training.json", result)
         files.write_csv(out / "curve.csv", ("step", "loss", "score"), as_rows(session))
@@ -98,6 +99,7 @@ def train(settings: Settings, task: str, seed: int, progress: Progress | None = 
             started=started,
         ) as run:
             run.finish(session, result, sorted(out.iterdir()))
+        made.note(training, made.inputs_of_training(settings, training))
         score = validation.score(trainer.loss)
         log.info(
             "%s, seed %s: %s after %s steps, score %.5g", task, seed, session.ended, session.steps, score
@@ -129,13 +131,15 @@ def run_minimization(
     depends on settings and inputs only (see `write_result`); the times and the MLflow run's id are
     noted apart from it.
     """
-    trained_by = f"train {job.task} --seed {job.seed}"
-    training = files.read_json(job.trained / "training.json", trained_by)
-    network = SwitchedNetwork(files.load_model(job.trained / "initial.keras", trained_by))
+    folder, trained_by = job.training.output, job.training.command
+    training = files.read_json(folder / "training.json", trained_by)
+    network = SwitchedNetwork(files.load_model(folder / "initial.keras", trained_by))
     trainer = trainer_for(settings, job.task, network)
     initial = trainer.evaluator(trainer.validation)
     chosen = settings.strategies[job.strategy]
-    state = resume.state_path(job, settings)
+    # What was made from other images is not what these settings would make.
+    inputs = str(snapshot) if snapshot else made.inputs_of_minimization(settings, job)
+    state = resume.state_path(job, made.inputs_of_minimization(settings, job))
     with only_one(f"minimize-{job.name}") as waited:
         done = resume.load(snapshot) if snapshot else resume.load_if_wanted(state, waited)
         records = list(done.records) if done else []
@@ -178,20 +182,16 @@ def run_minimization(
                 resume.save(state, trainer, run.run_id, records)
                 log.info("%s: %s", job.name, decision_line(record))
             result = write_result(trainer, settings, job, training, records)
-            made_by = {
-                "run_id": run.run_id,
-                "seconds": sum(record.session.seconds for record in records),
-                "model": files.sha256(job.folder / "compact.keras"),
-            }
-            files.write_json(job.made_by, made_by)
-            run.finish(result, sorted(job.folder.iterdir()))
+            seconds = sum(record.session.seconds for record in records)
+            made.note(job, inputs, run_id=run.run_id, seconds=seconds)
+            run.finish(result, sorted(job.output.iterdir()))
             resume.save(state, trainer, run.run_id, records, finished=True)
             resume.delete_others(state, job)
 
 
 def curves_of(job: Job, settings: Settings) -> list[list[float]]:
     """The validation scores in each cycle of the initial network's session."""
-    rows = files.read_csv(job.trained / "curve.csv", f"train {job.task} --seed {job.seed}")
+    rows = files.read_csv(job.training.output / "curve.csv", f"train {job.task} --seed {job.seed}")
     scores = [float(row["score"]) for row in rows]
     length = settings.training.evaluations
     return [scores[start : start + length] for start in range(0, len(scores), length)]
@@ -206,10 +206,6 @@ def register(settings: Settings, task: str) -> int:
     """Register the task's best network of the comparison; returns the version's number."""
     result = report.best(files.read_json(REPORTS / "comparison.json", "compare"), task)
     job = Job(task, result["strategy"], result["seed"])
-    model = job.folder / "compact.keras"
-    run_id = None
-    if job.made_by.exists():
-        # Outputs that DVC took from its cache may have been made by another run than the last one.
-        made_by = files.read_json(job.made_by, job.command)
-        run_id = made_by["run_id"] if made_by["model"] == files.sha256(model) else None
-    return registry.register(open_store(store_root()), task, model, result, run_id)
+    found = made.noted(job)
+    run_id = found["run_id"] if found else None
+    return registry.register(open_store(store_root()), task, job.output / "compact.keras", result, run_id)

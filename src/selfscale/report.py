@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import product, starmap
-from pathlib import Path
 from typing import Any
 
-from selfscale import figures, files, statistics, tables
+from selfscale import figures, files, made, statistics, tables
 from selfscale.config import Runs, Settings
 from selfscale.errors import UserError
 from selfscale.frontier import read_benchmark
 from selfscale.statistics import CONTROL
-from selfscale.workspace import REPORTS, Job
-
-
-def control_path(task: str, seed: int) -> Path:
-    return Path("models/control") / f"{task}-seed-{seed}.json"
+from selfscale.workspace import REPORTS, Control, Job
 
 
 def jobs(runs: Runs) -> list[Job]:
@@ -25,7 +20,13 @@ def jobs(runs: Runs) -> list[Job]:
 
 def read_results(runs: Runs) -> dict[str, dict[str, Any]]:
     """The results of all tasks, strategies and seeds by name; UserError names the stage of a missing one."""
-    return {job.name: files.read_json(job.folder / "result.json", job.command) for job in jobs(runs)}
+    return {job.name: files.read_json(job.output / "result.json", job.command) for job in jobs(runs)}
+
+
+def longest(settings: Settings, control: Control) -> int:
+    """Training steps of the longest minimization of a task and seed, among the settings' strategies."""
+    runs = settings.runs.model_copy(update={"tasks": [control.task], "seeds": [control.seed]})
+    return max(1, *(result["training_steps"] for result in read_results(runs).values()))
 
 
 def read_controls(runs: Runs, results: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -35,16 +36,17 @@ def read_controls(runs: Runs, results: Mapping[str, dict[str, Any]]) -> dict[str
         UserError: one is missing, or was trained on for fewer steps than a minimization took.
     """
     controls = {}
-    for task, seed in product(runs.tasks, runs.seeds):
-        path, command = control_path(task, seed), f"control {task} --seed {seed}"
-        control = files.read_json(path, command)
-        longest = max(results[Job(task, name, seed).name]["training_steps"] for name in runs.strategies)
-        if control["steps"] < longest:
+    for chosen in starmap(Control, product(runs.tasks, runs.seeds)):
+        control = files.read_json(chosen.output, chosen.command)
+        took = max(
+            results[Job(chosen.task, name, chosen.seed).name]["training_steps"] for name in runs.strategies
+        )
+        if control["steps"] < took:
             raise UserError(
-                f"{path}: has {control['steps']} steps, but a minimization took {longest}; "
-                f"run `selfscale {command}` again"
+                f"{chosen.output}: has {control['steps']} steps, but a minimization took {took}; "
+                f"run `selfscale {chosen.command}` again"
             )
-        controls[path.stem] = control
+        controls[chosen.name] = control
     return controls
 
 
@@ -85,7 +87,7 @@ def by_strategy(
 ) -> dict[str, list[dict[str, Any]]]:
     """A task's results by strategy, and its controls as one more, all in the order of the seeds."""
     group = {name: [results[Job(task, name, seed).name] for seed in runs.seeds] for name in runs.strategies}
-    return group | {CONTROL: [controls[control_path(task, seed).stem] for seed in runs.seeds]}
+    return group | {CONTROL: [controls[Control(task, seed).name] for seed in runs.seeds]}
 
 
 def pairs(group: Mapping[str, Sequence[Any]], reference: str | None) -> list[dict[str, Any]]:
@@ -107,11 +109,8 @@ def read_seconds(runs: Runs) -> dict[tuple[str, str], list[float]]:
     seconds: dict[tuple[str, str], list[float]] = {}
     for job in jobs(runs):
         noted = seconds.setdefault((job.task, job.strategy), [])
-        model = job.folder / "compact.keras"
-        if job.made_by.exists() and model.exists():
-            made_by = files.read_json(job.made_by, job.command)
-            if made_by["model"] == files.sha256(model):
-                noted.append(made_by["seconds"])
+        if found := made.noted(job):
+            noted.append(found["seconds"])
     return seconds
 
 

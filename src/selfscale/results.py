@@ -65,7 +65,7 @@ def write_result(
         "training_steps": sum(record.session.steps for record in records),
         "training_steps_initial": training["training_steps"],
     }
-    out = job.folder
+    out = job.output
     files.save_model(model, out / "compact.keras")
     files.write_array(out / "removed_filters.npy", compaction.removed_filters(network))
     files.write_json(out / "decisions.json", [without_seconds(record) for record in records])
@@ -74,7 +74,7 @@ def write_result(
         (r.number, r.score, r.limit, int(r.accepted), sum(r.filters_kept), r.macs_per_pixel) for r in records
     ]
     files.write_csv(out / "curve.csv", header, rows)
-    initial = files.load_model(job.trained / "initial.keras", f"train {job.task} --seed {job.seed}")
+    initial = files.load_model(job.training.output / "initial.keras", f"train {job.task} --seed {job.seed}")
     files.write_bytes(out / "example.png", example(trainer.validation, [initial, model]))
     files.write_json(out / "result.json", result)
     return result

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,15 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from selfscale import __version__
-from selfscale.config import Settings
 from selfscale.errors import UserError
-from selfscale.files import sha256
 from selfscale.layers import with_layers
 from selfscale.records import DecisionRecord, Filter, SessionRecord
 from selfscale.snapshot import Snapshot
 from selfscale.training import Trainer
-from selfscale.workspace import STATE, TARGETS, Job
+from selfscale.workspace import STATE, Job
 
 
 @dataclass(frozen=True)
@@ -32,18 +27,9 @@ class Done:
     snapshot: Snapshot
 
 
-def state_path(job: Job, settings: Settings) -> Path:
-    """One file per minimization and hash of all that its decisions depend on: other inputs start anew."""
-    sections = settings.model_dump(include={"network", "training", "evaluation", "minimization"})
-    inputs = sections | {
-        "version": __version__,
-        "task": settings.tasks[job.task].model_dump(),
-        "strategy": settings.strategies[job.strategy].model_dump(),
-        "initial": sha256(job.trained / "initial.keras"),
-        "targets": sha256(TARGETS / job.task / "manifest.json"),
-    }
-    digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
-    return STATE / "minimizations" / f"{job.name}-{digest}.npz"
+def state_path(job: Job, inputs: str) -> Path:
+    """One file per minimization and hash of its inputs: with others it starts anew."""
+    return STATE / "minimizations" / f"{job.name}-{inputs}.npz"
 
 
 def save(

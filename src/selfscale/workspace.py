@@ -15,6 +15,7 @@ PREPARED = Path("data/prepared")
 TARGETS = Path("data/targets")
 TRAINED = Path("models/trained")
 MINIMIZED = Path("models/minimized")
+CONTROLS = Path("models/control")
 REPORTS = Path("reports")
 # Beside the pipeline's outputs, which DVC deletes before a stage runs.
 STATE = Path(".selfscale")
@@ -27,8 +28,46 @@ def store_root() -> Path:
     return Path(os.environ.get("DVC_ROOT", "."))
 
 
+class Training(NamedTuple):
+    """The long first session of a network, and the folder that it leaves."""
+
+    task: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.task}-seed-{self.seed}"
+
+    @property
+    def command(self) -> str:
+        return f"train {self.task} --seed {self.seed}"
+
+    @property
+    def output(self) -> Path:
+        return TRAINED / self.name
+
+
+class Control(NamedTuple):
+    """The training on of an untouched network, and the file that it leaves."""
+
+    task: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.task}-seed-{self.seed}"
+
+    @property
+    def command(self) -> str:
+        return f"control {self.task} --seed {self.seed}"
+
+    @property
+    def output(self) -> Path:
+        return CONTROLS / f"{self.name}.json"
+
+
 class Job(NamedTuple):
-    """One minimization of the pipeline."""
+    """One minimization of the pipeline, and the folder that it leaves."""
 
     task: str
     strategy: str
@@ -43,21 +82,12 @@ class Job(NamedTuple):
         return f"minimize {self.task} --strategy {self.strategy} --seed {self.seed}"
 
     @property
-    def folder(self) -> Path:
+    def output(self) -> Path:
         return MINIMIZED / self.name
 
     @property
-    def trained(self) -> Path:
-        return trained_folder(self.task, self.seed)
-
-    @property
-    def made_by(self) -> Path:
-        """Where the time it took and its MLflow run are noted: no output, since they vary."""
-        return STATE / "runs" / f"{self.name}.json"
-
-
-def trained_folder(task: str, seed: int) -> Path:
-    return TRAINED / f"{task}-seed-{seed}"
+    def training(self) -> Training:
+        return Training(self.task, self.seed)
 
 
 @contextmanager

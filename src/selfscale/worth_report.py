@@ -28,7 +28,7 @@ from selfscale.store import open_store
 from selfscale.switches import SwitchedNetwork
 from selfscale.tables import markdown
 from selfscale.training import Progress, Trainer
-from selfscale.workspace import REPORTS, only_one, store_root, trained_folder
+from selfscale.workspace import REPORTS, Training, only_one, store_root
 from selfscale.worth import CONFIDENCE, TESTS, Difference, WorthRecord, hidden, worth
 from selfscale.worth_tracking import WorthRun
 
@@ -57,7 +57,7 @@ def run_worth(settings: Settings, task: str, seed: int, progress: Progress | Non
         UserError: there is no trained network of that task and seed.
     """
     name = f"worth-{task}-seed-{seed}"
-    model = files.load_model(trained_folder(task, seed) / "initial.keras", f"train {task} --seed {seed}")
+    model = files.load_model(Training(task, seed).output / "initial.keras", f"train {task} --seed {seed}")
     with only_one(name):
         started = time.time()
         trainer = trainer_for(settings, task, SwitchedNetwork(model))
