@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from selfscale import report
+from selfscale import made, report
 from selfscale.config import Runs, Settings, Strategy, Task
 from selfscale.errors import UserError
 from selfscale.files import read_json, write_bytes, write_json
@@ -139,9 +138,7 @@ def test_the_same_results_make_the_same_files(project):
     kept = []
     for seconds in (1.0, 2.0):
         job = Job("sobel", "random", 0)
-        write_bytes(job.output / "compact.keras", b"model")
-        noted = {"model": hashlib.sha256(b"model").hexdigest(), "seconds": seconds}
-        write_json(job.made_by, noted)
+        made.note(job, "inputs", seconds=seconds)
         report.compare(chosen)
         assert f"| sobel | random | 1 of 2 | {seconds:g} |" in (reports / "seconds.md").read_text()
         kept.append({path: path.read_bytes() for path in reports.rglob("*.*") if path.stem != "seconds"})
@@ -153,8 +150,8 @@ def test_seconds_of_another_run_than_the_one_that_made_the_model_do_not_count(pr
     chosen = settings(strategies=("random",))
     folder = project(chosen)
     job = Job("sobel", "random", 0)
+    made.note(job, "inputs", seconds=3.0)
     write_bytes(job.output / "compact.keras", b"from the cache")
-    write_json(job.made_by, {"model": "another", "seconds": 3.0})
     report.compare(chosen)
     assert "| sobel | random | 0 of 1 | – |" in (folder / "reports" / "seconds.md").read_text()  # noqa: RUF001
 

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -71,8 +72,8 @@ def write_array(path: Path, array: np.ndarray) -> None:
 def save_model(model: keras.Model, path: Path) -> None:
     """Write a `.keras` file whose bytes depend on the model only.
 
-    Keras stamps the time into the archive, so that the same model never has the same hash: the
-    archive is written again without it.
+    Keras stamps the time into the archive, and names objects that layers share by their addresses:
+    the archive is written again without these, so that the same model always has the same hash.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     written, temporary = path.with_name(f".written-{path.name}"), path.with_name(f".{path.name}.tmp")
@@ -83,9 +84,21 @@ def save_model(model: keras.Model, path: Path) -> None:
             if name == "metadata.json":
                 metadata = json.loads(content)
                 content = json.dumps({"keras_version": metadata["keras_version"]}).encode()
+            if name == "config.json":
+                content = renumbered(content)
             target.writestr(zipfile.ZipInfo(name, EPOCH), content)
     written.unlink()
     temporary.replace(path)
+
+
+def renumbered(config: bytes) -> bytes:
+    """A Keras configuration whose shared objects are numbered in their order."""
+    numbers: dict[bytes, int] = {}
+
+    def number(found: re.Match[bytes]) -> bytes:
+        return found[1] + str(numbers.setdefault(found[2], len(numbers))).encode()
+
+    return re.sub(rb'("shared_object_id": )(\d+)', number, config)
 
 
 def load_model(path: Path, stage: str) -> keras.Model:
