@@ -10,12 +10,14 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import product, starmap
 from typing import TypeAlias
 
 from selfscale import cli, made, report
-from selfscale.config import Settings
+from selfscale.cluster import cluster_map
+from selfscale.config import Execution, Settings
 from selfscale.errors import UserError
 from selfscale.parallel import default_workers, ordered_map, progress
 from selfscale.workspace import Control, Job, Training
@@ -52,13 +54,20 @@ def do(settings: Settings, inputs: dict[Work, str]) -> None:
     todo = [work for work, digest in inputs.items() if not made.up_to_date(work, digest)]
     if not todo:
         return log.info("all %s are up to date", len(inputs))
-    workers = default_workers(settings.execution, len(todo))
-    log.info("%s of %s to do, %s at once", len(todo), len(inputs), workers)
-    ended = ordered_map(partial(attempt, settings), todo, workers)
+    log.info("%s of %s to do", len(todo), len(inputs))
+    ended = spread(partial(attempt, settings), todo, settings.execution)
     problems = [problem for problem in progress(ended, "training", len(todo)) if problem]
     if problems:
         others = f" (and {len(problems) - 1} more failed)" if len(problems) > 1 else ""
         raise UserError(f"{problems[0]}{others}")
+
+
+def spread(
+    function: Callable[[Work], str | None], todo: Sequence[Work], execution: Execution
+) -> Iterator[str | None]:
+    if execution.engine == "ray":
+        return cluster_map(function, todo, execution)
+    return ordered_map(function, todo, default_workers(execution, len(todo)))
 
 
 def attempt(settings: Settings, work: Work) -> str | None:
