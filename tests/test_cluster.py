@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import threading
 import time
@@ -44,12 +43,12 @@ def run(folder: Path, stage) -> None:
 
 def test_a_comparison_survives_the_loss_of_a_node(two_nodes, tmp_path, monkeypatch):
     made, nodes = two_nodes
-    folder = tmp_path / "project"
+    folder, expected = tmp_path / "project", tmp_path / "expected"
     with own_store():
-        new_project(folder, OWN_PHOTOGRAPHS | RUNS | {"execution.workers": 2})
-        prepare(folder)
-        run(folder, stages.train_all)
-        expected = shutil.copytree(folder, tmp_path / "expected")
+        for project in (folder, expected):
+            new_project(project, OWN_PHOTOGRAPHS | RUNS | {"execution.workers": 1})
+            prepare(project)
+            run(project, stages.train_all)
         run(expected, stages.minimize_all)
 
         change_params(folder / "params.yaml", {"execution.engine": "ray", "execution.workers": None})

@@ -20,7 +20,7 @@ from selfscale.layers import with_layers, without_layer
 from selfscale.network import build
 from selfscale.probe import Probe
 from selfscale.proposals import Trial, group_size, loss_without, next_trial
-from selfscale.records import MERGE, REMOVE_LAYER, TRAIN, DecisionRecord, Filter
+from selfscale.records import MERGE, REMOVE_LAYER, TRAIN, DecisionRecord, Filter, layers_of
 from selfscale.redundancy import Redundant
 from selfscale.selection import Subject
 from selfscale.switches import SwitchedNetwork
@@ -95,7 +95,7 @@ class Course:
             yield trial
             self.records.append(decided(trial, len(self.records) + 1, accepted))
             if accepted and trial.alteration == REMOVE_LAYER:
-                left = [layer for layer in self.network.layers if layer != trial.filters[0].layer]
+                left = [layer for layer in self.network.layers if layer not in layers_of(trial.filters)]
                 self.network = with_layers(self.network, left)
             elif accepted and trial.removes:
                 self.network.disable(*trial.filters)
@@ -107,15 +107,18 @@ def trials(widths: Sequence[int], settings: Minimization, verdict: Verdict = no_
 
 
 def removed_layers(found: Sequence[Trial]) -> list[tuple[int, int]]:
-    return [(t.filters[0].layer, t.attempt) for t in found if t.alteration == REMOVE_LAYER]
+    """Those of single layers: what comes first, several at once, has tests of its own."""
+    single = [t for t in found if t.alteration == REMOVE_LAYER and len(layers_of(t.filters)) == 1]
+    return [(t.filters[0].layer, t.attempt) for t in single]
 
 
 # -- the order -----------------------------------------------------------------------------------
 
 
-def test_one_layer_then_filters_then_all_layers():
+def test_several_layers_then_filters_then_single_layers():
     found = trials([2, 3, 1], new_settings(tries=3))
     assert [(t.alteration, t.filters, t.attempt) for t in found] == [
+        (REMOVE_LAYER, (Filter(1, 0), Filter(1, 1), Filter(1, 2), Filter(2, 0)), 0),
         (REMOVE_LAYER, (Filter(2, 0),), 0),
         *(("disable", (Filter(0, i),), 0) for i in range(2)),
         *(("disable", (Filter(1, i),), 0) for i in range(3)),
@@ -138,15 +141,43 @@ def test_a_layer_that_was_removed_gives_the_others_another_chance():
     """Layers go at their second attempt only: then the others begin again at their first."""
     found = trials([2, 2, 2], new_settings(), lambda t: t.alteration == REMOVE_LAYER and t.attempt == 1)
     # Layer 2 stays: it is the only one then.
-    assert removed_layers(found) == [(2, 0), (0, 0), (1, 0), (0, 1), (2, 0), (1, 0), (1, 1)]
+    assert removed_layers(found) == [(2, 0), (0, 0), (1, 0), (0, 1), (1, 0), (2, 0), (1, 1)]
 
 
-def test_the_layer_that_is_missed_least_comes_first(monkeypatch):
-    losses = [0.3, 0.1, 0.2, 0.1]
-    monkeypatch.setattr(proposals, "loss_without", lambda network, layer, *_: losses[layer])
+LOSSES = [0.3, 0.1, 0.2, 0.1]
+
+
+@pytest.fixture
+def losses(monkeypatch):
+    """What the loss is without each of four layers."""
+    monkeypatch.setattr(proposals, "loss_without", lambda network, layer, *_: LOSSES[layer])
+
+
+def test_first_all_layers_go_but_the_one_that_is_missed_most_then_fewer(losses):
     found = trials([1, 1, 1, 1], new_settings(tries=1))
+    assert [layers_of(t.filters) for t in found] == [[1, 2, 3], [1, 3], [1], [0], [2], [3]]
+    assert {t.alteration for t in found} == {REMOVE_LAYER}
+    assert [t.selection_score for t in found[:3]] == [-0.2, -0.1, -0.1]
     assert removed_layers(found) == [(1, 0), (0, 0), (2, 0), (3, 0)]
-    assert found[0].selection_score == -0.1
+
+
+@pytest.mark.parametrize(("kept", "left"), [(0, [0]), (1, [0, 2]), (2, [0, 2, 3])])
+def test_when_layers_went_the_filters_are_next(losses, kept, left):
+    course = Course([2, 2, 2, 2], new_settings(tries=1))
+    steps = course.run(lambda trial: len(course.records) == kept)
+    for _ in range(kept + 1):
+        assert next(steps).alteration == REMOVE_LAYER
+    assert (next(steps).alteration, list(course.network.layers)) == ("disable", left)
+
+
+def test_two_layers_are_no_special_case(losses):
+    assert layers_of(trials([2, 2], new_settings(tries=1))[0].filters) == [1]
+
+
+def test_a_layer_that_resizes_the_image_is_not_among_them(monkeypatch, losses):
+    monkeypatch.setattr(proposals, "removable_layers", lambda network: [1, 2])
+    found = trials([1, 1, 1, 1], new_settings(tries=1))
+    assert [layers_of(t.filters) for t in found[:2]] == [[1, 2], [1]]
 
 
 def test_the_loss_without_a_layer_is_that_of_the_network_without_it():
@@ -197,7 +228,7 @@ def test_one_try_of_each_layer():
 def test_everything_that_may_go_goes():
     course = Course([4, 4, 4], new_settings())
     found = list(course.run(every_trial))
-    assert removed_layers(found) == [(2, 0), (1, 0)]
+    assert layers_of(found[0].filters) == [1, 2]
     assert course.network.filters_kept == (1, 0, 0)
 
 
@@ -340,17 +371,17 @@ def test_nothing_that_failed_is_tried_again_in_vain_and_it_ends(
         elif course.records:
             former = course.records[-1]
             if former.alteration == REMOVE_LAYER:
-                layer = former.filters[0].layer
-                layers_failed[layer] = layers_failed.get(layer, 0) + 1
+                layer, *others = layers_of(former.filters)
+                layers_failed[layer] = layers_failed.get(layer, 0) + (not others)
             elif len(former.filters) == 1:
                 failed.add((former.alteration, former.filters[0]))
         assert trial.filters
         assert all(network.active[layer][index] for layer, index in trial.filters)
         if trial.alteration == REMOVE_LAYER:
-            (layer,) = {filter.layer for filter in trial.filters}
-            assert tries and len(network.layers) > 1
-            assert len(trial.filters) == network.filters_kept[layer]
-            assert trial.attempt == layers_failed.get(layer, 0)
+            layer, *others = layers_of(trial.filters)
+            assert tries and len(network.layers) > 1 + len(others)
+            assert len(trial.filters) == sum(network.filters_kept[one] for one in (layer, *others))
+            assert trial.attempt == (0 if others else layers_failed.get(layer, 0))
             assert trial.attempt < tries or len(trial.filters) == 1
         else:
             assert trial.alteration in alterations
@@ -386,7 +417,7 @@ def tries_since(records: Sequence[DecisionRecord]) -> dict[int, int]:
     layers = [r for r in records if r.alteration == REMOVE_LAYER]
     while any(r.accepted for r in layers):
         layers = layers[1:]
-    return {layer: sum(r.filters[0].layer == layer for r in layers) for layer in range(10)}
+    return {layer: sum(layers_of(r.filters) == [layer] for r in layers) for layer in range(10)}
 
 
 def test_the_same_seed_and_records_make_the_same_trial():

@@ -82,6 +82,20 @@ def without_layer(
     return smaller
 
 
+def without_layers(
+    network: SwitchedNetwork,
+    layers: Sequence[int],
+    images: np.ndarray,
+    targets: np.ndarray,
+    attempt: int,
+    rng: np.random.Generator,
+) -> SwitchedNetwork:
+    """A new network without several hidden layers: one after another, see `without_layer`."""
+    for layer in layers:
+        network = without_layer(network, layer, images, targets, attempt, rng)
+    return network
+
+
 def silent(network: SwitchedNetwork, pictures: np.ndarray) -> list[Filter]:
     """Enabled hidden filters that are zero everywhere on `pictures`, float32 (N, H, W, C)."""
     found = []

@@ -13,11 +13,18 @@ from selfscale.alterations import ALTERATIONS
 from selfscale.config import Minimization
 from selfscale.errors import UserError
 from selfscale.evaluation import Evaluation
-from selfscale.layers import removable_layers, without_layer
+from selfscale.layers import removable_layers, without_layers
 from selfscale.patience import hopeless_scores
 from selfscale.probe import Probe
 from selfscale.proposals import Select, Trial, allows, next_trial
-from selfscale.records import REMOVE_LAYER, TRAIN, DecisionRecord, SessionRecord, last_accepted
+from selfscale.records import (
+    REMOVE_LAYER,
+    TRAIN,
+    DecisionRecord,
+    SessionRecord,
+    last_accepted,
+    layers_of,
+)
 from selfscale.snapshot import Snapshot
 from selfscale.training import Plan, Progress, Trainer, joined
 
@@ -133,9 +140,9 @@ def decide(
 def alter(trainer: Trainer, trial: Trial, rng: np.random.Generator) -> Trainer:
     """Do what the trial is about; the trainer of the network to be trained, a new one without a layer."""
     if trial.alteration == REMOVE_LAYER:
-        train, layer = trainer.train, trial.filters[0].layer
+        train, layers = trainer.train, layers_of(trial.filters)
         return trainer.of(
-            without_layer(trainer.network, layer, train.images, train.targets, trial.attempt, rng)
+            without_layers(trainer.network, layers, train.images, train.targets, trial.attempt, rng)
         )
     if trial.spare:
         redundancy.merge(trainer.network, trial.spare)

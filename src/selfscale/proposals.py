@@ -13,7 +13,15 @@ from selfscale.config import Limits, Minimization
 from selfscale.errors import UserError
 from selfscale.layers import removable_layers, without_layer
 from selfscale.probe import Probe
-from selfscale.records import MERGE, REMOVE_LAYER, TRAIN, DecisionRecord, Filter, last_accepted
+from selfscale.records import (
+    MERGE,
+    REMOVE_LAYER,
+    TRAIN,
+    DecisionRecord,
+    Filter,
+    last_accepted,
+    layers_of,
+)
 from selfscale.selection import Subject
 from selfscale.switches import SwitchedNetwork
 
@@ -75,18 +83,16 @@ def trials(
 ) -> Iterator[Trial]:
     """What has not failed since the last change that was kept, in the order in which it is to be tried.
 
-    First a whole hidden layer: what is removed at once needs no sessions filter by filter. It is the
-    one without which the loss on training images is least, before any training. When that has
-    failed, filters go that add nothing of their own, then others, as the strategy says. The other
+    First whole hidden layers: what is removed at once needs no sessions filter by filter. All but one
+    go, when that has failed all but two, and so on, until something was kept. When every such trial
+    has failed, filters go that add nothing of their own, then others, as the strategy says. Single
     layers, and further tries of the same, come when no filter is left.
     """
     tried = layer_tries(records)
     layers = removable_layers(network) if settings.layers.tries else []
-    if layers and not tried:
-        rng = np.random.default_rng((seed, len(records) + 1, 3))
-        losses = {layer: loss_without(network, layer, probe, rng) for layer in layers}
-        best = min(layers, key=losses.__getitem__)
-        yield layer_trial(network, best, settings, 0, -losses[best])
+    count = min(len(layers), len(network.layers) - 1) - len(records)
+    if count > 0 and all(r.alteration == REMOVE_LAYER and not r.accepted for r in records):
+        yield cheapest_layers(network, layers, count, probe, settings, seed, records)
     if not allows(settings.limits, records, settings.layers.steps):
         layers = []
     if all(record.alteration == REMOVE_LAYER for record in records[last_accepted(records) :]):
@@ -99,7 +105,7 @@ def trials(
             yield trial
     for layer in sorted(layers, key=lambda layer: tried.get(layer, 0)):
         if tried.get(layer, 0) < settings.layers.tries:
-            yield layer_trial(network, layer, settings, tried.get(layer, 0), 0.0)
+            yield layer_trial(network, [layer], settings, tried.get(layer, 0), 0.0)
 
 
 def limit_reached(network: SwitchedNetwork, limits: Limits, records: Sequence[DecisionRecord]) -> bool:
@@ -117,13 +123,32 @@ def allows(limits: Limits, records: Sequence[DecisionRecord], steps: int) -> boo
 
 
 def layer_tries(records: Sequence[DecisionRecord]) -> dict[int, int]:
-    """How often each layer's removal was tried since one was kept."""
+    """How often each layer's removal by itself was tried since a removal was kept."""
     tried: dict[int, int] = {}
     for record in records:
         if record.alteration == REMOVE_LAYER:
-            layer = record.filters[0].layer
-            tried = {} if record.accepted else tried | {layer: tried.get(layer, 0) + 1}
+            layer, *others = layers_of(record.filters)
+            if record.accepted:
+                tried = {}
+            elif not others:
+                tried[layer] = tried.get(layer, 0) + 1
     return tried
+
+
+def cheapest_layers(
+    network: SwitchedNetwork,
+    layers: Sequence[int],
+    count: int,
+    probe: Probe,
+    settings: Minimization,
+    seed: int,
+    records: Sequence[DecisionRecord],
+) -> Trial:
+    """The removal of those layers without which, one by one, the loss on training images is least."""
+    rng = np.random.default_rng((seed, len(records) + 1, 3))
+    losses = {layer: loss_without(network, layer, probe, rng) for layer in layers}
+    chosen = sorted(layers, key=losses.__getitem__)[:count]
+    return layer_trial(network, chosen, settings, 0, -losses[chosen[-1]])
 
 
 def loss_without(network: SwitchedNetwork, layer: int, probe: Probe, rng: np.random.Generator) -> float:
@@ -132,9 +157,12 @@ def loss_without(network: SwitchedNetwork, layer: int, probe: Probe, rng: np.ran
 
 
 def layer_trial(
-    network: SwitchedNetwork, layer: int, settings: Minimization, attempt: int, score: float
+    network: SwitchedNetwork, layers: Sequence[int], settings: Minimization, attempt: int, score: float
 ) -> Trial:
-    filters = tuple(Filter(layer, int(index)) for index in np.flatnonzero(network.active[layer]))
+    active = network.active
+    filters = tuple(
+        Filter(layer, int(index)) for layer in sorted(layers) for index in np.flatnonzero(active[layer])
+    )
     chosen = settings.layers
     return Trial(REMOVE_LAYER, filters, chosen.steps, score, chosen.learning_rate, attempt)
 
@@ -171,7 +199,7 @@ def filter_trial(
     best, score = candidates[order[0]], float(scores[order[0]])
     if best in last_ones:
         attempt = layer_tries(records).get(best.layer, 0)
-        return layer_trial(network, best.layer, settings, attempt, score)
+        return layer_trial(network, [best.layer], settings, attempt, score)
     count = 1 if alteration == "reinitialize" else group_size(settings.removal.group, records)
     chosen = first_that_may_go([candidates[i] for i in order], network, count)
     return Trial(alteration, chosen, settings.removal.steps, score)

@@ -46,8 +46,8 @@ class DecisionRecord:
     """One step of the minimization: what was tried, how it ended, and what is left after it.
 
     `alteration` is what was done to `filters`: one of `alterations.ALTERATIONS`, `remove_layer` (the
-    filters are all that the layer had), `merge` (a filter that adds nothing of its own, without a
-    session), or `train` for the last session, which alters nothing and has no filters.
+    filters are all that the layers had, one or several), `merge` (a filter that adds nothing of its
+    own, without a session), or `train` for the last session, which alters nothing and has no filters.
     `started_from` is the number of the decision whose snapshot the trial started from (0: the
     initial network). `limit` is the score that the tolerance allows. `relative_loss` is the score
     after the session relative to the reference's, less one; `bound` is what the rule held against
@@ -79,8 +79,13 @@ class DecisionRecord:
     def tried(self) -> str:
         """What the decision was about, in words."""
         if self.alteration == REMOVE_LAYER:
-            return f"layer {self.filters[0].layer}"
+            return f"layer {', '.join(map(str, layers_of(self.filters)))}"
         return ", ".join(map(str, self.filters)) or "last session"
+
+
+def layers_of(filters: Sequence[Filter]) -> list[int]:
+    """The layers that filters belong to, each once, in order."""
+    return sorted({filter.layer for filter in filters})
 
 
 def last_accepted(records: Sequence[DecisionRecord]) -> int:
