@@ -13,17 +13,20 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from conftest import sobel_split
-from selfscale import proposals, redundancy
+from selfscale import layer_trials, proposals, redundancy
 from selfscale.config import LayerRemoval, Limits, Minimization, Removal
 from selfscale.errors import UserError
+from selfscale.filter_trials import group_size
+from selfscale.layer_trials import loss_without
 from selfscale.layers import with_layers, without_layer
 from selfscale.network import build
 from selfscale.probe import Probe
-from selfscale.proposals import Trial, group_size, loss_without, next_trial
+from selfscale.proposals import next_trial
 from selfscale.records import MERGE, REMOVE_LAYER, TRAIN, DecisionRecord, Filter, layers_of
 from selfscale.redundancy import Redundant
 from selfscale.selection import Subject
 from selfscale.switches import SwitchedNetwork
+from selfscale.trial import Round, Trial
 from stores import record
 
 # Of a probe, only the images that redundant filters are looked for on are needed where losses are made up.
@@ -45,7 +48,7 @@ def made_up() -> Iterator[None]:
     """No filter is redundant, and the loss is least without the last layer."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(redundancy, "find", lambda *_: None)
-        patch.setattr(proposals, "loss_without", lambda network, layer, probe, rng: 10.0 - layer)
+        patch.setattr(layer_trials, "loss_without", lambda network, layer, probe, rng: 10.0 - layer)
         yield
 
 
@@ -86,7 +89,9 @@ class Course:
         self.records: list[DecisionRecord] = []
 
     def next(self) -> Trial:
-        return next_trial(self.network, PROBE, self.select, self.settings, self.seed, self.records)
+        return next_trial(
+            Round(self.network, PROBE, self.select, self.settings, self.seed, tuple(self.records))
+        )
 
     def run(self, verdict: Verdict) -> Iterator[Trial]:
         """The trials up to the last session, without it; `network` is what each of them starts from."""
@@ -150,7 +155,7 @@ LOSSES = [0.3, 0.1, 0.2, 0.1]
 @pytest.fixture
 def losses(monkeypatch):
     """What the loss is without each of four layers."""
-    monkeypatch.setattr(proposals, "loss_without", lambda network, layer, *_: LOSSES[layer])
+    monkeypatch.setattr(layer_trials, "loss_without", lambda network, layer, *_: LOSSES[layer])
 
 
 def test_first_all_layers_go_but_the_one_that_is_missed_most_then_fewer(losses):

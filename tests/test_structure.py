@@ -12,7 +12,18 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "src" / "selfscale"
 CORE = (
     *("network", "switches", "losses", "evaluation", "batches", "training", "snapshot", "probe"),
-    *("selection", "acceptance", "patience", "proposals", "alterations", "layers", "redundancy"),
+    *(
+        "selection",
+        "acceptance",
+        "patience",
+        "proposals",
+        "trial",
+        "layer_trials",
+        "filter_trials",
+        "alterations",
+        "layers",
+        "redundancy",
+    ),
     *("minimization", "compaction", "records", "worth"),
 )
 STORE = ("store", "tracking", "registry")

@@ -16,7 +16,7 @@ from selfscale.evaluation import Evaluation
 from selfscale.layers import removable_layers, without_layers
 from selfscale.patience import hopeless_scores
 from selfscale.probe import Probe
-from selfscale.proposals import Select, Trial, allows, next_trial
+from selfscale.proposals import next_trial
 from selfscale.records import (
     REMOVE_LAYER,
     TRAIN,
@@ -27,6 +27,7 @@ from selfscale.records import (
 )
 from selfscale.snapshot import Snapshot
 from selfscale.training import Plan, Progress, Trainer, joined
+from selfscale.trial import Round, Select, Trial
 
 
 class Decision(NamedTuple):
@@ -74,10 +75,11 @@ def minimize(
         )
     probe = Probe(trainer.network, trainer.train, trainer.loss)
     while not (records and records[-1].alteration == TRAIN):
-        trial = next_trial(trainer.network, probe, select, settings, seed, records)
+        round = Round(trainer.network, probe, select, settings, seed, tuple(records))
+        trial = next_trial(round)
         if trial.alteration == TRAIN and not trial.steps:
             return
-        decision = decide(trainer, trial, settings, seed, records, initial, curves, progress)
+        decision = decide(trainer, round, trial, initial, curves, progress)
         if decision.trainer is not trainer:
             trainer = decision.trainer
             probe = Probe(trainer.network, trainer.train, trainer.loss)
@@ -87,19 +89,17 @@ def minimize(
 
 def decide(
     trainer: Trainer,
+    round: Round,
     trial: Trial,
-    settings: Minimization,
-    seed: int,
-    records: Sequence[DecisionRecord],
     initial: Evaluation,
     curves: Sequence[Sequence[float]],
     progress: Progress | None,
 ) -> Decision:
     """Alter, reset Adam, train, evaluate; keep the result or step back to the snapshot."""
-    number = len(records) + 1
+    settings, records = round.settings, round.records
     judge = judge_of(trial, settings, initial.sums[trainer.loss], records)
     before = Snapshot.take(trainer)
-    tried = alter(trainer, trial, np.random.default_rng((seed, number, 2)))
+    tried = alter(trainer, trial, round.rng(2))
     tried.reset()
     score_before = tried.evaluate_loss()
     stops: Mapping[int, float] = {}
@@ -107,7 +107,7 @@ def decide(
     if settings.stop_hopeless and trial.removes and trial.steps and not tried.network.frozen():
         known = [*curves, *([score for _, score in record.session.scores] for record in records)]
         stops = hopeless_scores(known, Plan(trial.steps, trainer.settings.evaluations), judge.limit)
-    session, evaluation = train_trial(tried, trial, judge, settings, seed, records, stops, progress)
+    session, evaluation = train_trial(tried, round, trial, judge, stops, progress)
     verdict = judge(evaluation.sums[trainer.loss], session.ended)
     trained = Snapshot.take(tried)
     if not verdict.accepted:
@@ -115,7 +115,7 @@ def decide(
     kept = tried if verdict.accepted else trainer
     parameters, macs = kept.network.size()
     record = DecisionRecord(
-        number=number,
+        number=round.number,
         alteration=trial.alteration,
         filters=trial.filters,
         selection_score=trial.selection_score,
@@ -153,11 +153,9 @@ def alter(trainer: Trainer, trial: Trial, rng: np.random.Generator) -> Trainer:
 
 def train_trial(
     trainer: Trainer,
+    round: Round,
     trial: Trial,
     judge: Judge,
-    settings: Minimization,
-    seed: int,
-    records: Sequence[DecisionRecord],
     stops: Mapping[int, float],
     progress: Progress | None,
 ) -> tuple[SessionRecord, Evaluation]:
@@ -173,17 +171,16 @@ def train_trial(
         return SessionRecord(0, (), (), "dead" if evaluation.dead else "completed", 0.0), evaluation
     of_layer = trial.alteration == REMOVE_LAYER
     plan = Plan(trial.steps, trainer.settings.evaluations, trial.learning_rate)
-    cycles = settings.max_cycles if trial.removes and not of_layer else 1
+    cycles = round.settings.max_cycles if trial.removes and not of_layer else 1
     sessions: list[SessionRecord] = []
 
     def accepted(evaluation: Evaluation) -> bool:
         return judge(evaluation.sums[trainer.loss], "completed").accepted
 
     while True:
-        rng = np.random.default_rng((seed, len(records) + 1, 1, len(sessions)))
         session, evaluation = trainer.session(
             plan,
-            rng,
+            round.rng(1, len(sessions)),
             progress,
             hopeless={} if sessions else stops,
             sufficient=accepted if of_layer else None,
@@ -192,8 +189,8 @@ def train_trial(
         frozen = trainer.network.frozen()
         trainer.network.unfreeze(*frozen)
         verdict = judge(evaluation.sums[trainer.loss], session.ended)
-        near = not verdict.accepted and verdict.relative_loss <= settings.near
-        longer = allows(settings.limits, records, trial.steps * (len(sessions) + 1))
+        near = not verdict.accepted and verdict.relative_loss <= round.settings.near
+        longer = round.allows(trial.steps * (len(sessions) + 1))
         another = near and longer and len(sessions) < cycles
         if session.ended != "completed" or not (frozen or another):
             return joined(sessions), evaluation

@@ -1,0 +1,93 @@
+"""Trials that alter filters: those that the strategy puts first, of what has not failed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from selfscale.errors import UserError
+from selfscale.layer_trials import layer_trial, layer_tries
+from selfscale.records import REMOVE_LAYER, DecisionRecord, Filter, last_accepted
+from selfscale.selection import Subject
+from selfscale.switches import SwitchedNetwork
+from selfscale.trial import Round, Trial
+
+
+def filter_trial(round: Round, alteration: str, layers: Sequence[int]) -> Trial | None:
+    """The best filters by the strategy, or None if all have failed.
+
+    The last filter of one of `layers`, which may be removed, is a candidate, too: it stands for the layer.
+    """
+    network, records = round.network, round.records
+    last_ones = {
+        Filter(layer, int(index))
+        for layer in layers
+        for index in np.flatnonzero(network.active[layer])
+        if network.filters_kept[layer] == 1 and alteration != "reinitialize"
+    }
+    candidates = sorted({*network.removable(), *last_ones})
+    failed = failures(records, alteration)
+    if all(candidate in failed for candidate in candidates):
+        return None
+    last = next((record.filters[0] for record in reversed(records) if record.filters), None)
+    subject = Subject(candidates, network.active, network.filter_weights, last, round.rng(0), round.probe)
+    scores = checked(round.select(subject), len(candidates))
+    order = [i for i in np.argsort(-scores, kind="stable").tolist() if candidates[i] not in failed]
+    best, score = candidates[order[0]], float(scores[order[0]])
+    if best in last_ones:
+        attempt = layer_tries(records).get(best.layer, 0)
+        return layer_trial(round, [best.layer], attempt, score)
+    count = 1 if alteration == "reinitialize" else group_size(round.settings.removal.group, records)
+    chosen = first_that_may_go([candidates[i] for i in order], network, count)
+    return Trial(alteration, chosen, round.settings.removal.steps, score)
+
+
+def failures(records: Sequence[DecisionRecord], alteration: str) -> set[Filter]:
+    """Filters that failed by themselves since the last change that was kept.
+
+    Reinitializing a filter removes nothing and could go on for ever: one try for each until one is removed.
+    """
+    since = last_accepted([r for r in records if alteration != "reinitialize" or r.alteration != alteration])
+    return {
+        record.filters[0]
+        for record in records[since:]
+        if len(record.filters) == 1 and record.alteration in (alteration, REMOVE_LAYER)
+    }
+
+
+def group_size(setting: Literal["adaptive"] | int, records: Sequence[DecisionRecord]) -> int:
+    """How many filters to remove at once: doubled after a success if adaptive, halved after a failure."""
+    size = start = 1 if setting == "adaptive" else setting
+    for record in records:
+        if record.alteration in ("disable", "disable_and_freeze"):
+            tried = len(record.filters)
+            grown = 2 * tried if setting == "adaptive" else start
+            size = grown if record.accepted else max(1, tried // 2)
+    return size
+
+
+def first_that_may_go(order: Sequence[Filter], network: SwitchedNetwork, count: int) -> tuple[Filter, ...]:
+    """The first `count` filters, without any that would leave its layer empty."""
+    left = list(network.filters_kept)
+    chosen: list[Filter] = []
+    for filter in order:
+        if len(chosen) < count and left[filter.layer] > 1:
+            left[filter.layer] -= 1
+            chosen.append(filter)
+    return tuple(chosen)
+
+
+def checked(scores: np.ndarray, count: int) -> np.ndarray:
+    """A strategy's scores, as numbers; raises UserError if they are no scores for `count` candidates."""
+    try:
+        values = np.asarray(scores, dtype=float)
+    except (TypeError, ValueError):
+        values = np.array(np.nan)
+    if values.shape != (count,) or not np.isfinite(values).all():
+        found = " ".join(np.array2string(np.asarray(scores), threshold=8).split())
+        raise UserError(
+            f"the strategy must return one finite number for each of {count} candidates, not {found}"
+        )
+    return values
