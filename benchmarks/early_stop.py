@@ -41,9 +41,9 @@ def replay(
                 settings.training.evaluations,
             )
             stops = hopeless_scores(known, plan, decision["limit"])
-            stopped = next(
-                (step for step in plan.pauses if scores[step] > stops.get(step, float("inf"))), None
-            )
+            # Of the first cycle; the session of a layer's removal ends as soon as it can be kept.
+            seen = [step for step in plan.pauses if step in scores]
+            stopped = next((step for step in seen if scores[step] > stops.get(step, float("inf"))), None)
             saved = decision["session"]["steps"] - stopped if stopped else 0
             outcomes.append((stopped is not None, decision["accepted"], saved))
         if scores:

@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from selfscale import cli, files, frontier, parallel, tables
+from selfscale import files, frontier, loading, parallel, tables
 from selfscale.config import Settings
 from selfscale.errors import UserError
 from selfscale.workspace import MINIMIZED, PREPARED, STATE, TARGETS, only_one
@@ -56,7 +56,7 @@ def train(settings: Settings, task: str, state: Path, network: Network) -> dict[
     done = state / f"{network.name}.json"
     if done.exists():
         return dict(files.read_json(done, "train"))
-    pipeline = cli.import_pipeline(settings.execution)
+    pipeline = loading.import_pipeline(settings.execution)
     from selfscale.dataset import load_split
     from selfscale.network import size
     from selfscale.switches import SwitchedNetwork
@@ -177,7 +177,7 @@ def whole(lowest: int) -> Callable[[str], int]:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("task", help="a task of the settings")
+    parser.add_argument("task", nargs="?", help="a task of the settings; default: the first of runs.tasks")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="the file of settings")
     parser.add_argument("--seeds", type=whole(0), nargs="+", default=[0, 1])
     parser.add_argument(
@@ -199,10 +199,10 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     given = arguments()
     try:
-        settings = cli.load(given.params, task=given.task)
+        settings = loading.load(given.params, task=given.task)
         benchmark = run(
             settings,
-            given.task,
+            given.task or settings.runs.tasks[0],
             seeds=given.seeds,
             depths=given.depth,
             widths=given.widths,

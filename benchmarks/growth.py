@@ -1,0 +1,141 @@
+"""How time and sessions grow: with the width of the network, and with the number of processes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from rows import TASK, Row, settings
+
+from selfscale import pipeline
+from selfscale.config import Limits
+from selfscale.dataset import Split
+from selfscale.minimization import minimize
+from selfscale.selection import STRATEGIES
+from selfscale.switches import SwitchedNetwork
+from selfscale.training import Trainer, first_session
+
+WIDTHS = (5, 16, 32, 64)
+SEEDS = (0, 1, 2)
+# Sessions so short that 64 filters a layer end on a laptop: what is counted is how many it takes.
+SHORT = {"batch": 4, "crop": 24}
+SESSION, LAYER, FIRST, SIDE = 100, 600, 300, 64
+
+
+def measure() -> Iterator[Row]:
+    counted = {width: [sessions(width, seed) for seed in SEEDS] for width in WIDTHS}
+    small = counted[WIDTHS[0]]
+    for width in WIDTHS[1:]:
+        for index, (unit, at_most) in enumerate((("sessions", 4.0 if width == 64 else None), ("s", None))):
+            yield Row(
+                f"a minimization of {width}, {width} filters, {unit}; of 5, 5",
+                unit,
+                [found[index] for found in counted[width]],
+                [found[index] for found in small],
+                f"the same: magnitude, groups, sessions of {SESSION} steps ({LAYER}: layers), small images",
+                at_most=at_most,
+                note="filters kept: " + ", ".join(f"{found[2]:g}" for found in counted[width]),
+            )
+    yield workers()
+
+
+def sessions(width: int, seed: int) -> tuple[float, float, float]:
+    """Sessions, seconds, and filters kept."""
+    chosen = settings()
+    training = chosen.training.model_copy(
+        update={**SHORT, "first": chosen.training.first.model_copy(update={"steps": FIRST})}
+    )
+    network = chosen.network.model_copy(update={"widths": [width, width]})
+    minimization = chosen.minimization.model_copy(
+        update={
+            "removal": chosen.minimization.removal.model_copy(update={"steps": SESSION}),
+            "layers": chosen.minimization.layers.model_copy(update={"steps": LAYER}),
+            "last_session_steps": 0,
+            "limits": Limits(),
+        }
+    )
+    chosen = chosen.model_copy(update={"training": training, "network": network})
+    model = pipeline.new_network(chosen, TASK, seed, 0)
+    whole = pipeline.trainer_for(chosen, TASK, SwitchedNetwork(model))
+    trainer = Trainer(
+        whole.network,
+        middle(whole.train),
+        middle(whole.validation),
+        loss=whole.loss,
+        settings=training,
+        evaluator=whole.evaluator,
+    )
+    _, initial = first_session(trainer, seed, 0)
+    started, count = time.perf_counter(), 0
+    for record, _, kept, _ in minimize(
+        trainer,
+        STRATEGIES.bind("magnitude", {}, "strategies"),
+        minimization,
+        seed=seed,
+        initial=initial,
+        curves=[],
+    ):
+        trainer, count = kept, count + bool(record.session.steps)
+    return count, time.perf_counter() - started, sum(trainer.network.filters_kept)
+
+
+def middle(split: Split) -> Split:
+    """The pixels in the middle: evaluating 64 filters a layer on whole images would take all the time."""
+    start = (split.images.shape[1] - SIDE) // 2
+    part = slice(start, start + SIDE)
+    return Split(split.images[:, part, part], split.targets[:, part, part])
+
+
+def workers() -> Row:
+    """The stage `train` on four short trainings, with two processes and with one, in turns."""
+    times: dict[int, list[float]] = {2: [], 1: []}
+    with tempfile.TemporaryDirectory() as temporary:
+        project = Path(temporary) / "project"
+        project.mkdir()
+        shutil.copytree("data", project / "data")
+        shutil.copy("params.yaml", project)
+        script = project / "stage.py"  # a file: the worker processes import it
+        script.write_text(STAGE)
+        for _ in SEEDS:
+            for count, found in times.items():
+                shutil.rmtree(project / "models", ignore_errors=True)
+                shutil.rmtree(project / ".selfscale", ignore_errors=True)
+                environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+                words = [sys.executable, str(script), str(count)]
+                done = subprocess.run(
+                    words, cwd=project, env=environment, check=True, capture_output=True, text=True
+                )
+                found.append(float(done.stdout.splitlines()[-1]))
+    two, one = times.values()
+    return Row(
+        "four trainings of 600 steps side by side in 2 processes; in 1",
+        "s",
+        two,
+        one,
+        "the same stage with `execution.workers: 1`; start of the processes included",
+    )
+
+
+STAGE = """
+import sys, time
+from pathlib import Path
+from selfscale import loading, stages
+
+if __name__ == "__main__":
+    settings = loading.load(Path("params.yaml"))
+    first = settings.training.first.model_copy(update={"max_cycles": 1})
+    settings = settings.model_copy(update={
+        "runs": settings.runs.model_copy(update={"tasks": ["sobel"], "seeds": [0, 1, 2, 3]}),
+        "training": settings.training.model_copy(update={"first": first}),
+        "execution": settings.execution.model_copy(update={"workers": int(sys.argv[-1])}),
+    })
+    started = time.perf_counter()
+    stages.train_all(settings)
+    print(time.perf_counter() - started)
+"""

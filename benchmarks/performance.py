@@ -1,0 +1,104 @@
+"""All measurements of speed, in one table: docs/performance.md.
+
+    make bench
+
+Run it in the project's folder after `dvc repro`, with nothing else to do for the machine; it takes
+about two hours. Words choose measurements (`python benchmarks/performance.py training inference`);
+the rest of the table stays as it was. Needs the extra `bench`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib
+import os
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import joblib
+import psutil
+import rows
+
+from selfscale import files, loading, tables
+from selfscale.errors import UserError
+
+MEASUREMENTS = {
+    "training": "training_speed",
+    "tracking": "tracking_cost",
+    "search": "search",
+    "growth": "growth",
+    "inference": "inference",
+    "data": "data_size",
+}
+RESULTS = Path("benchmarks/performance")
+PAGE = Path("docs/performance.md")
+LIBRARIES = ("tensorflow", "keras", "torch", "torch-pruning", "optuna", "scikit-image", "mlflow")
+INTRODUCTION = """# Performance
+
+Written by `make bench`. Each row compares two things measured in turns in one run; what is compared
+with what stands before and after the semicolon. Figures are medians (smallest to largest) of the
+repetitions; only the ratio means something on another machine.
+"""
+
+
+def page() -> str:
+    """The whole table, of what has been measured."""
+    parts = [INTRODUCTION]
+    header = ("ours; the peer", "ours", "the peer", "ratio", "target", "what the peer was allowed")
+    for name in MEASUREMENTS:
+        path = RESULTS / f"{name}.json"
+        if path.exists():
+            measured = files.read_json(path.with_suffix(".about.json"), "make bench")
+            found = rows.load(path)
+            parts.append(f"## {name.capitalize()}\n\n{measured['about']}\n")
+            parts.append(tables.markdown([header, *(row.cells() for row in found)]))
+    return "\n".join(parts)
+
+
+def about() -> str:
+    """The machine, the versions and the date."""
+    memory = psutil.virtual_memory().total / 2**30
+    versions = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
+    return (
+        f"{datetime.date.today()}, {joblib.cpu_count()} cores ({platform.machine()}), {memory:.0f} GiB, "
+        f"Python {platform.python_version()}, {versions}; load before the measurement: "
+        f"{os.getloadavg()[0]:.1f}."
+    )
+
+
+def main() -> None:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("measurements", nargs="*", metavar="|".join(MEASUREMENTS))
+    chosen = parser.parse_args().measurements or list(MEASUREMENTS)
+    for name in chosen:
+        if name not in MEASUREMENTS:
+            raise UserError(f"{name}: unknown measurement; known are {', '.join(MEASUREMENTS)}")
+    loading.import_pipeline(rows.settings().execution)
+    for name in chosen:
+        print(f"{name} ...", file=sys.stderr)
+        path, words = RESULTS / f"{name}.json", about()
+        try:
+            module = importlib.import_module(MEASUREMENTS[name])
+        except ModuleNotFoundError as error:
+            raise UserError(f"{error.name}: is not installed; pip install -e '.[bench]'") from error
+        found = []
+        for row in module.measure():
+            found.append(row)
+            print("  " + " | ".join(row.cells()), file=sys.stderr)
+        rows.save(found, path)
+        files.write_json(path.with_suffix(".about.json"), {"about": words})
+        files.write_text(PAGE, page())
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,169 @@
+"""Training steps: against Keras' `fit` and PyTorch, whole images, and what surrounds the compiled step."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import keras
+import numpy as np
+from rows import TASK, Row, in_turns, seconds, settings
+
+from selfscale import devices, pipeline
+from selfscale.batches import draw, learning_rates
+from selfscale.switches import SwitchedNetwork
+from selfscale.training import Plan, Trainer
+
+STEPS = 300
+REPETITIONS = 5
+GOAL = 0.008
+MORE = 12  # times as long as crops took, whole images may try
+
+
+def trainer(seed: int = 0, crop: int | None = 64) -> Trainer:
+    chosen = settings()
+    training = chosen.training.model_copy(update={"crop": crop})
+    chosen = chosen.model_copy(update={"training": training})
+    model = pipeline.new_network(chosen, TASK, seed, 0)
+    return pipeline.trainer_for(chosen, TASK, SwitchedNetwork(model))
+
+
+def measure() -> Iterator[Row]:
+    yield from against_frameworks()
+    yield outside()
+    yield determinism()
+    yield whole_images()
+
+
+def against_frameworks() -> Iterator[Row]:
+    import torch
+    from peers import as_batch, network, step
+
+    ours = trainer()
+    training = ours.settings
+    rng = np.random.default_rng(0)
+    rates = learning_rates(STEPS, training.learning_rate, training.warmup)
+    crops = draw(ours.train, (STEPS, training.batch), training.crop, rng)
+    images = crops.images.reshape(-1, *crops.images.shape[2:]).astype("float32") / 255
+    targets = crops.targets.reshape(-1, *crops.targets.shape[2:]).astype("float32")
+    plain = keras.models.clone_model(ours.network.model)
+    plain.compile(keras.optimizers.Adam(training.learning_rate, global_clipnorm=training.clip_norm), "mae")
+    torch.set_num_threads(settings().execution.threads)
+    peer = network(settings().network.widths, 0, 0.05)
+    optimizer = torch.optim.Adam(peer.parameters(), lr=training.learning_rate)
+    batches = [
+        (as_batch(images[i : i + training.batch], 1.0), as_batch(targets[i : i + training.batch], 1.0))
+        for i in range(0, len(images), training.batch)
+    ]
+
+    def fit() -> None:
+        plain.fit(images, targets, batch_size=training.batch, shuffle=False, verbose=0)
+
+    def loop() -> None:
+        for batch in batches:
+            step(peer, optimizer, *batch, training.clip_norm)
+
+    rate = [
+        lambda: STEPS / seconds(lambda: ours._advance(rates, rng)),
+        lambda: STEPS / seconds(fit),
+        lambda: STEPS / seconds(loop),
+    ]
+    mine, keras_fit, pytorch = in_turns(REPETITIONS, *rate)
+    what = "training steps: batches of 8 crops of 64x64, network (5, 5)"
+    threads = f"{settings().execution.threads} thread each"
+    ready = "its crops lie ready in memory; ours are drawn from disk in the measured time"
+    yield Row(f"{what}; Keras `fit`", "steps/s", mine, keras_fit, f"{threads}; {ready}")
+    allowed = f"{threads}, channels last, no compilation; {ready}"
+    yield Row(f"{what}; PyTorch {torch.__version__}", "steps/s", mine, pytorch, allowed, at_least=1.4)
+
+
+def outside() -> Row:
+    """What drawing, converting and Python add to the compiled steps themselves."""
+    ours = trainer()
+    rng = np.random.default_rng(0)
+    rates = learning_rates(STEPS, 0.005, 0.1)
+    crops = draw(ours.train, (STEPS, ours.settings.batch), ours.settings.crop, rng)
+
+    whole, inside = in_turns(
+        REPETITIONS,
+        lambda: seconds(lambda: ours._advance(rates, rng)),
+        lambda: seconds(lambda: float(ours._steps(crops.images, crops.targets, rates))),
+    )
+    return Row(
+        "a session's steps with all that surrounds them; the compiled steps alone",
+        "s",
+        whole,
+        inside,
+        "the same steps in one call, all crops drawn before",
+        at_most=1.05,
+    )
+
+
+def determinism() -> Row:
+    """In processes of their own, since it cannot be turned off again."""
+    times: dict[bool, list[float]] = {True: [], False: []}
+    for _ in range(REPETITIONS):
+        for deterministic, found in times.items():
+            words = [sys.executable, __file__, json.dumps(deterministic)]
+            found.append(float(subprocess.run(words, check=True, capture_output=True, text=True).stdout))
+    on, off = times.values()
+    return Row("deterministic operations; without", "s", on, off, "`execution.deterministic: false`")
+
+
+def whole_images() -> Row:
+    """Seconds of training until the validation MAE is 0.008, in cycles as long as the first session's."""
+    crops, wholes, given_up = [], [], 0
+    for seed in range(REPETITIONS):
+        quick, _ = until(GOAL, trainer(seed), seed, limit=600.0)
+        slow, reached = until(GOAL, trainer(seed, crop=None), seed, limit=MORE * quick)
+        crops.append(quick)
+        wholes.append(slow)
+        given_up += not reached
+    note = f"{given_up} of {REPETITIONS} seeds did not reach it in {MORE} times our seconds: stopped there"
+    return Row(
+        "seconds to validation MAE 0.008: whole images of 256x256; crops of 64x64",
+        "s",
+        wholes,
+        crops,
+        "the same optimizer, schedule and batch of 8; evaluated as often in seconds",
+        at_least=10,
+        note=note if given_up else "",
+    )
+
+
+def until(goal: float, ours: Trainer, seed: int, limit: float) -> tuple[float, bool]:
+    """Seconds of training until the score is reached, or `limit`."""
+    ours.idle()
+    taken = 0.0
+    first = ours.settings.first
+    for cycle in range(1000):
+        rng = np.random.default_rng((seed, cycle))
+        plan = Plan(first.steps, 4 if ours.settings.crop else 40)
+        rates = learning_rates(plan.steps, ours.settings.learning_rate, ours.settings.warmup)
+        step = 0
+        for pause in plan.pauses:
+            started = time.perf_counter()
+            ours._advance(rates[step:pause], rng)
+            taken += time.perf_counter() - started
+            step = pause
+            if ours.evaluate_loss() <= goal:
+                return taken, True
+            if taken >= limit:
+                return taken, False
+    return taken, False
+
+
+def one_process(deterministic: bool) -> None:
+    chosen = settings()
+    devices.configure(chosen.execution.model_copy(update={"deterministic": deterministic}))
+    ours = trainer()
+    rates = learning_rates(STEPS, 0.005, 0.1)
+    ours._advance(rates, np.random.default_rng(0))
+    print(seconds(lambda: ours._advance(rates, np.random.default_rng(0))))
+
+
+if __name__ == "__main__":
+    one_process(json.loads(sys.argv[1]))
