@@ -6,10 +6,12 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # An environment does not survive a move: where it was set up is part of the mark that it is there.
 READY := .venv/ready-$(firstword $(shell pwd | cksum))
 
-.PHONY: repro test ui lint clean
+.PHONY: repro setup test ui lint bench clean
 
 repro: $(READY)
 	dvc repro
+
+setup: $(READY)
 
 test: $(READY)
 	pytest
@@ -21,6 +23,10 @@ lint: $(READY)
 	ruff check .
 	ruff format --check .
 	mypy
+
+bench: $(READY)
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	python benchmarks/performance.py
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11 to 3.13 is needed; choose one with: make PYTHON=python3.12")'

@@ -79,9 +79,13 @@ class Judge:
 def reference_of(
     name: Literal["initial", "previous", "best"], initial: np.ndarray, records: Sequence[DecisionRecord]
 ) -> np.ndarray:
-    """The sums per validation image, (N, 2), of the network that a trial is compared with."""
+    """The sums per validation image, (N, 2), of the network that a trial is compared with.
+
+    The `initial` one is that before all removals: after growth, the one that was grown.
+    """
     accepted = [record for record in records if record.accepted and record.image_sums]
-    kept = [initial, *(np.array(record.image_sums) for record in accepted)]
+    growth = sum(record.grows for record in accepted)
+    kept = [initial, *(np.array(record.image_sums) for record in accepted)][growth:]
     if name == "best":
         return min(kept, key=lambda sums: float(ratio(sums.sum(axis=0))))
     return kept[-1 if name == "previous" else 0]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import NDArray
 
 from selfscale.dataset import Split
 
@@ -22,16 +25,32 @@ def draw(split: Split, shape: tuple[int, int], crop: int | None, rng: np.random.
 
     Read straight from memory-mapped arrays: only the pixels drawn are ever loaded.
     """
-    count, height, width, _ = split.images.shape
-    h, w = (min(crop or height, height), min(crop or width, width))
-    which = rng.integers(count, size=shape).ravel()
-    tops = rng.integers(height - h + 1, size=shape).ravel()
-    lefts = rng.integers(width - w + 1, size=shape).ravel()
+    where, (h, w) = places(split.images.shape, shape, crop, rng)
+    corners = where.reshape(-1, 3).tolist()
 
     def cut(array: np.ndarray) -> np.ndarray:
-        out = np.empty((which.size, h, w, 1), array.dtype)
-        for position, (image, top, left) in enumerate(zip(which, tops, lefts, strict=True)):
+        out = np.empty((len(corners), h, w, 1), array.dtype)
+        for position, (image, top, left) in enumerate(corners):
             out[position] = array[image, top : top + h, left : left + w]
         return out.reshape(*shape, h, w, 1)
 
     return Split(cut(split.images), cut(split.targets))
+
+
+def places(
+    images: Sequence[int], shape: tuple[int, int], crop: int | None, rng: np.random.Generator
+) -> tuple[NDArray[np.int64], tuple[int, int]]:
+    """Where to cut from images of shape (N, H, W, 1), and how much.
+
+    Image, top and left, int64 (steps, batch, 3), and the height and width of all crops.
+    """
+    count, height, width, _ = images
+    h, w = crop_size(images, crop)
+    ends = (count, height - h + 1, width - w + 1)
+    return np.stack([rng.integers(end, size=shape) for end in ends], axis=-1), (h, w)
+
+
+def crop_size(images: Sequence[int], crop: int | None) -> tuple[int, int]:
+    """Height and width of a crop from images of shape (N, H, W, 1)."""
+    _, height, width, _ = images
+    return min(crop or height, height), min(crop or width, width)

@@ -37,9 +37,9 @@ def import_ray() -> ModuleType:
 
 
 def cluster_map(
-    function: Callable[[Item], Result], items: Sequence[Item], execution: Execution
+    function: Callable[[Item], Result], items: Sequence[Item], execution: Execution, trials: int = 1
 ) -> Iterator[Result]:
-    """`function` of each item, in the order of the items, each in `execution.threads` CPUs of the cluster.
+    """`function` of each item, in their order, each in `execution.threads` CPUs for each of its `trials`.
 
     Of the cluster that `ray start` has made known here (or RAY_ADDRESS names); if there is none,
     this machine becomes one. At most `execution.workers` are at it at once, if that is set.
@@ -48,7 +48,7 @@ def cluster_map(
     if not ray.is_initialized():
         ray.init(include_dashboard=False, logging_level=logging.WARNING)
     remote = ray.remote(
-        num_cpus=execution.threads,
+        num_cpus=execution.threads * trials,
         max_retries=-1,  # only when a node or a process is lost: what the function raises is raised here
         runtime_env={"env_vars": {name: os.environ[name] for name in PASSED_ON if name in os.environ}},
     )(_call)

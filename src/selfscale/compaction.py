@@ -23,9 +23,7 @@ def compact(network: SwitchedNetwork) -> keras.Model:
     inputs = keras.Input(network.model.input_shape[1:], name=network.model.input.name)
     x, kept_before = inputs, None
     pairs: list[tuple[keras.layers.Layer, list[np.ndarray]]] = []
-    output = np.ones(network.blocks[-1].filters, bool)
-    enabled = [*(network.active[layer] for layer in network.layers), output]
-    for block, mask in zip(network.blocks, enabled, strict=True):
+    for block, mask in zip(network.blocks, network.enabled(), strict=True):
         kept = np.flatnonzero(mask)
         for layer in block.layers:
             config = layer.get_config()

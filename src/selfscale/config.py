@@ -1,7 +1,8 @@
 """The settings of `params.yaml`: read, checked and frozen.
 
 Unknown or mistyped keys are an error that names the key and what was expected. Every section is a
-frozen model, so that a stage can be handed exactly the sections that it uses.
+frozen model, so that a stage can be handed exactly the sections that it uses. What a key means is said
+by the comments of `params.yaml`, and here only of keys that stand there as examples, or not at all.
 """
 
 from __future__ import annotations
@@ -37,8 +38,12 @@ class Voc2012(Section):
     """The VOC2012 archives: local tar files, or, if none is named, the official download."""
 
     archives: list[str] = []
-    url: str = "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar"
-    md5: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] = "6cd6e144f989b92b3379bac3b3de84fd"
+    url: Annotated[str, Field(description="what is downloaded")] = (
+        "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar"
+    )
+    md5: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$", description="of what is downloaded")] = (
+        "6cd6e144f989b92b3379bac3b3de84fd"
+    )
 
 
 class Split(Section):
@@ -66,11 +71,28 @@ class Data(Section):
 
 
 class Task(Section):
-    """What the network has to imitate: an operator, and the loss that judges the imitation."""
+    """What the network has to imitate, an operator or wanted outputs in files, and the loss of that."""
 
-    operator: str
-    arguments: dict[str, Any] = {}
-    loss: Literal["mae", "mse", "soft_f1"]
+    operator: Annotated[str | None, Field(description="one of the operators below, or `module:function`")] = (
+        None
+    )
+    arguments: Annotated[dict[str, Any], Field(description="of the operator")] = {}
+    targets: Annotated[
+        str | None, Field(description="instead of an operator: a folder of wanted outputs, paired by name")
+    ] = None
+    loss: Annotated[
+        Literal["mae", "mse", "soft_f1"],
+        Field(description="what is trained and decided by; soft_f1: of discrete tasks only"),
+    ]
+
+    @model_validator(mode="after")
+    def has_one_teacher(self) -> Task:
+        if (self.operator is None) == (self.targets is None):
+            both = "not both" if self.operator else "one of them is needed"
+            raise ValueError(f"name an operator, or a folder of wanted outputs as targets; {both}")
+        if self.targets is not None and self.arguments:
+            raise ValueError("arguments are those of an operator; targets have none")
+        return self
 
 
 class Network(Section):
@@ -118,7 +140,7 @@ class Removal(Section):
     alterations: Annotated[
         list[Literal["disable", "disable_and_freeze", "reinitialize"]], Field(min_length=1)
     ] = ["disable"]
-    group: Literal["adaptive"] | int = "adaptive"
+    group: Literal["adaptive"] | Count = "adaptive"
     steps: Count = 600
 
     @field_validator("group", mode="before")
@@ -158,7 +180,54 @@ class Minimization(Section):
     max_cycles: Count = 3
     acceptance: Acceptance = Acceptance()
     stop_hopeless: bool = True
+    speculative: Count = 1
     limits: Limits = Limits()
+
+
+class Growth(Section):
+    """Where and for how long a network grows, and what a growth has to gain.
+
+    `min_gain`: of score, for each thousand multiply-accumulates per pixel or parameters (`per`) that it
+    adds. `tries` of growth that fail one after another end it.
+    """
+
+    select: str = "uniform"
+    arguments: dict[str, Any] = {}
+    steps: Count = 3000
+    min_gain: Annotated[float, Field(ge=0)] = 0.003
+    per: Literal["macs_per_pixel", "parameters"] = "macs_per_pixel"
+    tries: Count = 3
+
+
+class Scaling(Section):
+    """Whether strategies with `scaling` grow a network, shrink it, or do both, and how far it may grow.
+
+    `mode` None: both if the start is `small`, else shrink. The limits are those of the growth.
+    """
+
+    mode: Literal["shrink", "grow", "both"] | None = None
+    small: Annotated[float, Field(ge=0)] = 1000.0
+    max_macs_per_pixel: Annotated[float, Field(gt=0)] | None = None
+    max_parameters: Count | None = None
+    max_seconds: Annotated[float, Field(gt=0)] | None = None
+    max_steps: Annotated[int, Field(ge=0)] = 40000
+
+    def mode_from(self, macs_per_pixel: float) -> Literal["shrink", "grow", "both"]:
+        """The mode of a start of that size."""
+        return self.mode or ("both" if macs_per_pixel <= self.small else "shrink")
+
+    def allows(self, parameters: int, macs_per_pixel: float) -> bool:
+        """Whether a network of that size is within the limits."""
+        return (self.max_macs_per_pixel is None or macs_per_pixel <= self.max_macs_per_pixel) and (
+            self.max_parameters is None or parameters <= self.max_parameters
+        )
+
+
+class Registry(Section):
+    """Which of a task's networks is registered, by the test split: see `report.choose`."""
+
+    rule: Literal["smallest", "score"] = "smallest"
+    tolerance: Annotated[float, Field(ge=0)] = 0.1
 
 
 class Execution(Section):
@@ -178,8 +247,15 @@ class Execution(Section):
 class Strategy(Section):
     """A selection strategy by its registered name, with its arguments."""
 
-    select: str
-    arguments: dict[str, Any] = {}
+    select: Annotated[str, Field(description="one of the strategies below, or `module:function`")]
+    arguments: Annotated[dict[str, Any], Field(description="of the strategy")] = {}
+    scaling: Annotated[
+        bool, Field(description="the network may grow before, as the section scaling says")
+    ] = False
+    start: Annotated[
+        Annotated[list[Count], Field(min_length=1)] | None,
+        Field(description="filters of the hidden layers to start from; null: network.widths"),
+    ] = None
 
 
 class Runs(Section):
@@ -198,8 +274,28 @@ class Settings(Section):
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
     minimization: Minimization = Minimization()
+    growth: Growth = Growth()
+    scaling: Scaling = Scaling()
     strategies: dict[Name, Strategy]
+    registry: Registry = Registry()
     execution: Execution = Execution()
+
+    @model_validator(mode="after")
+    def limits_agree(self) -> Settings:
+        most, least = self.scaling.max_macs_per_pixel, self.minimization.limits.macs_per_pixel
+        if most is not None and least is not None and most < least:
+            raise ValueError(
+                f"scaling.max_macs_per_pixel: {most:g} is below minimization.limits.macs_per_pixel, "
+                f"{least:g}: a network cannot stay below the one and above the other"
+            )
+        return self
+
+    def starting_from(self, start: Sequence[int]) -> Settings:
+        """The settings for another start than `network.widths`; without one, these."""
+        if not start:
+            return self
+        network = self.network.model_copy(update={"widths": list(start)})
+        return self.model_copy(update={"network": network})
 
     @model_validator(mode="after")
     def runs_are_defined(self) -> Settings:

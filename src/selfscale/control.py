@@ -4,54 +4,24 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from selfscale import entries, files, made
+from selfscale import files, made
 from selfscale.config import Settings
 from selfscale.dataset import load_split
+from selfscale.events import SILENT, Progress
 from selfscale.network import filters_per_layer, size
-from selfscale.pipeline import dataset, trainer_for
-from selfscale.records import SessionRecord
+from selfscale.pipeline import recorder, trainer_for
 from selfscale.report import longest
-from selfscale.store import Client, open_store
 from selfscale.switches import SwitchedNetwork
-from selfscale.tracking import Dataset, TrackedRun
-from selfscale.training import Plan, Progress
-from selfscale.workspace import PREPARED, TARGETS, Control, Training, only_one, store_root
+from selfscale.training import Plan
+from selfscale.workspace import PREPARED, TARGETS, Control, Training, only_one
 
 log = logging.getLogger(__name__)
 
 
-class ControlRun(TrackedRun):
-    """The run of a control, `kind=control`; `started` in seconds since 1970."""
-
-    def __init__(
-        self,
-        client: Client,
-        *,
-        task: str,
-        seed: int,
-        settings: Mapping[str, Any],
-        dataset: Dataset | None = None,
-        started: float | None = None,
-    ) -> None:
-        tags = {"kind": "control", "task": task, "seed": str(seed)}
-        super().__init__(
-            client, tags, f"control - seed {seed}", settings=settings, dataset=dataset, started=started
-        )
-
-    def finish(self, session: SessionRecord, result: Mapping[str, Any], artifacts: Sequence[Path]) -> None:
-        """Log the session's curves, the numbers in `result` and the files, and end the run."""
-        points = entries.curves(session) + entries.result_points(result, session.steps)
-        note = f"{session.steps} steps; the {result['kept']} network is better on validation."
-        self._finish(points, artifacts, note)
-
-
-def train_control(settings: Settings, task: str, seed: int, progress: Progress | None = None) -> None:
+def train_control(settings: Settings, task: str, seed: int, progress: Progress = SILENT) -> None:
     """Train the untouched initial network on, and write `models/control/TASK-seed-N.json`.
 
     One session on a fresh Adam, as long as the longest minimization of this task and seed among
@@ -70,7 +40,6 @@ def train_control(settings: Settings, task: str, seed: int, progress: Progress |
         network = SwitchedNetwork(files.load_model(initial, f"train {task} --seed {seed}"))
         trainer = trainer_for(settings, task, network)
         splits = {"validation": trainer.validation, "test": load_split(PREPARED, TARGETS / task, "test")}
-        client = open_store(store_root())
 
         def scores() -> dict[str, dict[str, float]]:
             return {name: trainer.evaluator(split).scores() for name, split in splits.items()}
@@ -78,7 +47,8 @@ def train_control(settings: Settings, task: str, seed: int, progress: Progress |
         before = scores()
         # Five numbers: no session of a training or a minimization draws the same batches.
         rng = np.random.default_rng((seed, 0, 0, 0, 1))
-        session, _ = trainer.session(Plan(steps, settings.training.evaluations), rng, progress)
+        told = progress.job(control.title, most=steps, exact=True, filters=trainer.network.filters_kept)
+        session, _ = trainer.session(Plan(steps, settings.training.evaluations), rng, told)
         after = scores()
         better = (
             session.ended == "completed"
@@ -101,15 +71,9 @@ def train_control(settings: Settings, task: str, seed: int, progress: Progress |
             "training_steps": session.steps,
         }
         files.write_json(control.output, result)
-        with ControlRun(
-            client,
-            task=task,
-            seed=seed,
-            settings=settings.model_dump(),
-            dataset=dataset(),
-            started=started,
-        ) as run:
-            run.finish(session, result, [control.output])
+        with recorder(settings, "control", task=task, seed=seed, started=started) as run:
+            note = f"{session.steps} steps; the {result['kept']} network is better on validation."
+            run.record("finish", [control.output], session=session, result=result, note=note)
         made.note(control, made.inputs_of_control(settings, control, steps))
         log.info(
             "%s, seed %s: %s steps, kept the %s network, test score %.5g",

@@ -12,17 +12,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from selfscale import config
+from selfscale import config, shards
 from selfscale.errors import UserError
-from selfscale.files import read_json, write_json
+from selfscale.files import code, read_json, write_json
 from selfscale.parallel import ordered_map, progress
 from selfscale.photographs import SOURCES, photographs
-from selfscale.reading import Skipped, Stored, read, store
+from selfscale.reading import Shard, Skipped, Stored, choose, read_shard
 from selfscale.storage import map_array, new_array, new_folder
 
 SplitName = Literal["train", "validation", "test"]
@@ -33,36 +33,40 @@ SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 class Split:
     """One split's images and targets, mapped from disk, both of shape N,H,W,1.
 
-    `images` are uint8 (0 to 255). `targets` are uint8 (0 or 1) for a discrete operator, else
-    float16 in the operator's own range.
+    `images` are uint8 (0 to 255). `targets` are uint8 (0 or 1) if they are discrete, else float16 in
+    the operator's own range.
     """
 
     images: NDArray[np.uint8]
     targets: NDArray[np.uint8] | NDArray[np.float16]
+
+    @property
+    def discrete(self) -> bool:
+        return self.targets.dtype == np.uint8
 
 
 def prepare(settings: config.Data, out: Path, workers: int | None = None) -> dict[str, Any]:
     """Decode and crop all photographs, split them, and write the prepared folder `out`.
 
     Within a split, photographs are in random order (the same for the same `split_seed`), so that
-    the first rows are a fair sample. Memory does not grow with the number of photographs: crops go
-    to a scratch file until it is known which photographs can be used, and so be split.
+    the first rows are a fair sample. Memory does not grow with the number of photographs: crops
+    stay in shards on disk until it is known which photographs can be used, and so be split. Cut off,
+    it goes on after the last finished shard, as long as settings and files are the same.
     Returns the manifest. Raises UserError if fewer than three photographs can be used, or if `out`
     cannot be written; `out` is then as it was before.
     """
     found = photographs(settings)
     crops = SOURCES[settings.source].crops
-    readings = ordered_map(partial(read, size=settings.size, crops=crops), found, workers)
-    with new_folder(out) as folder:
-        scratch = folder / "scratch"
-        with scratch.open("w+b") as file:
-            usable, skipped = store(progress(readings, "photographs", len(found)), file)
-            if len(usable) < len(SPLITS):
-                raise UserError(_too_few(settings.source, len(usable), skipped))
-            splits = split_photographs(usable, settings.split, settings.split_seed)
-            for name, members in splits.items():
-                _write(folder / f"{name}.npy", members, file, settings.size)
-        scratch.unlink()
+    inputs = [code(), settings.size, [photograph.state() for photograph in found]]
+    with new_folder(out) as folder, shards.kept(out, inputs) as state:
+        work = [Shard(state / f"{number:05}", part) for number, part in enumerate(shards.parts(found))]
+        readings = ordered_map(partial(read_shard, size=settings.size, crops=crops), work, workers)
+        usable, skipped = choose(progress(readings, "photographs", len(work)))
+        if len(usable) < len(SPLITS):
+            raise UserError(_too_few(settings.source, len(usable), skipped))
+        splits = split_photographs(usable, settings.split, settings.split_seed)
+        for name, members in splits.items():
+            _write(folder / f"{name}.npy", members, settings.size)
         manifest = _manifest(settings, splits, skipped)
         write_json(folder / "manifest.json", manifest)
     return manifest
@@ -82,12 +86,13 @@ def split_photographs(
     return {name: [usable[i] for i in part] for name, part in zip(SPLITS, parts, strict=True)}
 
 
-def _write(path: Path, members: Sequence[Stored], scratch: IO[bytes], size: int) -> None:
+def _write(path: Path, members: Sequence[Stored], size: int) -> None:
     rows = sum(len(stored.crops) for stored in members)
     with new_array(path, np.uint8, (rows, size, size, 1)) as file:
         for stored in members:
-            scratch.seek(stored.row * size * size)
-            file.write(scratch.read(len(stored.crops) * size * size))
+            with stored.path.open("rb") as shard:
+                shard.seek(stored.row * size * size)
+                file.write(shard.read(len(stored.crops) * size * size))
 
 
 def _manifest(
@@ -95,7 +100,14 @@ def _manifest(
 ) -> dict[str, Any]:
     """`images` are in the order of the rows. Nothing in here depends on the machine or the time."""
     images = [
-        {"split": split, "name": stored.name, **crop._asdict(), "sha256": sha256}
+        {
+            "split": split,
+            "name": stored.name,
+            "height": stored.shape[0],
+            "width": stored.shape[1],
+            **crop._asdict(),
+            "sha256": sha256,
+        }
         for split, members in splits.items()
         for stored in members
         for crop, sha256 in zip(stored.crops, stored.hashes, strict=True)
@@ -129,10 +141,11 @@ def load_split(prepared: Path, targets: Path, name: SplitName) -> Split:
     Raises UserError if files are missing or damaged, or if the targets were made from other images.
     """
     images_of = read_json(prepared / "manifest.json", stage="prepare")
-    targets_of = read_json(targets / "manifest.json", stage="targets")
+    targets_of = read_json(targets / "manifest.json", stage=f"targets {targets.name}")
     images, wanted = map_array(prepared / f"{name}.npy"), map_array(targets / f"{name}.npy")
     if targets_of.get("images") != images_of.get("fingerprint") or images.shape != wanted.shape:
         raise UserError(
-            f"{targets}: made from other images than {prepared} holds; run `selfscale targets` again"
+            f"{targets}: made from other images than {prepared} holds; "
+            f"run `selfscale targets {targets.name}` again"
         )
     return Split(images, wanted)

@@ -7,7 +7,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,6 @@ FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 
 # What Pillow's decoders raise on files that are broken.
 BROKEN = (
-    Image.DecompressionBombError,
     EOFError,
     LookupError,
     OSError,
@@ -30,6 +29,8 @@ BROKEN = (
     struct.error,
     zlib.error,
 )
+
+STRIP = 1024  # rows that are converted at once: conversions hold several copies
 
 
 class Unusable(Exception):
@@ -48,24 +49,47 @@ Crops = list[tuple[Crop, Gray]]
 Cropping = Callable[[Gray, int], Crops]
 
 
-def decode_gray(content: bytes) -> Gray:
+def decode_gray(content: bytes, most: int | None = None, formats: tuple[str, ...] = FORMATS) -> Gray:
     """The image of an encoded file as gray values, uint8 of shape H,W, upright.
 
     Gray is the luma of ITU-R 601-2, (299 R + 587 G + 114 B) / 1000, whatever the source. The EXIF
     orientation is applied; of an animation the first frame counts; what is transparent is seen on
     white, as on a page. 16 bits become 8 by the full range: gray is divided by 257 and rounded, of
-    colour Pillow keeps the upper byte. Raises Unusable with the reason.
+    colour Pillow keeps the upper byte. Raises Unusable with the reason; also, before anything is decoded,
+    if the image has more than `most` pixels. `formats` are names of Pillow's.
     """
+    return _decoded(content, _gray, most, formats)
+
+
+def decode_deep(content: bytes) -> NDArray[np.uint16]:
+    """As `decode_gray`, but from 0 to 65535: 16 bits stay as they are, 8 bits are multiplied by 257."""
+    return _decoded(content, _deep)
+
+
+def _decoded(
+    content: bytes,
+    convert: Callable[[Image.Image], NDArray[Any]],
+    most: int | None = None,
+    formats: tuple[str, ...] = FORMATS,
+) -> NDArray[Any]:
     try:
         with warnings.catch_warnings():
             # Pillow warns above 89 megapixels, and refuses above 179.
             warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(content), formats=FORMATS)
+            image = Image.open(io.BytesIO(content), formats=formats)
+            if most is not None and image.width * image.height > most:
+                raise Unusable(f"too large: {image.width}x{image.height} pixels; at most {most} can be used")
             ImageOps.exif_transpose(image, in_place=True)
-            return _gray(image)
+            width, height = image.size
+            tops = range(0, height, STRIP)
+            strips = (image.crop((0, top, width, min(top + STRIP, height))) for top in tops)
+            return np.concatenate([convert(strip) for strip in strips])
     except UnidentifiedImageError:
         # Pillow's own message holds a memory address.
-        raise Unusable("broken: not a PNG, JPEG, TIFF, BMP or WebP image that can be read") from None
+        names = f"{', '.join(formats[:-1])} or {formats[-1]}".replace("WEBP", "WebP")
+        raise Unusable(f"broken: not a {names} image that can be read") from None
+    except Image.DecompressionBombError as error:
+        raise Unusable(f"too large: {error}") from error
     except BROKEN as error:
         raise Unusable(f"broken: {' '.join(str(error).split()) or type(error).__name__}") from error
 
@@ -82,6 +106,12 @@ def _gray(image: Image.Image) -> Gray:
     if image.mode != "L":
         image = image.convert("RGB").convert("L")
     return np.array(image)
+
+
+def _deep(image: Image.Image) -> NDArray[np.uint16]:
+    if image.mode.startswith("I;16"):
+        return np.asarray(image).astype(np.uint16)
+    return _gray(image).astype(np.uint16) * 257
 
 
 def centre_crop(gray: Gray, size: int) -> Crops:

@@ -14,6 +14,7 @@ from statistics import median
 from typing import Any
 
 import keras
+import psutil
 import tensorflow as tf
 
 from selfscale.config import Execution
@@ -73,6 +74,20 @@ def missing_gpu() -> str | None:
         f"{VARIABLE}={asked}: TensorFlow sees no GPU, so the CPU is used; check the driver with "
         "`nvidia-smi` and install the CUDA libraries with pip install 'selfscale[gpu]'"
     )
+
+
+def check_batch(batch: int, side: int, channels: int) -> None:
+    """Refuse a batch whose training step has no room; `channels` of all layers are kept for the gradients.
+
+    Raises:
+        UserError: activations and their gradients alone, in float32, are more than the free memory.
+    """
+    needed, free = 2 * 4 * batch * side**2 * channels, psutil.virtual_memory().available
+    if needed > free:
+        raise UserError(
+            f"training.batch: {batch} images of {side}x{side} take {needed / 2**30:.1f} GiB, but "
+            f"{free / 2**30:.1f} GiB of memory are free; lower training.batch or training.crop"
+        )
 
 
 def jit_compile(compiled: Callable[[bool], Callable[[], Any]]) -> bool:

@@ -46,10 +46,12 @@ def examine(load: Callable[[], Settings]) -> list[Finding]:
 
     findings = [*collect("versions", versions), *collect("settings", valid_settings)]
     execution = settings.execution if settings else Execution()
+    minimizations = len(jobs(settings)) if settings else 1
+    trials = settings.minimization.speculative if settings else 1
     checks: list[tuple[str, Check]] = [
         ("versions", partial(engine, execution)),
         ("devices", partial(devices, execution)),
-        ("machine", partial(machine, execution, len(jobs(settings)) if settings else 1)),
+        ("machine", partial(machine, execution, minimizations, trials)),
         ("store", store),
         ("store", outbox),
         ("data", partial(prepared, settings)),
@@ -126,7 +128,7 @@ def devices(execution: Execution) -> Iterator[Finding]:
         yield Finding("devices", NO_GPU, problem=True)
 
 
-def machine(execution: Execution, minimizations: int) -> Iterator[Finding]:
+def machine(execution: Execution, minimizations: int, trials: int) -> Iterator[Finding]:
     import joblib
     import psutil
 
@@ -137,7 +139,7 @@ def machine(execution: Execution, minimizations: int) -> Iterator[Finding]:
     yield Finding("machine", f"{cores} cores, {free}")
     if execution.engine == "ray":
         return
-    workers = default_workers(execution, minimizations)
+    workers = default_workers(execution, minimizations, trials)
     count = f"{workers} workers of {execution.threads} threads each"
     yield Finding("machine", f"{count}, for {minimizations} minimizations")
     if workers * execution.threads > cores:
@@ -165,11 +167,11 @@ def store() -> Iterator[Finding]:
 
 
 def outbox() -> Iterator[Finding]:
-    from selfscale.workspace import STATE
+    from selfscale.outbox import OUTBOX, count
+    from selfscale.workspace import store_root
 
-    waiting = [path for path in (STATE / "outbox").rglob("*") if path.is_file()]
-    if waiting:
-        yield Finding("store", f"{STATE / 'outbox'}: {len(waiting)} files wait to be delivered to the store")
+    if waiting := count(store_root()):
+        yield Finding("store", f"{OUTBOX}: {waiting} records wait; `selfscale deliver` sends them")
 
 
 def prepared(settings: Settings | None) -> Iterator[Finding]:
@@ -198,7 +200,7 @@ def targets(settings: Settings, task: str) -> Iterator[Finding]:
             load_split(PREPARED, folder, split)
     if (made.get("operator"), made.get("arguments")) != (wanted.operator, wanted.arguments):
         raise UserError(f"{folder}: made with another operator or arguments; run `selfscale targets {task}`")
-    yield Finding("data", f"{folder}: targets of {made['operator']}")
+    yield Finding("data", f"{folder}: targets of {made['operator'] or wanted.targets}")
 
 
 def networks(settings: Settings) -> Iterator[Finding]:

@@ -56,9 +56,39 @@ def outcome(record: DecisionRecord, step: int = 0) -> list[Point]:
         Point("score", record.score, step),
         Point("limit", record.limit, step),
         Point("filters_kept", sum(record.filters_kept), step),
+        Point("layers_kept", layers(record.filters_kept), step),
         Point("parameters", record.parameters, step),
         Point("macs_per_pixel", record.macs_per_pixel, step),
     ]
+
+
+def layers(filters_kept: Sequence[int]) -> int:
+    """How many hidden layers are left."""
+    return sum(filters > 0 for filters in filters_kept)
+
+
+def kept(step: int, score: float, filters: int) -> list[Point]:
+    """The network that was kept last: a chart over the decisions, and one over the number of its filters."""
+    return [Point("kept/score", score, step), Point("kept/score_by_filters", score, filters)]
+
+
+def initial(score: float, filters_kept: Sequence[int], parameters: int, macs_per_pixel: float) -> list[Point]:
+    """Where the charts over the decisions begin: the initial network, as step 0."""
+    filters = sum(filters_kept)
+    return [
+        Point("score", score),
+        Point("filters_kept", filters),
+        Point("layers_kept", layers(filters_kept)),
+        Point("parameters", parameters),
+        Point("macs_per_pixel", macs_per_pixel),
+        *kept(0, score, filters),
+    ]
+
+
+def charted(record: DecisionRecord) -> list[Point]:
+    """What a decision adds to the charts of its minimization."""
+    own = kept(record.number, record.score, sum(record.filters_kept)) if record.accepted else []
+    return [*outcome(record, record.number), *own]
 
 
 def decision_points(record: DecisionRecord) -> list[Point]:
@@ -93,6 +123,28 @@ def decision_name(record: DecisionRecord) -> str:
     """`7 disable layer 1 filter 3 - reverted`, shortened where many filters are altered at once."""
     what = f"{record.number} {record.alteration} {record.tried}"
     return f"{textwrap.shorten(what, NAME_LENGTH, placeholder=' ...')} - {verdict(record)}"
+
+
+def found(result: Mapping[str, Any]) -> str:
+    """In one sentence, what a minimization came to."""
+    filters, was = sum(result["filters_kept"]), sum(result["filters_initial"])
+    left = layers(result["filters_kept"])
+    share = result["macs_per_pixel"] / result["macs_per_pixel_initial"]
+    loss = result["loss"]
+    initial, final = result["test"]["initial"][loss], result["test"]["final"][loss]
+    change = f" ({final / initial - 1:+.0%})" if initial else ""
+    return (
+        f"`{result['strategy']}`, seed {result['seed']}, found a network for {result['task']} with "
+        f"{filters} filters in {left} hidden layers, from {was} filters in "
+        f"{len(result['filters_initial'])}: {share:.0%} of the multiply-accumulates. "
+        f"Its {loss} on the test images is {final:.4g}, the initial network's {initial:.4g}{change}; "
+        "lower is better."
+    )
+
+
+def picture(run_id: str, path: str) -> str:
+    """A file of the run as a picture in its description, where MLflow shows no picture from a data URI."""
+    return f"![The network that was found](get-artifact?path={path}&run_uuid={run_id})"
 
 
 def summary(result: Mapping[str, Any]) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from selfscale.statistics import CONTROL, Result, score
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from selfscale.curve import Fronts
 
 MARKERS = "osD^v<>P*"
 # The benchmark's two ways of training the same networks.
@@ -27,6 +29,40 @@ def size_figure(
     `group` has the task's results by strategy, and its controls. The frontiers of the exhaustive
     `benchmark` are drawn as lines, with the widths of the networks trained for equal steps.
     """
+
+    def draw(axes: Axes) -> None:
+        draw_networks(axes, group)
+        axes.set_ylabel(f"test score ({group[CONTROL][0]['loss']}, lower is better)")
+        if benchmark:
+            draw_frontiers(axes, benchmark)
+        axes.set_xlim(left=0)
+
+    return picture(f"{task}: every minimization by its size", draw)
+
+
+def curve_figure(task: str, fronts: Fronts, benchmark: Mapping[str, Any] | None = None) -> bytes:
+    """Test score against size of the best networks on the way, over the seeds, by strategy: a PNG.
+
+    With the 95 % intervals, and the frontiers of the exhaustive `benchmark`.
+    """
+
+    def draw(axes: Axes) -> None:
+        for position, (name, front) in enumerate(fronts.items()):
+            sizes, means = [size for size, _ in front], [found.mean or 0.0 for _, found in front]
+            color = f"C{position}"
+            axes.step(sizes, means, where="post", marker=".", color=color, label=name)
+            half = [found.half_width or 0.0 for _, found in front]
+            low, high = ([m + sign * h for m, h in zip(means, half, strict=True)] for sign in (-1, 1))
+            axes.fill_between(sizes, low, high, step="post", color=color, alpha=0.15)
+        if benchmark:
+            draw_frontiers(axes, benchmark)
+        axes.set(xscale="log", ylabel="test score of the best on validation (lower is better)")
+
+    return picture(f"{task}: the best networks of each size that were kept on the way", draw)
+
+
+def picture(title: str, draw: Callable[[Axes], None]) -> bytes:
+    """A PNG of scores against multiply-accumulates per pixel."""
     import matplotlib.style
     from matplotlib.figure import Figure
 
@@ -34,16 +70,8 @@ def size_figure(
     with matplotlib.style.context("default"):  # not a user's own style: the bytes must not vary
         figure = Figure(figsize=(8, 5), layout="constrained")
         axes = figure.subplots()
-        axes.set(
-            title=f"{task}: every minimization by its size",
-            xlabel="multiply-accumulates per pixel",
-            ylabel=f"test score ({group[CONTROL][0]['loss']}, lower is better)",
-            yscale="log",
-        )
-        draw_networks(axes, group)
-        if benchmark:
-            draw_frontiers(axes, benchmark)
-        axes.set_xlim(left=0)
+        axes.set(title=title, xlabel="multiply-accumulates per pixel", yscale="log")
+        draw(axes)
         axes.grid(alpha=0.3, which="both")
         axes.legend(fontsize="small")
         figure.savefig(content, format="png", dpi=120, metadata={"Software": None})

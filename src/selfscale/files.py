@@ -9,6 +9,7 @@ import json
 import re
 import zipfile
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,12 +37,19 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
-def read_json(path: Path, stage: str) -> Any:
+def read_bytes(path: Path, stage: str) -> bytes:
     """Read what an earlier stage wrote; raises UserError naming the stage to run if it is not there."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return path.read_bytes()
     except FileNotFoundError as error:
         raise UserError(f"{path}: is missing; run `selfscale {stage}` first") from error
+
+
+def read_json(path: Path, stage: str) -> Any:
+    """The same; raises UserError also if it is no JSON."""
+    content = read_bytes(path, stage)
+    try:
+        return json.loads(content)
     except ValueError as error:
         raise UserError(f"{path}: is damaged; run `selfscale {stage}` again") from error
 
@@ -115,3 +123,18 @@ def load_model(path: Path, stage: str) -> keras.Model:
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def content(path: Path, pattern: str = "**/*") -> str:
+    """A hash of a file, or of the names and contents of a folder's files; empty if it is not there."""
+    if path.is_file():
+        return sha256(path)
+    files = [file for file in sorted(path.glob(pattern)) if file.is_file()]
+    found = {file.relative_to(path).as_posix(): sha256(file) for file in files}
+    return hashlib.sha256(json.dumps(found).encode()).hexdigest() if found else ""
+
+
+@cache
+def code() -> str:
+    """A hash of this package's modules: another version may come to other results."""
+    return content(Path(__file__).parent, "*.py")

@@ -15,10 +15,11 @@ from selfscale.switches import SwitchedNetwork
 from selfscale.trial import Round, Trial
 
 
-def filter_trial(round: Round, alteration: str, layers: Sequence[int]) -> Trial | None:
-    """The best filters by the strategy, or None if all have failed.
+def filter_trials(round: Round, alteration: str, layers: Sequence[int]) -> list[Trial]:
+    """Trials of the best filters by the strategy, `speculative` of them; none if all have failed.
 
-    The last filter of one of `layers`, which may be removed, is a candidate, too: it stands for the layer.
+    Each begins with the next best filter. The last filter of one of `layers`, which may be removed, is
+    a candidate, too: it stands for the layer, whose trial stands alone.
     """
     network, records = round.network, round.records
     last_ones = {
@@ -30,18 +31,24 @@ def filter_trial(round: Round, alteration: str, layers: Sequence[int]) -> Trial 
     candidates = sorted({*network.removable(), *last_ones})
     failed = failures(records, alteration)
     if all(candidate in failed for candidate in candidates):
-        return None
+        return []
     last = next((record.filters[0] for record in reversed(records) if record.filters), None)
     subject = Subject(candidates, network.active, network.filter_weights, last, round.rng(0), round.probe)
     scores = checked(round.select(subject), len(candidates))
     order = [i for i in np.argsort(-scores, kind="stable").tolist() if candidates[i] not in failed]
-    best, score = candidates[order[0]], float(scores[order[0]])
-    if best in last_ones:
-        attempt = layer_tries(records).get(best.layer, 0)
-        return layer_trial(round, [best.layer], attempt, score)
     count = 1 if alteration == "reinitialize" else group_size(round.settings.removal.group, records)
-    chosen = first_that_may_go([candidates[i] for i in order], network, count)
-    return Trial(alteration, chosen, round.settings.removal.steps, score)
+    found: list[Trial] = []
+    for position in order[: round.settings.speculative]:
+        best, score = candidates[position], float(scores[position])
+        if best in last_ones:
+            if not found:
+                attempt = layer_tries(records).get(best.layer, 0)
+                found = [layer_trial(round, [best.layer], attempt, score)]
+            break
+        rest = [candidates[i] for i in order[order.index(position) :]]
+        chosen = first_that_may_go(rest, network, count)
+        found.append(Trial(alteration, chosen, round.settings.removal.steps, score))
+    return found
 
 
 def failures(records: Sequence[DecisionRecord], alteration: str) -> set[Filter]:

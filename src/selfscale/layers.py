@@ -13,11 +13,10 @@ from math import prod
 import keras
 import numpy as np
 
-from selfscale.network import Block, calibrate_layer
+from selfscale.network import RESIZING, Block, calibrate_layer
 from selfscale.records import Filter
 from selfscale.switches import SwitchedNetwork
 
-RESIZING = (keras.layers.MaxPooling2D, keras.layers.AveragePooling2D, keras.layers.UpSampling2D)
 FITTED_IMAGES = 16
 PIXELS = 20_000
 # Relative to the largest singular value: directions that the features hardly have get no weight.
@@ -73,8 +72,8 @@ def without_layer(
     if attempt == 0:
         fit(convolution, features, linear(refitted, np.asarray(network.features(behind)(pictures))), rng)
     elif attempt > 1 or convolution.kernel.shape != refitted.kernel.shape:
-        for index in range(convolution.filters):
-            smaller.reinitialize(Filter(behind, index), rng)
+        for filter in smaller.filters(behind):
+            smaller.reinitialize(filter, rng)
     if attempt > 0 and behind == len(network.widths):
         calibrate_layer(convolution, features, float(targets[:FITTED_IMAGES].mean(dtype=np.float64)))
     for filter in silent(smaller, pictures):
@@ -101,7 +100,8 @@ def silent(network: SwitchedNetwork, pictures: np.ndarray) -> list[Filter]:
     found = []
     for layer, reader in zip(network.layers, (*network.layers[1:], len(network.widths)), strict=True):
         fired = (np.asarray(network.features(reader)(pictures)) != 0).any(axis=(0, 1, 2))
-        found += [Filter(layer, int(index)) for index in np.flatnonzero(network.active[layer] & ~fired)]
+        is_silent = network.enabled()[network.position(layer)] & ~fired
+        found += [network.filters(layer)[channel] for channel in np.flatnonzero(is_silent)]
     return found
 
 
@@ -115,8 +115,11 @@ def with_layers(network: SwitchedNetwork, layers: Sequence[int]) -> SwitchedNetw
         x = new(x)
         if [weight.shape for weight in new.weights] == [weight.shape for weight in old.weights]:
             new.set_weights(old.get_weights())
-    smaller = SwitchedNetwork(keras.Model(inputs, x, name=network.model.name), network.widths, layers)
-    smaller.copy_switches(network)
+    indices = [network.indices[network.position(layer)] for layer in layers]
+    smaller = SwitchedNetwork(
+        keras.Model(inputs, x, name=network.model.name), network.widths, layers, indices
+    )
+    smaller.set_switches(network.active)
     return smaller
 
 

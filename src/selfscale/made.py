@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from selfscale import files
 from selfscale.config import Settings
 from selfscale.errors import UserError
+from selfscale.growth_selection import GROWTH_STRATEGIES
+from selfscale.selection import STRATEGIES
 from selfscale.workspace import STATE, TARGETS, Control, Job, Training
 
 # What changes results without being told by other inputs: see `config.Execution`.
@@ -22,56 +23,55 @@ EXECUTION = {"threads", "deterministic", "mixed_precision"}
 
 
 def inputs_of_training(settings: Settings, training: Training) -> str:
-    return _inputs(settings, training.task, {"network", "training", "evaluation"}, seed=training.seed)
+    chosen = settings.starting_from(training.start)
+    return _inputs(chosen, training.task, {"network", "training", "evaluation"}, seed=training.seed)
 
 
 def inputs_of_minimization(settings: Settings, job: Job) -> str:
     """A hash of all that a minimization's decisions depend on; its initial network has to be there."""
+    strategy = settings.strategies[job.strategy]
+    growth = {"growth", "scaling"} if strategy.scaling else set()
     return _inputs(
-        settings,
+        settings.starting_from(job.start),
         job.task,
-        {"network", "training", "evaluation", "minimization"},
-        strategy=settings.strategies[job.strategy].model_dump(),
-        initial=content(job.training.output),
+        {"network", "training", "evaluation", "minimization"} | growth,
+        strategy=strategy.model_dump(),
+        own_code=own_code(settings, job.strategy),
+        initial=files.content(job.training.output),
     )
 
 
+def own_code(settings: Settings, strategy: str) -> list[str]:
+    """A hash of the user's own code in a strategy, and in growth if it grows; empty where there is none."""
+    chosen = settings.strategies[strategy]
+    codes = [STRATEGIES.own_code(chosen.select, f"strategies.{strategy}.select")]
+    if chosen.scaling:
+        codes.append(GROWTH_STRATEGIES.own_code(settings.growth.select, "growth.select"))
+    return codes
+
+
 def inputs_of_control(settings: Settings, control: Control, steps: int) -> str:
-    initial = content(Training(*control).output)
+    initial = files.content(Training(*control).output)
     return _inputs(settings, control.task, {"training", "evaluation"}, steps=steps, initial=initial)
 
 
 def _inputs(settings: Settings, task: str, sections: set[str], **more: Any) -> str:
     inputs = settings.model_dump(include={**dict.fromkeys(sections, True), "execution": EXECUTION}) | more
     inputs["task"] = settings.tasks[task].model_dump()
-    inputs["targets"] = content(TARGETS / task / "manifest.json")
-    inputs["code"] = code()
+    inputs["targets"] = files.content(TARGETS / task / "manifest.json")
+    inputs["code"] = files.code()
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
-
-
-@cache
-def code() -> str:
-    """A hash of this package's modules: another version may come to other results."""
-    return content(Path(__file__).parent, "*.py")
-
-
-def content(path: Path, pattern: str = "*") -> str:
-    """A hash of a file, or of the names and contents of a folder's files; empty if it is not there."""
-    if path.is_file():
-        return files.sha256(path)
-    found = {file.name: files.sha256(file) for file in sorted(path.glob(pattern)) if file.is_file()}
-    return hashlib.sha256(json.dumps(found).encode()).hexdigest() if found else ""
 
 
 def require(made: Training | Job | Control) -> None:
     """Raises UserError, which names the stage to run, if an output is not there."""
-    if not content(made.output):
+    if not files.content(made.output):
         raise UserError(f"{made.output}: is missing; run `selfscale {made.command}` first")
 
 
 def note(made: Training | Job | Control, inputs: str, **more: Any) -> None:
     """Note that an output is whole, what it was made from, and what else is known of it."""
-    files.write_json(_path(made), {"inputs": inputs, "content": content(made.output), **more})
+    files.write_json(_path(made), {"inputs": inputs, "content": files.content(made.output), **more})
 
 
 def noted(made: Training | Job | Control) -> dict[str, Any] | None:
@@ -80,7 +80,7 @@ def noted(made: Training | Job | Control) -> dict[str, Any] | None:
     if not path.exists():
         return None
     found: dict[str, Any] = files.read_json(path, made.command)
-    return found if found["content"] == content(made.output) else None
+    return found if found["content"] == files.content(made.output) else None
 
 
 def up_to_date(made: Training | Job | Control, inputs: str) -> bool:

@@ -2,40 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-import numpy as np
-
-from selfscale import redundancy
-from selfscale.acceptance import RULES, Judge, reason, reference_of, threshold
-from selfscale.alterations import ALTERATIONS
+from selfscale.acceptance import ratio, reason, reference_of
+from selfscale.attempt import Attempt, attempt
 from selfscale.config import Minimization
 from selfscale.errors import UserError
 from selfscale.evaluation import Evaluation
-from selfscale.layers import removable_layers, without_layers
-from selfscale.patience import hopeless_scores
+from selfscale.events import SILENT, Progress
+from selfscale.growth_trials import Growing, growth_trial
+from selfscale.layers import removable_layers, with_layers
 from selfscale.probe import Probe
-from selfscale.proposals import next_trial
-from selfscale.records import (
-    REMOVE_LAYER,
-    TRAIN,
-    DecisionRecord,
-    SessionRecord,
-    last_accepted,
-    layers_of,
-)
+from selfscale.proposals import next_trials
+from selfscale.records import TRAIN, DecisionRecord, in_words, last_accepted
+from selfscale.shrinking import pays, shrunk
 from selfscale.snapshot import Snapshot
-from selfscale.training import Plan, Progress, Trainer, joined
+from selfscale.training import Trainer
 from selfscale.trial import Round, Select, Trial
 
 
 class Decision(NamedTuple):
-    """`trained` is the network as the trial's session left it, kept or not; `trainer` has the one kept."""
+    """`trained` is the network as the trial's session left it, kept or not; `trainer` has the one kept.
+
+    `settled` is false when further decisions of the same round follow: to go on from `trainer` is
+    possible only when it is true.
+    """
 
     record: DecisionRecord
     trained: Snapshot
     trainer: Trainer
+    settled: bool
 
 
 def minimize(
@@ -47,9 +45,13 @@ def minimize(
     initial: Evaluation,
     curves: Sequence[Sequence[float]] = (),
     history: Sequence[DecisionRecord] = (),
-    progress: Progress | None = None,
+    growing: Growing | None = None,
+    progress: Progress = SILENT,
 ) -> Iterator[Decision]:
     """Remove filters and layers as long as the task is still done; yields once per decision.
+
+    With `growing` the network first grows as long as that pays (see `growth_trials`); what is said
+    of the initial network below holds then for the one that was grown.
 
     `initial` is the initial network's evaluation; `curves` are the scores in the cycles that trained
     it, which show how far a score comes down. A trial is kept when the rule
@@ -58,150 +60,157 @@ def minimize(
     failed is not tried again before something else was changed. When every candidate has failed, or
     a limit is reached, a last session trains what is left, and the generator ends.
 
-    A removed layer makes another network, and so another trainer: each decision comes with the
-    trainer of the network that was kept. To go on with an interrupted minimization, pass the trainer
-    restored to that state and the records so far as `history`: every decision draws its random
-    numbers from (seed, decision), so it continues as if it had never stopped.
+    A removed layer makes another network, and so another trainer, and so do removed filters once
+    it pays to cut them out: each decision comes with the trainer of the network that was kept. To go
+    on with an interrupted minimization, pass the trainer restored to that state and the records so
+    far as `history`: every decision draws its random numbers from (seed, decision), so it continues
+    as if it had never stopped.
 
     Raises:
         UserError: nothing may be removed from the network, or the strategy's answer is no scores.
     """
     records = list(history)
     layers = removable_layers(trainer.network) if settings.layers.tries else []
-    if not (records or layers or trainer.network.removable()):
+    if not (records or growing or layers or trainer.network.removable()):
         raise UserError(
             f"network '{trainer.network.model.name}': nothing may be removed from it: it has no hidden "
             "layer of two filters or more, and no second one that may go; start from a larger network"
         )
     probe = Probe(trainer.network, trainer.train, trainer.loss)
+    spares: list[Trainer] = []
     while not (records and records[-1].alteration == TRAIN):
         round = Round(trainer.network, probe, select, settings, seed, tuple(records))
-        trial = next_trial(round)
-        if trial.alteration == TRAIN and not trial.steps:
+        trials = next_growth(growing, round, trainer, initial) or next_trials(round)
+        if trials[0].alteration == TRAIN and not trials[0].steps:
             return
-        decision = decide(trainer, round, trial, initial, curves, progress)
-        if decision.trainer is not trainer:
-            trainer = decision.trainer
+        while len(spares) < len(trials) - 1:
+            spares.append(trainer.of(with_layers(trainer.network, trainer.network.layers)))
+        decisions = decide(trainer, spares, round, trials, initial, curves, progress)
+        kept = decisions[-1].trainer
+        if decisions[-1].record.accepted and pays(kept, settings.removal.steps):
+            kept = kept.of(shrunk(kept.network))
+            decisions[-1] = decisions[-1]._replace(trainer=kept)
+        if kept is not trainer:
+            trainer, spares = kept, []
             probe = Probe(trainer.network, trainer.train, trainer.loss)
-        records.append(decision.record)
-        yield decision
+        records += [decision.record for decision in decisions]
+        yield from decisions
+
+
+def most_steps(settings: Minimization, growing: Growing | None = None) -> int | None:
+    """How many training steps a minimization takes at most by its limits; None if they do not say.
+
+    What a strategy of growth trains to choose comes on top: it is known only afterwards.
+    """
+    grown = growing.limits.max_steps if growing else 0
+    if growing and not growing.then_shrinks:
+        return grown + settings.last_session_steps
+    limits, freezes = settings.limits, "disable_and_freeze" in settings.removal.alterations
+    longest = settings.removal.steps * max(settings.max_cycles, 2 if freezes else 1)
+    if settings.layers.tries:
+        longest = max(longest, settings.layers.steps)
+    found = []
+    if limits.steps is not None:  # each of the trials at once looks at its own steps only
+        found.append(limits.steps + (settings.speculative - 1) * longest)
+    if limits.decisions is not None:
+        found.append(limits.decisions * longest)
+    return grown + min(found) + settings.last_session_steps if found else None
+
+
+def next_growth(growing: Growing | None, round: Round, trainer: Trainer, initial: Evaluation) -> list[Trial]:
+    """The next trial of growth; none when it is over, or, if nothing is to be removed, the last session."""
+    if not growing:
+        return []
+    now = reference_of("previous", initial.sums[trainer.loss], round.records)
+    trial = growth_trial(growing, round, trainer, float(ratio(now.sum(axis=0))))
+    if trial or growing.then_shrinks:
+        return [trial] if trial else []
+    return [Trial(TRAIN, (), round.settings.last_session_steps)]
 
 
 def decide(
     trainer: Trainer,
+    spares: Sequence[Trainer],
     round: Round,
-    trial: Trial,
+    trials: Sequence[Trial],
     initial: Evaluation,
     curves: Sequence[Sequence[float]],
-    progress: Progress | None,
-) -> Decision:
-    """Alter, reset Adam, train, evaluate; keep the result or step back to the snapshot."""
-    settings, records = round.settings, round.records
-    judge = judge_of(trial, settings, initial.sums[trainer.loss], records)
-    before = Snapshot.take(trainer)
-    tried = alter(trainer, trial, round.rng(2))
-    tried.reset()
-    score_before = tried.evaluate_loss()
-    stops: Mapping[int, float] = {}
-    # While filters are frozen, a score does not come down as far as it will.
-    if settings.stop_hopeless and trial.removes and trial.steps and not tried.network.frozen():
-        known = [*curves, *([score for _, score in record.session.scores] for record in records)]
-        stops = hopeless_scores(known, Plan(trial.steps, trainer.settings.evaluations), judge.limit)
-    session, evaluation = train_trial(tried, round, trial, judge, stops, progress)
-    verdict = judge(evaluation.sums[trainer.loss], session.ended)
-    trained = Snapshot.take(tried)
-    if not verdict.accepted:
+    progress: Progress,
+) -> list[Decision]:
+    """Attempt all trials of a round from the same state; keep the best acceptable one, or step back.
+
+    `spares` are trainers of the same network, one for each trial but the first, which run in
+    threads of their own. The decision that is kept is the last one.
+    """
+    before, was = Snapshot.take(trainer), (trainer.network.filters_kept, *trainer.network.size())
+    told = progress.of(
+        decision=round.number,
+        tried=f"{trials[0].alteration} {in_words(trials[0].alteration, trials[0].filters)}",
+        filters=trainer.network.filters_kept,
+        done=sum(record.steps for record in round.records),
+    )
+
+    def start(candidate: int) -> Attempt:
+        own = (trainer, *spares)[candidate]
+        if candidate:
+            before.restore(own)
+        reported = SILENT if candidate else told
+        return attempt(own, round.of(candidate), trials[candidate], initial, curves, reported)
+
+    if len(trials) == 1:
+        attempts = [start(0)]
+    else:
+        with ThreadPoolExecutor(len(trials)) as pool:
+            attempts = list(pool.map(start, range(len(trials))))
+    best = min((a for a in attempts if a.verdict.accepted), key=lambda a: a.score, default=None)
+    kept = trainer
+    if best is None:
         before.restore(trainer)
-    kept = tried if verdict.accepted else trainer
-    parameters, macs = kept.network.size()
-    record = DecisionRecord(
-        number=round.number,
+    elif trials[0].rebuilds:
+        kept = best.trainer
+    else:
+        best.trained.restore(trainer)
+    now = kept.network.filters_kept, *kept.network.size()
+    others = [attempt for attempt in attempts if attempt is not best]
+    ordered = [*others, best] if best else others
+    return [
+        Decision(
+            record_of(found, round, number, found is best, now if found is best else was),
+            found.trained,
+            kept,
+            settled=found is ordered[-1],
+        )
+        for number, found in enumerate(ordered, round.number)
+    ]
+
+
+def record_of(
+    found: Attempt, round: Round, number: int, kept: bool, left: tuple[tuple[int, ...], int, float]
+) -> DecisionRecord:
+    """`left`: filters, parameters and multiply-accumulates after the decision."""
+    trial, verdict = found.trial, found.verdict
+    why = reason(found.session.ended, verdict, found.judge.tolerance)
+    if verdict.accepted and not kept:
+        why = f"{why}, but another trial of the round was better"
+    filters_kept, parameters, macs = left
+    return DecisionRecord(
+        number=number,
         alteration=trial.alteration,
         filters=trial.filters,
         selection_score=trial.selection_score,
-        started_from=last_accepted(records),
-        limit=judge.limit,
-        score_before_training=score_before,
-        score=evaluation.score(trainer.loss),
+        started_from=last_accepted(round.records),
+        limit=found.judge.limit,
+        score_before_training=found.score_before_training,
+        score=found.score,
         relative_loss=verdict.relative_loss,
         bound=verdict.bound,
-        metrics=evaluation.scores(),
-        image_sums=tuple((float(a), float(b)) for a, b in evaluation.sums[trainer.loss]),
-        accepted=verdict.accepted,
-        reason=reason(session.ended, verdict, judge.tolerance),
-        filters_kept=kept.network.filters_kept,
+        metrics=found.evaluation.scores(),
+        image_sums=tuple((float(a), float(b)) for a, b in found.evaluation.sums[found.trainer.loss]),
+        accepted=kept,
+        reason=why,
+        filters_kept=filters_kept,
         parameters=parameters,
         macs_per_pixel=macs,
-        session=session,
+        session=found.session,
+        selection_steps=trial.selection_steps,
     )
-    return Decision(record, trained, kept)
-
-
-def alter(trainer: Trainer, trial: Trial, rng: np.random.Generator) -> Trainer:
-    """Do what the trial is about; the trainer of the network to be trained, a new one without a layer."""
-    if trial.alteration == REMOVE_LAYER:
-        train, layers = trainer.train, layers_of(trial.filters)
-        return trainer.of(
-            without_layers(trainer.network, layers, train.images, train.targets, trial.attempt, rng)
-        )
-    if trial.spare:
-        redundancy.merge(trainer.network, trial.spare)
-    elif trial.filters:
-        ALTERATIONS[trial.alteration](trainer.network, trial.filters, rng)
-    return trainer
-
-
-def train_trial(
-    trainer: Trainer,
-    round: Round,
-    trial: Trial,
-    judge: Judge,
-    stops: Mapping[int, float],
-    progress: Progress | None,
-) -> tuple[SessionRecord, Evaluation]:
-    """The trial's session, of several cycles where filters are frozen at first or it comes close.
-
-    One that comes close (`settings.near`) trains on for another cycle, as often as
-    `settings.max_cycles` and the limit on steps allow: a session that is cut off while it still gains
-    proves nothing. The session after the removal of a layer is long as it is: it gets no other
-    cycle, and ends as soon as the trial can be kept.
-    """
-    if not trial.steps:
-        evaluation = trainer.evaluator(trainer.validation)
-        return SessionRecord(0, (), (), "dead" if evaluation.dead else "completed", 0.0), evaluation
-    of_layer = trial.alteration == REMOVE_LAYER
-    plan = Plan(trial.steps, trainer.settings.evaluations, trial.learning_rate)
-    cycles = round.settings.max_cycles if trial.removes and not of_layer else 1
-    sessions: list[SessionRecord] = []
-
-    def accepted(evaluation: Evaluation) -> bool:
-        return judge(evaluation.sums[trainer.loss], "completed").accepted
-
-    while True:
-        session, evaluation = trainer.session(
-            plan,
-            round.rng(1, len(sessions)),
-            progress,
-            hopeless={} if sessions else stops,
-            sufficient=accepted if of_layer else None,
-        )
-        sessions.append(session)
-        frozen = trainer.network.frozen()
-        trainer.network.unfreeze(*frozen)
-        verdict = judge(evaluation.sums[trainer.loss], session.ended)
-        near = not verdict.accepted and verdict.relative_loss <= round.settings.near
-        longer = round.allows(trial.steps * (len(sessions) + 1))
-        another = near and longer and len(sessions) < cycles
-        if session.ended != "completed" or not (frozen or another):
-            return joined(sessions), evaluation
-
-
-def judge_of(
-    trial: Trial, settings: Minimization, initial: np.ndarray, records: Sequence[DecisionRecord]
-) -> Judge:
-    """The settings' judge; a trial that removes nothing has to be no worse than what it started from."""
-    chosen = settings.acceptance
-    if trial.removes:
-        reference = reference_of(chosen.reference, initial, records)
-        return Judge(reference, settings.tolerance, RULES[chosen.rule], chosen.confidence)
-    return Judge(reference_of("previous", initial, records), 0.0, threshold, chosen.confidence)

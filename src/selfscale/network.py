@@ -12,6 +12,7 @@ import numpy as np
 
 from selfscale.errors import UserError
 
+RESIZING = (keras.layers.MaxPooling2D, keras.layers.AveragePooling2D, keras.layers.UpSampling2D)
 # Layers that treat every channel on its own: a filter keeps its identity through them.
 CHANNELWISE = (
     keras.layers.Activation,
@@ -19,9 +20,7 @@ CHANNELWISE = (
     keras.layers.LeakyReLU,
     keras.layers.BatchNormalization,
     keras.layers.Dropout,
-    keras.layers.MaxPooling2D,
-    keras.layers.AveragePooling2D,
-    keras.layers.UpSampling2D,
+    *RESIZING,
 )
 
 

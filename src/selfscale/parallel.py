@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from multiprocessing import active_children, get_context, parent_process
 from typing import TypeVar
 
@@ -18,6 +20,7 @@ from rich.progress import track
 
 from selfscale.config import Execution
 from selfscale.errors import UserError
+from selfscale.watching import on_terminal
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -26,30 +29,46 @@ IN_FLIGHT = 4  # items a worker: enough that none waits, few enough that results
 WORKER_BYTES = 1.5 * 2**30  # what a process takes that trains, with TensorFlow
 
 
-def default_workers(execution: Execution, jobs: int) -> int:
-    """How many processes train side by side: as many as set, or as fit cores and memory; never idle ones."""
-    fitting = min(joblib.cpu_count() // execution.threads, psutil.virtual_memory().available // WORKER_BYTES)
+class WorkerDied(UserError):
+    """A worker process was killed, perhaps because the memory was full."""
+
+
+def default_workers(execution: Execution, jobs: int, trials: int = 1) -> int:
+    """How many processes train side by side: as many as set, or as fit cores and memory; never idle ones.
+
+    `trials` that each of them makes at once take `execution.threads` each.
+    """
+    cores = joblib.cpu_count() // (execution.threads * trials)
+    fitting = min(cores, psutil.virtual_memory().available // WORKER_BYTES)
     return max(1, min(execution.workers or int(fitting), jobs))
 
 
 def ordered_map(
-    function: Callable[[Item], Result], items: Iterable[Item], workers: int | None = None
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    workers: int | None = None,
+    prepare: Callable[[], None] | None = None,
 ) -> Iterator[Result]:
     """`function` of each item, in the order of the items, whatever the number of processes.
 
     `workers` is by default the number of processors that this process may use; one worker is this
-    process itself. The function and the items have to be picklable.
+    process itself; each other calls `prepare` first. All of these have to be picklable.
     """
     workers = joblib.cpu_count() if workers is None else workers
     if workers < 1:
         raise UserError(f"workers: at least 1 is needed, not {workers}")
-    return map(function, items) if workers == 1 else _map(function, items, workers)
+    return map(function, items) if workers == 1 else _map(function, items, workers, prepare)
 
 
-def _map(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
+def _map(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    workers: int,
+    prepare: Callable[[], None] | None,
+) -> Iterator[Result]:
     pending: deque[Future[Result]] = deque()
     # Spawned, not forked: the parent may hold threads, TensorFlow's for one, that no fork survives.
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_end_with_parent) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), partial(_begin, prepare)) as pool:
         try:
             for item in items:
                 pending.append(pool.submit(function, item))
@@ -58,7 +77,7 @@ def _map(function: Callable[[Item], Result], items: Iterable[Item], workers: int
             while pending:
                 yield pending.popleft().result()
         except BrokenProcessPool as error:
-            raise UserError("workers: a worker process died, perhaps out of memory; use fewer") from error
+            raise WorkerDied("workers: a worker process died, perhaps out of memory; use fewer") from error
         except (KeyboardInterrupt, SystemExit):
             for process in active_children():  # else it would be waited for them, which can take minutes
                 process.terminate()
@@ -66,6 +85,13 @@ def _map(function: Callable[[Item], Result], items: Iterable[Item], workers: int
         finally:
             for future in pending:
                 future.cancel()
+
+
+def _begin(prepare: Callable[[], None] | None) -> None:
+    _end_with_parent()
+    sys.stdout = sys.stderr  # where a command answers is no place for what a user's operator prints
+    if prepare:
+        prepare()
 
 
 def _end_with_parent() -> None:
@@ -82,7 +108,6 @@ def _end_with_parent() -> None:
 
 def progress(results: Iterable[Result], description: str, total: int) -> Iterator[Result]:
     """The same results with a progress bar on stderr, if that is a terminal."""
-    console = Console(stderr=True)
-    yield from track(
-        results, description, total=total, console=console, transient=True, disable=not console.is_terminal
-    )
+    shown = on_terminal()
+    console = Console(stderr=True, force_terminal=shown)
+    yield from track(results, description, total=total, console=console, transient=True, disable=not shown)

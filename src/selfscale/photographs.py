@@ -39,6 +39,12 @@ class Photograph:
     offset: int = 0
     length: int = -1
 
+    def state(self) -> tuple[str, str, int, int, int, int]:
+        """What changes when other bytes are there: for a file that is not read, without reading it."""
+        found = self.path.stat()
+        place = str(self.path.absolute()), self.offset, self.length
+        return self.name, *place, found.st_size, found.st_mtime_ns
+
     def read(self) -> bytes:
         with self.path.open("rb") as file:
             file.seek(self.offset)
@@ -82,13 +88,19 @@ def folder(settings: Data) -> list[Photograph]:
     if settings.folder.path is None:
         raise UserError("data.folder.path: name the folder of photographs that data.source: folder reads")
     root = Path(settings.folder.path).expanduser()
+    files = image_files(root, "data.folder.path")
+    return [Photograph(path.relative_to(root).as_posix(), path) for path in files]
+
+
+def image_files(root: Path, where: str) -> list[Path]:
+    """Every image file below a folder, sorted; UserError, with `where` as the setting's key, without any."""
     if not root.is_dir():
         problem = "is not a folder" if root.exists() else "does not exist"
-        raise UserError(f"data.folder.path: {root} {problem}")
+        raise UserError(f"{where}: {root} {problem}")
     files = [path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
     if not files:
-        raise UserError(f"data.folder.path: {root} has no image file ({', '.join(sorted(SUFFIXES))})")
-    return [Photograph(path.relative_to(root).as_posix(), path) for path in files]
+        raise UserError(f"{where}: {root} has no image file ({', '.join(sorted(SUFFIXES))})")
+    return sorted(files)
 
 
 def voc(settings: Data) -> list[Photograph]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -30,8 +30,8 @@ class Probe:
         """The loss with each of the candidates switched off alone; float64 (candidates,)."""
         gates = [np.tile(gate, (len(candidates), 1)) for gate in self._gates()]
         position = {layer: position for position, layer in enumerate(self._network.layers)}
-        for row, (layer, index) in enumerate(candidates):
-            gates[position[layer]][row, index] = 0.0
+        for row, filter in enumerate(candidates):
+            gates[position[filter.layer]][row, self._network.channel(filter)] = 0.0
         sums = np.sum([self._sums(*batch, gates).numpy() for batch in self._batches()], axis=0)
         return sums[:, 0] / sums[:, 1]
 
@@ -43,30 +43,35 @@ class Probe:
             sums += [float(tf.reduce_sum(part)) for part in pair]
         return float(sums[0] / sums[1])
 
+    def squared_gradient(self, network: SwitchedNetwork) -> float:
+        """The squared norm of the loss's gradient by all weights of another network, on the same images."""
+        variables = network.graph.trainable_variables
+        sums: list[np.ndarray] = []
+        for images, targets in self._batches():
+            with tf.GradientTape() as tape:
+                output = network.graph(to_float(images), training=False)
+                loss = ratio(self._loss(tf.cast(targets, tf.float32), output))
+            gradients = tape.gradient(loss, [variable.value for variable in variables])
+            sums.append(np.concatenate([np.ravel(gradient) for gradient in gradients]))
+        return float(np.sum(np.square(np.mean(sums, axis=0, dtype=np.float64))))
+
     def gradients(self) -> list[np.ndarray]:
         """Root mean square over the batches of the loss's derivative by each filter's switch.
 
         The derivative by a factor on a filter's output is the sum of activation times gradient.
         """
         batches = [self._derivatives(*batch, self._gates()) for batch in self._batches()]
-        return self._by_layer(
-            np.sqrt(np.mean(np.square(part), axis=0)) for part in zip(*batches, strict=True)
+        return self._network.by_filter(
+            [np.sqrt(np.mean(np.square(part), axis=0)) for part in zip(*batches, strict=True)]
         )
 
     def activations(self) -> list[np.ndarray]:
         """The mean activation of each filter."""
-        return self._by_layer(mean for mean, _ in self._statistics())
+        return self._network.by_filter([mean for mean, _ in self._statistics()])
 
     def zeros(self) -> list[np.ndarray]:
         """The share of pixels at which each filter's activation is zero."""
-        return self._by_layer(zeros for _, zeros in self._statistics())
-
-    def _by_layer(self, parts: Iterable[np.ndarray]) -> list[np.ndarray]:
-        """One array per hidden layer of the initial network, zeros for those that were removed."""
-        arrays = [np.zeros(width) for width in self._network.widths]
-        for layer, part in zip(self._network.layers, parts, strict=True):
-            arrays[layer] = part
-        return arrays
+        return self._network.by_filter([zeros for _, zeros in self._statistics()])
 
     def _statistics(self) -> list[np.ndarray]:
         batches = [self._activity(*batch, self._gates()) for batch in self._batches()]
@@ -74,8 +79,7 @@ class Probe:
 
     def _gates(self) -> list[np.ndarray]:
         """The switches as they are, one array per hidden layer that is still there."""
-        active = self._network.active
-        return [active[layer].astype(np.float32) for layer in self._network.layers]
+        return [enabled.astype(np.float32) for enabled in self._network.enabled()[:-1]]
 
     def _batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Equal batches; a rest that does not fill one is left out, unless there is nothing else."""

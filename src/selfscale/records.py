@@ -5,6 +5,7 @@ Tracking, progress bars and result files are made from these records; the core k
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,6 +13,9 @@ from typing import NamedTuple
 # Alterations that no setting names: of a whole layer, of a filter that adds nothing of its own,
 # and the last session's, which alters nothing.
 REMOVE_LAYER, MERGE, TRAIN = "remove_layer", "merge", "train"
+# Those of growth: more filters in a layer, a layer more, and more training without either.
+WIDEN, INSERT_LAYER, TRAIN_ON = "widen", "insert_layer", "train_on"
+GROWTH = (WIDEN, INSERT_LAYER, TRAIN_ON)
 
 
 class Filter(NamedTuple):
@@ -22,6 +26,22 @@ class Filter(NamedTuple):
 
     def __str__(self) -> str:
         return f"layer {self.layer} filter {self.index}"
+
+
+class Growth(NamedTuple):
+    """A way to grow: `filters` are the new ones, with their numbers in the grown network.
+
+    `widen` adds them to one or several layers; `insert_layer` makes a layer of them, and the layers
+    behind it get the next higher numbers.
+    """
+
+    alteration: str
+    filters: tuple[Filter, ...]
+
+    @property
+    def layers(self) -> dict[int, int]:
+        """How many of them each layer gets."""
+        return Counter(filter.layer for filter in self.filters)
 
 
 @dataclass(frozen=True)
@@ -47,13 +67,16 @@ class DecisionRecord:
 
     `alteration` is what was done to `filters`: one of `alterations.ALTERATIONS`, `remove_layer` (the
     filters are all that the layers had, one or several), `merge` (a filter that adds nothing of its
-    own, without a session), or `train` for the last session, which alters nothing and has no filters.
+    own, without a session), `widen` or `insert_layer` (the filters are new), `train_on` or, for the
+    last session, `train`, which alter nothing and have no filters.
     `started_from` is the number of the decision whose snapshot the trial started from (0: the
     initial network). `limit` is the score that the tolerance allows. `relative_loss` is the score
     after the session relative to the reference's, less one; `bound` is what the rule held against
     the tolerance. `metrics` are validation metrics after the session, `image_sums` the score's
     numerator and denominator for each validation image. `filters_kept` counts what is left of each
-    hidden layer of the initial network; 0: the layer was removed.
+    hidden layer of the initial network, or, after a growth, of the grown one, whose layers and filters
+    are then numbered alike; 0: the layer was removed. `selection_steps` are training steps that it
+    took to choose what to try.
     """
 
     number: int
@@ -74,13 +97,34 @@ class DecisionRecord:
     parameters: int
     macs_per_pixel: float
     session: SessionRecord
+    selection_steps: int = 0
+
+    @property
+    def steps(self) -> int:
+        """All training steps that the decision took."""
+        return self.session.steps + self.selection_steps
+
+    @property
+    def grows(self) -> bool:
+        """Whether it belongs to the growth that comes before all removals."""
+        return self.alteration in GROWTH
 
     @property
     def tried(self) -> str:
         """What the decision was about, in words."""
-        if self.alteration == REMOVE_LAYER:
-            return f"layer {', '.join(map(str, layers_of(self.filters)))}"
-        return ", ".join(map(str, self.filters)) or "last session"
+        return in_words(self.alteration, self.filters)
+
+
+def in_words(alteration: str, filters: Sequence[Filter]) -> str:
+    """What an alteration of filters is about."""
+    if alteration == TRAIN_ON:
+        return "more training"
+    layers = ", ".join(map(str, layers_of(filters)))
+    if alteration in (WIDEN, INSERT_LAYER):
+        return f"layer {layers}: {len(filters)} filters more"
+    if alteration == REMOVE_LAYER:
+        return f"layer {layers}"
+    return ", ".join(map(str, filters)) or "last session"
 
 
 def layers_of(filters: Sequence[Filter]) -> list[int]:

@@ -76,7 +76,7 @@ def merge(network: SwitchedNetwork, redundant: Redundant) -> None:
     if twin is not None:
         reader = network.blocks[network.position(filter.layer) + 1].convolution
         kernel = reader.kernel.numpy()
-        kernel[:, :, twin.index] += factor * kernel[:, :, filter.index]
+        kernel[:, :, network.channel(twin)] += factor * kernel[:, :, network.channel(filter)]
         reader.kernel.assign(kernel)
 
 
@@ -92,18 +92,18 @@ def silent(network: SwitchedNetwork, images: NDArray[np.uint8], suspects: Sequen
             break
         deepest = max(filter.layer for filter in left)
         fired = _fired(network, images[start : start + IMAGES_PER_CALL], deepest)
-        left = [filter for filter in left if not fired[filter.layer][filter.index]]
+        left = [filter for filter in left if not fired[filter.layer][network.channel(filter)]]
     return left
 
 
 def _fired(network: SwitchedNetwork, images: NDArray[np.uint8], deepest: int) -> dict[int, NDArray[np.bool_]]:
-    """By hidden layer, up to the deepest that is asked for: which filters are not zero everywhere."""
+    """By hidden layer, up to the deepest that is asked for: which channels are not zero everywhere."""
     fired = {}
-    x, active = to_float(images), network.active
+    x, enabled = to_float(images), network.enabled()
     for layer in network.layers[: network.position(deepest) + 1]:
         for part in network.block(layer).layers:
             x = part(x, training=False)
-        x = x * active[layer].astype(np.float32)
+        x = x * enabled[network.position(layer)].astype(np.float32)
         fired[layer] = tf.reduce_any(x != 0, axis=(0, 1, 2)).numpy()
     return fired
 
@@ -132,8 +132,8 @@ def duplicate(network: SwitchedNetwork, layer: int) -> Redundant | None:
 def _effective_weights(network: SwitchedNetwork, layer: int) -> np.ndarray:
     """`filter_weights` without the columns that read disabled filters: what they hold means nothing."""
     convolution = network.block(layer).convolution
-    before = network.layers[: network.position(layer)]
-    reads = network.active[before[-1]] if before else np.ones(convolution.kernel.shape[2], bool)
+    position = network.position(layer)
+    reads = network.enabled()[position - 1] if position else np.ones(convolution.kernel.shape[2], bool)
     columns = np.tile(reads, prod(convolution.kernel_size))
     return network.filter_weights(layer)[:, np.append(columns, np.ones(int(convolution.use_bias), bool))]
 

@@ -8,6 +8,7 @@ import json
 import sys
 import typing
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, Generic, TypeVar
@@ -16,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from selfscale.config import unknown
 from selfscale.errors import UserError
+from selfscale.files import content
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -49,6 +51,10 @@ class Registry(Generic[Function]):
     def names(self) -> list[str]:
         return sorted(self._functions)
 
+    def own_code(self, name: str, where: str) -> str:
+        """`code_of` a function that is named by its import path; empty for a registered one."""
+        return code_of(self.resolve(name, where)) if ":" in name else ""
+
     def resolve(self, name: str, where: str) -> Function:
         """The function of that name, or the one at an import path `module:function`.
 
@@ -59,6 +65,24 @@ class Registry(Generic[Function]):
         if name not in self._functions:
             raise UserError(f"{unknown(where, name, self.names)}, or an import path 'module:function'")
         return self._functions[name]
+
+    def bind(self, name: str, arguments: Mapping[str, Any], where: str) -> Callable[..., Any]:
+        """The function of that name or import path with keyword arguments, checked; see `resolve`.
+
+        `where` is the key of the section with `select` and `arguments`. The program passes one more
+        argument, the first. Raises UserError if it takes no such arguments.
+        """
+        function = self.resolve(name, f"{where}.select")
+        return partial(function, **check_arguments(f"{where}.arguments", function, arguments, given=1))
+
+
+def code_of(function: Callable[..., Any]) -> str:
+    """A hash of the modules in the folder where the function is defined; empty if it has no source."""
+    try:
+        source = inspect.getsourcefile(inspect.unwrap(function))
+    except TypeError:  # written in C
+        source = None
+    return content(Path(source).parent, "*.py") if source else ""
 
 
 def check_arguments(
@@ -97,16 +121,16 @@ def _checked(where: str, function: Callable[..., Any], parameter: inspect.Parame
     if parameter.annotation is parameter.empty:
         return value
     try:
-        return TypeAdapter(_annotation(function, parameter)).validate_json(json.dumps(value), strict=True)
+        return TypeAdapter(annotation_of(function, parameter)).validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
-        problem = error.errors()[0]["msg"]
+        problem = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise UserError(f"{where}: {problem[0].lower()}{problem[1:]}, not {value!r}") from error
     except (TypeError, NameError) as error:  # a value that JSON lacks (a date); a type never imported
         raise UserError(f"{where}: {value!r} cannot be checked: {error}") from error
 
 
-def _annotation(function: Callable[..., Any], parameter: inspect.Parameter) -> Any:
-    """One parameter's type. The others may name types that are imported for type checkers only."""
+def annotation_of(function: Callable[..., Any], parameter: inspect.Parameter) -> Any:
+    """One parameter's type; the others may name types that are imported for type checkers only."""
     alone = SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
     function = inspect.unwrap(getattr(function, "func", function))  # also behind functools.partial
     scope = getattr(function, "__globals__", {})

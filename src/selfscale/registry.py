@@ -18,49 +18,39 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from selfscale import entries, files
+from selfscale.champions import Standing, has_artifacts, model_name, propose
 from selfscale.errors import UserError
 from selfscale.store import existing_run, experiment, store_errors
 
-CHAMPION, PREVIOUS = "champion", "previous"
 DIGEST = "sha256"
 EXAMPLE_SIDE = 32
 # (N, H, W, 1), float32 in 0..1: any number of gray images of any one size.
 IMAGES = Schema([TensorSpec(np.dtype(np.float32), (-1, -1, -1, 1))])
 
 
-def model_name(task: str) -> str:
-    return f"selfscale-{task}"
-
-
 @store_errors()
 def register(
-    client: MlflowClient, task: str, model_path: Path, result: Mapping[str, Any], run_id: str | None
-) -> int:
-    """Make the `.keras` file the champion of its task; returns the number of its version.
+    client: MlflowClient,
+    task: str,
+    model_path: Path,
+    result: Mapping[str, Any],
+    card: str,
+    run_id: str | None,
+) -> Standing:
+    """Make the `.keras` file a version, and the champion of its task unless the present one is better.
 
     A file that is registered already gets no second version. The model belongs to the run `run_id`,
-    or, if that was deleted, to a new one (`kind=registration`).
+    or, if that was deleted, to a new one (`kind=registration`); the version's description is the
+    Markdown `card`, with a link to that run.
 
     Raises:
         UserError: the file is missing or damaged.
         StoreError: the store fails.
     """
-    name = model_name(task)
     if not model_path.exists():
         raise UserError(f"{model_path}: is missing; run `selfscale minimize {task}` first")
-    version = find(client, name, files.sha256(model_path)) or add(client, task, model_path, result, run_id)
-    appoint(client, name, int(version.version))
-    return int(version.version)
-
-
-def appoint(client: MlflowClient, name: str, version: int) -> None:
-    """Move the alias `champion` to a version, and `previous` to the champion that it replaces."""
-    former = client.get_registered_model(name).aliases.get(CHAMPION)
-    if former is not None and int(former) == version:
-        return
-    if former is not None:
-        client.set_registered_model_alias(name, PREVIOUS, former)
-    client.set_registered_model_alias(name, CHAMPION, str(version))
+    version = find(client, model_name(task), files.sha256(model_path))
+    return propose(client, version or add(client, task, model_path, result, card, run_id))
 
 
 def find(client: MlflowClient, name: str, digest: str) -> ModelVersion | None:
@@ -72,22 +62,17 @@ def find(client: MlflowClient, name: str, digest: str) -> ModelVersion | None:
     return None
 
 
-def has_artifacts(client: MlflowClient, source: str) -> bool:
-    try:
-        found = client.list_logged_model_artifacts(source.removeprefix("models:/"))
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return False
-    return any(file.path == "MLmodel" for file in found)
-
-
 def add(
-    client: MlflowClient, task: str, model_path: Path, result: Mapping[str, Any], run_id: str | None
+    client: MlflowClient,
+    task: str,
+    model_path: Path,
+    result: Mapping[str, Any],
+    card: str,
+    run_id: str | None,
 ) -> ModelVersion:
-    name, words = model_name(task), entries.summary(result)
+    name = model_name(task)
     whole = existing_run(client, run_id) is not None and client.list_artifacts(run_id)
-    holder = run_id if run_id and whole else registration_run(client, task, words)
+    holder = run_id if run_id and whole else registration_run(client, task, entries.summary(result))
     source = log_model(client, task, model_path, holder)
     try:
         client.create_registered_model(name, description=f"Minimized network that does what {task} does.")
@@ -95,8 +80,10 @@ def add(
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     tags = {DIGEST: files.sha256(model_path)} | version_tags(result)
+    page = f"#/experiments/{experiment(client, task)}/runs/{holder}"
+    described = f"{card}\n\nMade by the run [`{holder}`]({page})."
     return client.create_model_version(
-        name, source, holder, tags, description=words, model_id=source.removeprefix("models:/")
+        name, source, holder, tags, description=described, model_id=source.removeprefix("models:/")
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -12,47 +13,45 @@ import numpy as np
 from PIL import Image
 
 from selfscale import compaction, files
-from selfscale.config import Settings
 from selfscale.dataset import Split, load_split
-from selfscale.evaluation import Evaluator
 from selfscale.network import size, to_image
-from selfscale.operators import resolve
+from selfscale.overview import Example, overviews
 from selfscale.records import DecisionRecord, SessionRecord
+from selfscale.switches import SwitchedNetwork
 from selfscale.training import Trainer
-from selfscale.workspace import PREPARED, TARGETS, Job
+from selfscale.workspace import PREPARED, TARGETS, Job, pictures_folder
 
 GAP = 4  # white pixels between the pictures of an example
 
 
 def write_result(
     trainer: Trainer,
-    settings: Settings,
     job: Job,
     training: dict[str, Any],
     records: Sequence[DecisionRecord],
+    kept: Path,
 ) -> dict[str, Any]:
     """Compact the network, measure it, and write the minimization's folder.
 
     `compact.keras` (the compact model), `removed_filters.npy` (the one-hot matrix),
     `decisions.json`, `curve.csv` (a line per decision), `example.png` and `result.json`, which is
-    returned. `training` is the `training.json` of the initial network.
+    returned. `training` is the `training.json` of the initial network. The folder `kept` has what
+    `save_kept` and `save_pictures` wrote of the networks on the way; those go into `kept/` and `pictures/`,
+    and the first picture of the last network into `network.png`.
     """
     network = trainer.network
     model = compaction.compact(network)
-    evaluator = Evaluator(
-        model,
-        discrete=resolve(settings.tasks[job.task].operator).discrete,
-        threshold=settings.evaluation.threshold,
-    )
-    final = {
-        "validation": evaluator(trainer.validation).scores(),
-        "test": evaluator(load_split(PREPARED, TARGETS / job.task, "test")).scores(),
-    }
+    evaluator = trainer.evaluator.of(model)
+    test = load_split(PREPARED, TARGETS / job.task, "test")
+    final = {"validation": evaluator(trainer.validation).scores(), "test": evaluator(test).scores()}
     trials = [record for record in records if record.filters]
     result = {
-        **job._asdict(),
+        "task": job.task,
+        "strategy": job.strategy,
+        "seed": job.seed,
         "loss": trainer.loss,
         "filters_initial": training["filters"],
+        "filters_grown": list(network.widths),
         "filters_kept": list(network.filters_kept),
         "parameters_initial": training["parameters"],
         "parameters": size(model).parameters,
@@ -62,10 +61,32 @@ def write_result(
         "decisions": len(trials),
         "accepted": sum(record.accepted for record in trials),
         "reverted": sum(not record.accepted for record in trials),
-        "training_steps": sum(record.session.steps for record in records),
+        "training_steps": sum(record.steps for record in records),
         "training_steps_initial": training["training_steps"],
+        "targets": files.content(TARGETS / job.task / "manifest.json"),
+        "kept": [],
     }
     out = job.output
+    for record in records:
+        path = kept_path(kept, record)
+        if record.accepted and path.exists():
+            found = files.load_model(path, job.command)
+            files.save_model(found, kept_path(out / "kept", record))
+            result["kept"].append(
+                {
+                    "decision": record.number,
+                    "filters_kept": list(record.filters_kept),
+                    "parameters": record.parameters,
+                    "macs_per_pixel": record.macs_per_pixel,
+                    "validation": record.score,
+                    "test": evaluator.of(found)(test, (trainer.loss,)).score(trainer.loss),
+                }
+            )
+    for number in [0, *(record.number for record in records if record.accepted)]:
+        for path in pictures(kept, number):
+            files.write_bytes(pictures_folder(out, number) / path.name, path.read_bytes())
+            if path.stem == "1":
+                files.write_bytes(out / "network.png", path.read_bytes())
     files.save_model(model, out / "compact.keras")
     files.write_array(out / "removed_filters.npy", compaction.removed_filters(network))
     files.write_json(out / "decisions.json", [without_seconds(record) for record in records])
@@ -74,10 +95,45 @@ def write_result(
         (r.number, r.score, r.limit, int(r.accepted), sum(r.filters_kept), r.macs_per_pixel) for r in records
     ]
     files.write_csv(out / "curve.csv", header, rows)
-    initial = files.load_model(job.training.output / "initial.keras", f"train {job.task} --seed {job.seed}")
+    initial = files.load_model(job.training.output / "initial.keras", job.training.command)
     files.write_bytes(out / "example.png", example(trainer.validation, [initial, model]))
     files.write_json(out / "result.json", result)
     return result
+
+
+def save_kept(
+    network: SwitchedNetwork, folder: Path, records: Sequence[DecisionRecord], shown: Sequence[Example]
+) -> list[Path]:
+    """The network that the last decision kept, as a compact model among those of its minimization.
+
+    Returns the files of its pictures (see `save_pictures`).
+    """
+    model = compaction.compact(network)
+    files.save_model(model, kept_path(folder, records[-1]))
+    return save_pictures(model, network, folder, records, shown)
+
+
+def save_pictures(
+    model: keras.Model,
+    network: SwitchedNetwork,
+    folder: Path,
+    records: Sequence[DecisionRecord],
+    shown: Sequence[Example],
+) -> list[Path]:
+    """Pictures of a network whose compact model is given, one per example; returns their files."""
+    number = records[-1].number if records else 0
+    for name, content in enumerate(overviews(model, network.active, records, shown), 1):
+        files.write_bytes(pictures_folder(folder, number) / f"{name}.png", content)
+    return pictures(folder, number)
+
+
+def kept_path(folder: Path, record: DecisionRecord) -> Path:
+    return folder / f"{record.number:03}.keras"
+
+
+def pictures(folder: Path, number: int) -> list[Path]:
+    """The pictures of the network after a decision, by the number of the example; 0: the initial network."""
+    return sorted(pictures_folder(folder, number).glob("*.png"))
 
 
 def example(split: Split, models: Sequence[keras.Model]) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from selfscale.errors import UserError
+from selfscale.growth_trials import replayed
 from selfscale.layers import with_layers
 from selfscale.records import DecisionRecord, Filter, SessionRecord
+from selfscale.shrinking import with_filters
 from selfscale.snapshot import Snapshot
 from selfscale.training import Trainer
 from selfscale.workspace import STATE, Job
@@ -19,9 +22,9 @@ from selfscale.workspace import STATE, Job
 
 @dataclass(frozen=True)
 class Done:
-    """What a minimization had done when it was last saved: its MLflow run, its decisions, its network."""
+    """What a minimization had done when it was last saved, `key` that of its MLflow run."""
 
-    run_id: str
+    key: str
     finished: bool
     records: tuple[DecisionRecord, ...]
     snapshot: Snapshot
@@ -32,11 +35,16 @@ def state_path(job: Job, inputs: str) -> Path:
     return STATE / "minimizations" / f"{job.name}-{inputs}.npz"
 
 
+def kept_folder(state: Path) -> Path:
+    """Where the networks lie that the minimization of that state kept on its way."""
+    return STATE / "kept" / state.stem
+
+
 def save(
-    path: Path, trainer: Trainer, run_id: str, records: list[DecisionRecord], *, finished: bool = False
+    path: Path, trainer: Trainer, key: str, records: list[DecisionRecord], *, finished: bool = False
 ) -> None:
     content = [asdict(record) for record in records]
-    Snapshot.take(trainer, run_id=run_id, finished=finished, records=content).save(path)
+    Snapshot.take(trainer, key=key, finished=finished, records=content).save(path)
 
 
 def delete_others(path: Path, job: Job) -> None:
@@ -44,6 +52,7 @@ def delete_others(path: Path, job: Job) -> None:
     for other in path.parent.glob(f"{job.name}-{'[0-9a-f]' * 16}.npz"):
         if other != path:
             other.unlink()
+            shutil.rmtree(kept_folder(other), ignore_errors=True)
 
 
 def load_if_wanted(path: Path, waited: bool) -> Done | None:
@@ -64,20 +73,27 @@ def load(path: Path) -> Done:
     data = snapshot.data
     try:
         records = tuple(as_record(content) for content in data["records"])
-        return Done(data["run_id"], data["finished"], records, snapshot)
+        return Done(data["key"], data["finished"], records, snapshot)
     except (KeyError, TypeError) as error:
         raise UserError(f"{path}: is not a snapshot of a minimization") from error
 
 
 def restore(done: Done, trainer: Trainer, path: Path) -> Trainer:
-    """The initial network's trainer brought to that state, or, if layers were removed, a new one.
+    """The initial network's trainer brought to that state, or, if it became smaller, a new one.
 
     Raises UserError if the snapshot is of a network of another shape.
     """
-    layers = done.snapshot.network.layers
+    state = done.snapshot.network
     try:
-        if layers != trainer.network.layers:
-            trainer = trainer.of(with_layers(trainer.network, layers))
+        larger = replayed(trainer.network, done.records)
+        if larger is not trainer.network:
+            trainer = trainer.of(larger)
+        if state.widths != trainer.network.widths:
+            raise ValueError(f"it has {state.widths} filters, the network {trainer.network.widths}")
+        if state.layers != trainer.network.layers:
+            trainer = trainer.of(with_layers(trainer.network, state.layers))
+        if not trainer.network.has_filters_of(state):
+            trainer = trainer.of(with_filters(trainer.network, state.layers, state.indices))
         done.snapshot.restore(trainer)
     except ValueError as error:
         raise UserError(f"{path}: is a snapshot of another network than the trained one") from error

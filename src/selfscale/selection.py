@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
 from selfscale.records import Filter
-from selfscale.registered import Registry, check_arguments
+from selfscale.registered import Registry
 
 
 @dataclass(frozen=True)
@@ -54,16 +53,6 @@ FAR = 1e6  # further than any two filters are from each other
 # (subject, **arguments) -> one finite float per candidate, the highest is tried first.
 Strategy = Callable[..., np.ndarray]
 STRATEGIES: Registry[Strategy] = Registry("strategy")
-
-
-def bind(name: str, arguments: dict[str, Any], where: str = "strategies") -> Callable[[Subject], np.ndarray]:
-    """The strategy of that name or import path with its arguments, checked.
-
-    Raises:
-        UserError: there is no such strategy, or it takes no such argument.
-    """
-    strategy = STRATEGIES.resolve(name, f"{where}.select")
-    return partial(strategy, **check_arguments(f"{where}.arguments", strategy, arguments, given=1))
 
 
 @STRATEGIES.register

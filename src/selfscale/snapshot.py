@@ -53,6 +53,7 @@ class Snapshot:
             "weights": self.network.weights,
             "active": self.network.active,
             "trainable": self.network.trainable,
+            "indices": self.network.indices,
             "optimizer": self.optimizer,
         }
         arrays: dict[str, Any] = {
@@ -73,12 +74,12 @@ class Snapshot:
             with np.load(path, allow_pickle=False) as file:
                 groups: dict[str, list[np.ndarray]] = {
                     group: [file[name] for name in sorted(file.files) if name.startswith(f"{group}_")]
-                    for group in ("weights", "active", "trainable", "optimizer")
+                    for group in ("weights", "active", "trainable", "indices", "optimizer")
                 }
                 data = json.loads(str(file["data"]))
         except FileNotFoundError as error:
             raise UserError(f"{path}: there is no such snapshot") from error
         except (ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
             raise UserError(f"{path}: is not a snapshot, or is damaged; delete it to start anew") from error
-        state = SwitchState(groups["weights"], groups["active"], groups["trainable"])
+        state = SwitchState(*(groups[name] for name in ("weights", "active", "trainable", "indices")))
         return cls(state, groups["optimizer"], data)

@@ -10,16 +10,20 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import product, starmap
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
-from selfscale import cli, made, report
+from selfscale import made, report
 from selfscale.cluster import cluster_map
-from selfscale.config import Execution, Settings
+from selfscale.config import Settings
+from selfscale.display import display, tell, workers
 from selfscale.errors import UserError
-from selfscale.parallel import default_workers, ordered_map, progress
+from selfscale.events import Listener, Progress
+from selfscale.loading import import_pipeline
+from selfscale.parallel import default_workers, ordered_map
+from selfscale.watching import log_to_stderr
 from selfscale.workspace import Control, Job, Training
 
 Work: TypeAlias = Training | Job | Control
@@ -27,73 +31,101 @@ Work: TypeAlias = Training | Job | Control
 log = logging.getLogger(__name__)
 
 
-def train_all(settings: Settings) -> None:
-    trainings = list(starmap(Training, product(settings.runs.tasks, settings.runs.seeds)))
-    do(settings, {training: made.inputs_of_training(settings, training) for training in trainings})
+class Outcome(NamedTuple):
+    """What was done just now, and what was up to date before."""
+
+    done: list[Work]
+    up_to_date: list[Work]
 
 
-def minimize_all(settings: Settings) -> None:
-    jobs = report.jobs(settings.runs)
+def train_all(settings: Settings) -> Outcome:
+    # Those of the settings' widths are always there, for the controls.
+    usual = starmap(Training, product(settings.runs.tasks, settings.runs.seeds))
+    trainings = dict.fromkeys([*usual, *(job.training for job in report.jobs(settings))])
+    return do(settings, {training: made.inputs_of_training(settings, training) for training in trainings})
+
+
+def minimize_all(settings: Settings) -> Outcome:
+    jobs = report.jobs(settings)
     for job in jobs:
         made.require(job.training)
-    do(settings, {job: made.inputs_of_minimization(settings, job) for job in jobs})
+    inputs: dict[Work, str] = {job: made.inputs_of_minimization(settings, job) for job in jobs}
+    return do(settings, inputs, settings.minimization.speculative)
 
 
-def control_all(settings: Settings) -> None:
+def control_all(settings: Settings) -> Outcome:
     controls = list(starmap(Control, product(settings.runs.tasks, settings.runs.seeds)))
     steps = {control: report.longest(settings, control) for control in controls}
-    do(settings, {control: made.inputs_of_control(settings, control, steps[control]) for control in controls})
+    return do(
+        settings, {control: made.inputs_of_control(settings, control, steps[control]) for control in controls}
+    )
 
 
-def do(settings: Settings, inputs: dict[Work, str]) -> None:
-    """Do what is not up to date.
+def do(settings: Settings, inputs: Mapping[Work, str], trials: int = 1) -> Outcome:
+    """Do what is not up to date; each piece of work makes so many `trials` at once.
 
     Raises:
         UserError: some of it failed; the rest was done all the same.
     """
     todo = [work for work, digest in inputs.items() if not made.up_to_date(work, digest)]
+    outcome = Outcome(todo, [work for work in inputs if work not in todo])
     if not todo:
-        return log.info("all %s are up to date", len(inputs))
+        log.info("all %s are up to date", len(inputs))
+        return outcome
     log.info("%s of %s to do", len(todo), len(inputs))
-    ended = spread(partial(attempt, settings), todo, settings.execution)
-    problems = [problem for problem in progress(ended, "training", len(todo)) if problem]
+    problems = [problem for problem in spread(settings, todo, trials) if problem]
     if problems:
         others = f" (and {len(problems) - 1} more failed)" if len(problems) > 1 else ""
         raise UserError(f"{problems[0]}{others}")
+    return outcome
 
 
-def spread(
-    function: Callable[[Work], str | None], todo: Sequence[Work], execution: Execution
-) -> Iterator[str | None]:
+def spread(settings: Settings, todo: Sequence[Work], trials: int) -> Iterator[str | None]:
+    """Do the work side by side, and show how far it is; yields what went wrong with each, in its order."""
+    execution = settings.execution
     if execution.engine == "ray":
-        return cluster_map(function, todo, execution)
-    return ordered_map(function, todo, default_workers(execution, len(todo)))
+        with display(len(todo)) as shown:
+            ended = cluster_map(partial(attempt, settings, tell), todo, execution, trials)
+            for work, problem in zip(todo, ended, strict=True):
+                Progress(shown).job(work.title).end()  # nothing else is heard from other machines
+                yield problem
+        return
+    count = default_workers(execution, len(todo), trials)
+    if count == 1:
+        start(settings)  # before the display: TensorFlow's silence would silence it, too
+        with display(len(todo)) as shown:
+            yield from ordered_map(partial(attempt, settings, shown), todo, count)
+    else:
+        with display(len(todo)) as shown, workers(shown) as connect:
+            yield from ordered_map(partial(attempt, settings, tell), todo, count, connect)
 
 
-def attempt(settings: Settings, work: Work) -> str | None:
+def attempt(settings: Settings, listener: Listener, work: Work) -> str | None:
     """Do one piece of work in this process; what went wrong, if the user can put it right."""
     start(settings)
+    progress, problem = Progress(listener).job(work.title), None
     try:
-        run(settings, work)
+        run(settings, work, progress)
     except UserError as error:
         log.warning("%s: %s", work.command, error)
-        return str(error)
-    return None
+        problem = str(error)
+    progress.end()  # what is interrupted has not ended
+    return problem
 
 
 def start(settings: Settings) -> None:
     """Make this process, which may be a worker's, ready to train; the second time nothing is left to do."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    log_to_stderr()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    cli.import_pipeline(settings.execution)
+    import_pipeline(settings.execution)
 
 
-def run(settings: Settings, work: Work) -> None:
+def run(settings: Settings, work: Work, progress: Progress) -> None:
     from selfscale import control, pipeline  # which import TensorFlow
 
     if isinstance(work, Training):
-        pipeline.train(settings, *work)
+        pipeline.train(settings, *work, progress=progress)
     elif isinstance(work, Job):
-        pipeline.run_minimization(settings, work)
+        pipeline.run_minimization(settings, work, progress=progress)
     else:
-        control.train_control(settings, *work)
+        control.train_control(settings, *work, progress=progress)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeAlias
@@ -32,6 +32,7 @@ from selfscale.errors import UserError
 
 VARIABLE = "MLFLOW_TRACKING_URI"
 ARTIFACTS = "mlruns/artifacts"
+KEY = "key"  # tag by which a run is found, which gets its id only when it is delivered
 ANSWER_SECONDS = 5.0
 # Every place where MLflow keeps an absolute artifact location.
 LOCATIONS = (
@@ -80,6 +81,20 @@ def open_store(root: Path = Path()) -> Client:
     return client
 
 
+def open_existing(root: Path = Path()) -> Client:
+    """The same, but without creating one, for what only reads.
+
+    Raises:
+        UserError: there is no store, or it cannot be opened.
+    """
+    database = root / "mlruns/mlflow.db"
+    if not os.environ.get(VARIABLE) and not database.exists():
+        raise UserError(
+            f"{database}: there is no MLflow store; run this in the project's folder, or set {VARIABLE}"
+        )
+    return open_store(root)
+
+
 @contextmanager
 def environment_kept(*names: str) -> Iterator[None]:
     """MLflow writes what it is told into the environment, where it would pass for the user's wish."""
@@ -101,6 +116,10 @@ def store_errors() -> Iterator[None]:
         if not isinstance(error.__context__, (OperationalError, requests.RequestException)):
             raise
         raise StoreError(f"{VARIABLE} or mlruns: the MLflow store fails: {first_line(error)}") from error
+
+
+# How MLflow fails: for reasons that the user can put right, or for others.
+FAILURES = (UserError, MlflowException)
 
 
 def first_line(error: Exception) -> str:
@@ -202,6 +221,12 @@ def experiment(client: Client, task: str) -> str:
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
     return str(found.experiment_id)
+
+
+def find_run(client: Client, task: str, key: str, tags: Mapping[str, str]) -> Run | None:
+    """The newest run of that key and those tags, unless it was deleted."""
+    found = client.search_runs([experiment(client, task)], f"tags.{KEY} = '{key}'")
+    return next((run for run in found if tags.items() <= run.data.tags.items()), None)
 
 
 def existing_run(client: Client, run_id: str | None) -> Run | None:

@@ -32,12 +32,19 @@ class FilterSwitch(keras.layers.Layer):
 class SwitchState:
     """Everything that distinguishes one state of a switched network from another: plain arrays.
 
-    `active` has an entry per hidden layer of the initial network, `trainable` one per block.
+    `active` has an entry per hidden layer of the initial network, `trainable` one per block, and
+    `indices` one per hidden layer that is there.
     """
 
     weights: list[np.ndarray]
     active: list[np.ndarray]
     trainable: list[np.ndarray]
+    indices: list[np.ndarray]
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The filters of every hidden layer of the initial network."""
+        return tuple(active.size for active in self.active)
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -52,18 +59,25 @@ class SwitchedNetwork:
     each hidden block (behind its activation: so what a disabled filter hands on is exactly zero).
     Filters of the output layer can be frozen, but not disabled.
 
-    Layers keep their numbers when others are removed: `widths` are the filters of every hidden
-    layer of the initial network, `layers` the numbers of those that `model` still has. A removed
-    layer is one whose filters are all off.
+    Layers and filters keep their numbers when others are removed: `widths` are the filters of every
+    hidden layer of the initial network, `layers` the numbers of those that `model` still has, and
+    `indices`, for each of these, the numbers of the filters that it has. A removed layer is one whose
+    filters are all off, a removed filter one that is off.
     """
 
     def __init__(
-        self, model: keras.Model, widths: Sequence[int] | None = None, layers: Sequence[int] | None = None
+        self,
+        model: keras.Model,
+        widths: Sequence[int] | None = None,
+        layers: Sequence[int] | None = None,
+        indices: Sequence[np.ndarray] | None = None,
     ) -> None:
         self.model = model
         self.blocks: list[Block] = blocks(model)
         self.widths = tuple(widths or (block.filters for block in self.blocks[:-1]))
         self.layers = tuple(range(len(self.widths)) if layers is None else layers)
+        hidden = [np.arange(block.filters) for block in self.blocks[:-1]]
+        self.indices = hidden if indices is None else list(indices)
         self.switches = [FilterSwitch(name=f"switch_{layer}") for layer in self.layers]
         x = model.input
         self._inputs: list[keras.KerasTensor] = []
@@ -85,10 +99,28 @@ class SwitchedNetwork:
     @property
     def active(self) -> list[np.ndarray]:
         """One boolean array per hidden layer of the initial network: which filters are enabled."""
-        arrays = [np.zeros(width, bool) for width in self.widths]
-        for layer, switch in zip(self.layers, self.switches, strict=True):
-            arrays[layer] = switch.active.numpy().astype(bool)
+        return self.by_filter([switch.active.numpy().astype(bool) for switch in self.switches])
+
+    def by_filter(self, channels: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """What is known of the channels of each hidden layer, by the numbers of layers and filters.
+
+        One array per hidden layer of the initial network, with zeros for what was removed.
+        """
+        arrays = [np.zeros(width, channels[0].dtype) for width in self.widths]
+        for layer, indices, values in zip(self.layers, self.indices, channels, strict=True):
+            arrays[layer][indices] = values
         return arrays
+
+    def enabled(self) -> list[np.ndarray]:
+        """One boolean array per block: which of its channels are on. Those of the output always are."""
+        switched = [switch.active.numpy().astype(bool) for switch in self.switches]
+        return [*switched, np.ones(self.blocks[-1].filters, bool)]
+
+    def channel(self, filter: Filter) -> int:
+        """The channel of its block in which a filter is; raises ValueError if it was removed."""
+        if filter.layer == len(self.widths):
+            return filter.index
+        return self.indices[self.position(filter.layer)].tolist().index(filter.index)
 
     @property
     def filters_kept(self) -> tuple[int, ...]:
@@ -107,6 +139,11 @@ class SwitchedNetwork:
             for index in np.flatnonzero(active)
         ]
 
+    def filters(self, layer: int) -> list[Filter]:
+        """The filters of a hidden layer, or of the output layer, one per channel, on or off."""
+        output = np.arange(self.blocks[-1].filters)
+        return [Filter(layer, int(index)) for index in (*self.indices, output)[self.position(layer)]]
+
     def block(self, layer: int) -> Block:
         """The block of a hidden layer, or, with the number behind the last one, of the output layer."""
         return self.blocks[self.position(layer)]
@@ -122,7 +159,7 @@ class SwitchedNetwork:
     def filter_weights(self, layer: int) -> np.ndarray:
         """The filters of a convolution as rows: kernel flattened, bias appended; float32 (filters, n).
 
-        Those of a removed layer are zeros.
+        What was removed is zeros.
         """
         if layer < len(self.widths) and layer not in self.layers:
             return np.zeros((self.widths[layer], 1), np.float32)
@@ -131,7 +168,11 @@ class SwitchedNetwork:
         rows = kernel.reshape(-1, kernel.shape[-1]).T
         if convolution.use_bias:
             rows = np.concatenate([rows, convolution.bias.numpy()[:, None]], axis=1)
-        return rows
+        if layer == len(self.widths):
+            return rows
+        every = np.zeros((self.widths[layer], rows.shape[1]), np.float32)
+        every[self.indices[self.position(layer)]] = rows
+        return every
 
     # -- the switches ----------------------------------------------------------------------------
 
@@ -150,9 +191,7 @@ class SwitchedNetwork:
             active[layer][index] = False
             if not active[layer].any():
                 raise ValueError(f"{Filter(layer, index)} is the last one of its layer")
-        for layer, switch in zip(self.layers, self.switches, strict=True):
-            switch.active.assign(active[layer].astype(np.float32))
-        self._write_updates()
+        self.set_switches(active)
 
     def freeze(self, *filters: Filter) -> None:
         """Keep filters as they are: they go on working but are not updated."""
@@ -163,12 +202,12 @@ class SwitchedNetwork:
 
     def frozen(self) -> list[Filter]:
         """Filters that are not updated although they are enabled."""
+        states = zip((*self.layers, len(self.widths)), self._trainable, self.enabled(), strict=True)
         return [
-            Filter(layer, int(index))
-            for layer, trainable, active in zip(
-                (*self.layers, len(self.widths)), self._trainable, self._enabled(), strict=True
-            )
-            for index in np.flatnonzero(active & ~trainable)
+            filter
+            for layer, trainable, active in states
+            for filter, is_frozen in zip(self.filters(layer), active & ~trainable, strict=True)
+            if is_frozen
         ]
 
     def reinitialize(self, filter: Filter, rng: np.random.Generator) -> None:
@@ -182,29 +221,23 @@ class SwitchedNetwork:
             if "seed" in config:
                 config["seed"] = int(rng.integers(2**31))
             fresh = np.asarray(type(initializer).from_config(config)(variable.shape))
-            value = variable.numpy()
-            value[..., filter.index] = fresh[..., filter.index]
+            value, channel = variable.numpy(), self.channel(filter)
+            value[..., channel] = fresh[..., channel]
             variable.assign(value)
 
     def _set_trainable(self, filters: tuple[Filter, ...], value: bool) -> None:
-        for layer, index in filters:
-            self._trainable[self.position(layer)][index] = value
+        for filter in filters:
+            self._trainable[self.position(filter.layer)][self.channel(filter)] = value
         self._write_updates()
 
-    def _enabled(self) -> list[np.ndarray]:
-        """The switches of each block's filters; those of the output layer are always on."""
-        active = self.active
-        return [*(active[layer] for layer in self.layers), np.ones(self.blocks[-1].filters, bool)]
-
     def _write_updates(self) -> None:
-        for update, trainable, active in zip(self._updates, self._trainable, self._enabled(), strict=True):
+        for update, trainable, active in zip(self._updates, self._trainable, self.enabled(), strict=True):
             update.assign(trainable & active)
 
-    def copy_switches(self, other: SwitchedNetwork) -> None:
-        """Set the switches of each layer as they are in another network that has the layer, too."""
-        active = other.active
-        for layer, switch in zip(self.layers, self.switches, strict=True):
-            switch.active.assign(active[layer].astype(np.float32))
+    def set_switches(self, active: Sequence[np.ndarray]) -> None:
+        """Switch all filters on or off, by one boolean array per hidden layer of the initial network."""
+        for layer, indices, switch in zip(self.layers, self.indices, self.switches, strict=True):
+            switch.active.assign(active[layer][indices].astype(np.float32))
         self._write_updates()
 
     # -- used inside the compiled training step --------------------------------------------------
@@ -226,18 +259,22 @@ class SwitchedNetwork:
             [np.array(weight) for weight in self.model.get_weights()],
             [active.copy() for active in self.active],
             [trainable.copy() for trainable in self._trainable],
+            [indices.copy() for indices in self.indices],
         )
 
     def restore(self, state: SwitchState) -> None:
         """Raises ValueError if the state is of a network of another shape or with other layers."""
-        widths = tuple(active.size for active in state.active)
-        if (widths, state.layers) != (self.widths, self.layers):
+        if (state.widths, state.layers) != (self.widths, self.layers):
             raise ValueError(
-                f"the state is of the layers {state.layers} of {widths} filters, "
+                f"the state is of the layers {state.layers} of {state.widths} filters, "
                 f"the network has the layers {self.layers} of {self.widths}"
             )
+        if not self.has_filters_of(state):
+            raise ValueError("the state is of a network from which other filters were removed")
         self.model.set_weights(state.weights)
-        for layer, switch in zip(self.layers, self.switches, strict=True):
-            switch.active.assign(state.active[layer].astype(np.float32))
         self._trainable = [trainable.copy() for trainable in state.trainable]
-        self._write_updates()
+        self.set_switches(state.active)
+
+    def has_filters_of(self, state: SwitchState) -> bool:
+        """Whether the filters that are there, on or off, are those of the state."""
+        return all(map(np.array_equal, self.indices, state.indices))

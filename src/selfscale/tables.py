@@ -38,27 +38,33 @@ PAIRED_HEADER = ("strategy", "against", "test score", "p", "MACs/pixel", "p", "t
 READING = """\
 Scores are the task's loss: lower is better. MACs/pixel are multiply-accumulates for each pixel. The
 untouched control is the initial network trained on, without any removal, for as many steps as the
-longest minimization of the same task and seed took; where that made it worse on the validation
-images, it is the initial network itself.
+longest minimization of the same task and seed took (strategies with `scaling`, which may take
+longer, do not count); where that made it worse on the validation images, it is the initial network
+itself.
 """
 
 
 def page(comparison: Mapping[str, Any], seeds: int) -> str:
     """All of `comparison.md`."""
-    results = comparison["results"].values()
-    controls = {(control["task"], control["seed"]): control for control in comparison["control"].values()}
-    rows = [row(result, controls[result["task"], result["seed"]]) for result in results]
-    parts = ["# Comparison of the minimizations\n", READING, markdown([RESULT_HEADER, *rows])]
+    parts = ["# Comparison of the minimizations\n", READING, markdown([RESULT_HEADER, *rows(comparison)])]
     for task, summary in comparison["summary"].items():
         parts += [
             f"## {task}\n",
             f"![Test score against size](figures/size-{task}.png)\n",
+            f"![The networks on the way](figures/curve-{task}.png)\n",
             interval_note(seeds),
             markdown([SUMMARY_HEADER, *(summary_row(name, found) for name, found in summary.items())]),
             paired_note(seeds),
             markdown([PAIRED_HEADER, *map(paired_row, comparison["paired"][task])]),
         ]
     return "\n".join(parts)
+
+
+def rows(comparison: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """All minimizations."""
+    controls = {(control["task"], control["seed"]): control for control in comparison["control"].values()}
+    results = comparison["results"].values()
+    return [row(result, controls[result["task"], result["seed"]]) for result in results]
 
 
 def row(result: Mapping[str, Any], control: Mapping[str, Any]) -> tuple[str, ...]:
@@ -119,7 +125,7 @@ def paired_note(seeds: int) -> str:
 
 def seconds(found: Mapping[tuple[str, str], Sequence[float]], seeds: int) -> str:
     """All of `seconds.md`."""
-    rows = [
+    lines = [
         (task, strategy, f"{len(values)} of {seeds}", plus_minus(statistics.estimate(values)._asdict()))
         for (task, strategy), values in found.items()
     ]
@@ -127,7 +133,7 @@ def seconds(found: Mapping[tuple[str, str], Sequence[float]], seeds: int) -> str
         "Seconds of training in a minimization, on the machine that it ran on and with whatever ran beside "
         f"it: compare training steps instead. {interval_note(seeds)}"
     )
-    return "\n".join([note, markdown([("task", "strategy", "seeds noted", "seconds"), *rows])])
+    return "\n".join([note, markdown([("task", "strategy", "seeds noted", "seconds"), *lines])])
 
 
 def plus_minus(found: Mapping[str, Any], form: str | None = None) -> str:

@@ -1,4 +1,4 @@
-"""Listens to trainings and minimizations, and writes what they report to MLflow.
+"""The runs that MLflow shows of trainings and minimizations; what is recorded of them is a call of theirs.
 
     random - seed 0                                      kind=minimization
         7 disable layer 1 filter 3 - reverted            kind=decision, verdict=reverted
@@ -7,7 +7,8 @@
 
 A filter in MLflow's pages looks at a run's own tags only, so each run repeats task, strategy and
 seed. The runs of a decision are written when it is over, so that a killed process leaves nothing
-RUNNING but the minimization's own run.
+RUNNING but the minimization's own run. Calls may be repeated, and come late (see `delivery`): `at` is
+the time of what they tell, in seconds since 1970, by default now.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ import platform
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
+from uuid import uuid4
 
 from mlflow import MlflowClient
 from mlflow.entities import Dataset as DatasetEntity
-from mlflow.entities import DatasetInput, InputTag, Metric, Param
+from mlflow.entities import DatasetInput, InputTag, Metric, Param, Run
 from mlflow.utils.git_utils import get_git_commit
 from mlflow.utils.validation import MAX_DATASET_DIGEST_SIZE, MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
 
@@ -31,10 +32,12 @@ from selfscale import entries
 from selfscale.entries import Point
 from selfscale.owners import ALL_RUNS, ROOT_RUN, end_stale_runs, give_up, own
 from selfscale.records import DecisionRecord, SessionRecord
-from selfscale.store import StoreError, existing_run, experiment, store_errors
+from selfscale.run_images import RunImages
+from selfscale.store import KEY, experiment, find_run, store_errors
 
 PARENT = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
+PICTURE = "network.png"
 BATCH = 100  # the most parameters that MLflow takes at once
 
 
@@ -46,15 +49,15 @@ class Dataset(NamedTuple):
 
 
 class TrackedRun:
-    """One MLflow run of this process; as a context manager it ends KILLED or FAILED with the block.
+    """One MLflow run, written by this process.
 
     `settings` become its parameters, `tags` are what it is found by, with at least `kind`, `task`
-    and `seed`. A run `run_id` is taken up again if it still exists and has the same tags. Runs of
+    and `seed`. A run with these tags and the same `key` is taken up again if it still exists. Runs of
     the same task that killed processes left RUNNING are ended.
 
     Raises:
         StoreError: by each method, if the store fails.
-        UserError: another living process writes the run `run_id`.
+        UserError: another living process writes the run of that `key`.
     """
 
     @store_errors()
@@ -65,18 +68,15 @@ class TrackedRun:
         name: str,
         *,
         settings: Mapping[str, Any],
-        dataset: Dataset | None,
-        run_id: str | None = None,
+        dataset: Dataset | None = None,
+        key: str | None = None,
         started: float | None = None,
     ) -> None:
-        self.client, self.tags = client, tags
+        self.client, self.tags, self.key = client, tags, key or uuid4().hex
         self.experiment_id = experiment(client, tags["task"])
-        former = existing_run(client, run_id)
-        self.resumed = former is not None and tags.items() <= former.data.tags.items()
-        if self.resumed and run_id:
-            self.run_id = run_id
-        else:
-            self.run_id = self._create(name, milliseconds(started))
+        former = find_run(client, tags["task"], self.key, tags)
+        self.resumed = former is not None
+        self.run_id = str(former.info.run_id) if former else self._create(name, milliseconds(started))
         self._lock = own(client, self.run_id)
         client.update_run(self.run_id, status="RUNNING")
         end_stale_runs(client, [self.experiment_id])
@@ -86,72 +86,68 @@ class TrackedRun:
                 client.log_inputs(self.run_id, datasets=[as_input(dataset)])
 
     def _create(self, name: str, start: int) -> str:
-        tags = self.tags | {"system": system_note()}
+        tags = self.tags | {KEY: self.key, "system": system_note()}
         if commit := get_git_commit(str(Path.cwd())):
             tags["mlflow.source.git.commit"] = commit
         return str(self.client.create_run(self.experiment_id, start, tags, name).info.run_id)
 
+    @property
+    def owned(self) -> bool:
+        """Whether this process writes the run, which has not ended."""
+        return self._lock.is_locked
+
     @store_errors()
-    def _finish(self, points: Sequence[Point], artifacts: Sequence[Path], note: str) -> None:
-        write(self.client, self.run_id, points)
-        for path in artifacts:
+    def _children(self) -> list[Run]:
+        below = f"tags.{ROOT_RUN} = '{self.run_id}'"
+        return list(self.client.search_runs([self.experiment_id], below, max_results=ALL_RUNS))
+
+    @store_errors()
+    def _finish(self, points: Sequence[Point], files: Sequence[Path], note: str, at: float | None) -> None:
+        write(self.client, self.run_id, points, at=at)
+        for path in files:
             self.client.log_artifact(self.run_id, str(path))
-        self._end("FINISHED", {NOTE: note})
+        self._end("FINISHED", {NOTE: note}, at)
 
-    def fail(self, reason: str) -> None:
-        self._end("FAILED", {"reason": reason})
+    def fail(self, reason: str, at: float | None = None) -> None:
+        self._end("FAILED", {"reason": reason}, at)
 
-    def kill(self) -> None:
-        self._end("KILLED", {})
+    def kill(self, at: float | None = None) -> None:
+        self._end("KILLED", {}, at)
 
     @store_errors()
-    def _end(self, status: str, tags: dict[str, str]) -> None:
+    def _end(self, status: str, tags: dict[str, str], at: float | None) -> None:
         for key, value in tags.items():
             self.client.set_tag(self.run_id, key, value[:MAX_TAG_VAL_LENGTH])
-        self.client.set_terminated(self.run_id, status)
+        self.client.set_terminated(self.run_id, status, milliseconds(at))
         give_up(self._lock)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if not self._lock.is_locked:
-            return
-        if isinstance(error, StoreError):
-            self._lock.release()  # whoever opens the store next finds the run stale
-        elif isinstance(error, (KeyboardInterrupt, SystemExit)):
-            self.kill()
-        else:
-            self.fail(repr(error) if error else "ended without a result")
 
 
 class TrainingRun(TrackedRun):
-    """The run of a long first training session, `kind=training`; `started` in seconds since 1970."""
+    """The run of a training of one network; its parameters are as in TrackedRun."""
 
-    def __init__(
-        self,
-        client: MlflowClient,
-        *,
-        task: str,
-        seed: int,
-        settings: Mapping[str, Any],
-        dataset: Dataset | None = None,
-        started: float | None = None,
-    ) -> None:
-        tags = {"kind": "training", "task": task, "seed": str(seed)}
-        super().__init__(
-            client, tags, f"training - seed {seed}", settings=settings, dataset=dataset, started=started
-        )
+    kind = "training"
+
+    def __init__(self, client: MlflowClient, *, task: str, seed: int, **run: Any) -> None:
+        tags = {"kind": self.kind, "task": task, "seed": str(seed)}
+        super().__init__(client, tags, f"{self.kind} - seed {seed}", **run)
 
     def finish(
-        self, session: SessionRecord, result: Mapping[str, Any], artifacts: Sequence[Path], note: str = ""
-    ) -> str:
-        """Log the session's curves, the numbers in `result` and the files; returns the run's id."""
+        self,
+        session: SessionRecord,
+        result: Mapping[str, Any],
+        note: str,
+        files: Sequence[Path] = (),
+        at: float | None = None,
+    ) -> None:
+        """Log the session's curves, the numbers in `result` and the files, and end the run."""
         points = entries.curves(session) + entries.result_points(result, session.steps)
-        self._finish(points, artifacts, note or f"{session.steps} steps; the training {session.ended}.")
-        return self.run_id
+        self._finish(points, files, note, at)
+
+
+class ControlRun(TrainingRun):
+    """The run of a control of the comparison."""
+
+    kind = "control"
 
 
 class MinimizationRun(TrackedRun):
@@ -164,20 +160,18 @@ class MinimizationRun(TrackedRun):
         task: str,
         strategy: str,
         seed: int,
-        settings: Mapping[str, Any],
-        dataset: Dataset | None = None,
-        run_id: str | None = None,
+        **run: Any,
     ) -> None:
         tags = {"kind": "minimization", "task": task, "strategy": strategy, "seed": str(seed)}
         name = f"{strategy} - seed {seed}"
-        super().__init__(client, tags, name, settings=settings, dataset=dataset, run_id=run_id)
+        super().__init__(client, tags, name, **run)
         self._logged, self._charted = self._take_up() if self.resumed else (set(), set())
+        self._images = self._open_images()
 
     @store_errors()
     def _take_up(self) -> tuple[set[int], set[int]]:
         """The decisions that are wholly logged, and those in the run's own charts; deletes halves."""
-        below = f"tags.{ROOT_RUN} = '{self.run_id}'"
-        children = self.client.search_runs([self.experiment_id], below, max_results=ALL_RUNS)
+        children = self._children()
         number = {run.info.run_id: int(run.data.tags["decision"]) for run in children}
         logged = {
             number[run.info.run_id]
@@ -190,25 +184,46 @@ class MinimizationRun(TrackedRun):
         return logged, charted
 
     @store_errors()
-    def decision(self, record: DecisionRecord, snapshot: Path | None = None) -> None:
-        """Log a decision and its session, with the snapshot's file; once, however often it is called.
+    def _open_images(self) -> RunImages:
+        return RunImages(self.client, self.run_id, resumed=self.resumed)
+
+    @store_errors()
+    def initial(self, files: Sequence[Path] = (), at: float | None = None, **network: Any) -> None:
+        """Begin the run's charts with the initial network, which is logged once, with its pictures.
+
+        `network` has its `score`, `filters_kept`, `parameters` and `macs_per_pixel`.
+        """
+        if 0 not in self._charted:
+            write(self.client, self.run_id, entries.initial(**network), at=at)
+            self._charted.add(0)
+        self.pictures(0, files, at)
+
+    @store_errors()
+    def pictures(self, number: int, files: Sequence[Path] = (), at: float | None = None) -> None:
+        """Log the pictures of the network that a decision kept, named by their images; each once."""
+        for file in files:
+            self._images.log(file, f"network on image {file.stem}", number, milliseconds(at))
+
+    @store_errors()
+    def decision(self, record: DecisionRecord, files: Sequence[Path] = (), at: float | None = None) -> None:
+        """Log a decision and its session, with its files; once, however often it is called.
 
         So a minimization that is taken up again may report what it had done before.
         """
         if record.number in self._logged:
             return
-        end = milliseconds()
+        end = milliseconds(at)
         start = end - round(record.session.seconds * 1000)
         tags = {"decision": str(record.number), "verdict": entries.verdict(record)}
         name = entries.decision_name(record)
         decision_id = self._start(name, self.run_id, tags | {"kind": "decision"}, start)
         session_id = self._start(f"session {record.number}", decision_id, tags | {"kind": "session"}, start)
-        if snapshot:
-            self.client.log_artifact(session_id, str(snapshot))
+        for path in files:
+            self.client.log_artifact(session_id, str(path))
         session = {"steps": record.session.steps, "ended": record.session.ended}
         self._complete(session_id, entries.curves(record.session), tags | session, end)
         if record.number not in self._charted:
-            write(self.client, self.run_id, entries.outcome(record, record.number))
+            write(self.client, self.run_id, entries.charted(record), at=at)
         params = tags | entries.decision_params(record)
         self._complete(decision_id, entries.decision_points(record), params, end)
         self._logged.add(record.number)
@@ -219,13 +234,19 @@ class MinimizationRun(TrackedRun):
 
     def _complete(self, run_id: str, points: Sequence[Point], params: dict[str, Any], end: int) -> None:
         params |= {key: self.tags[key] for key in ("task", "strategy", "seed")}
-        write(self.client, run_id, points, params)
+        write(self.client, run_id, points, params, at=end / 1000)
         self.client.set_terminated(run_id, "FINISHED", end)
 
-    def finish(self, result: Mapping[str, Any], artifacts: Sequence[Path], note: str = "") -> None:
-        """Log the numbers in `result` and the files, describe the run (Markdown) and end it."""
+    def finish(self, result: Mapping[str, Any], files: Sequence[Path] = (), at: float | None = None) -> None:
+        """Log the numbers in `result` and the files, describe the run (Markdown) and end it.
+
+        The description shows the file `network.png`.
+        """
         points = entries.result_points(result, max(self._logged, default=0))
-        self._finish(points, artifacts, note or entries.summary(result))
+        note = [entries.summary(result)]
+        if any(file.name == PICTURE for file in files):
+            note.insert(0, entries.picture(self.run_id, PICTURE))
+        self._finish(points, files, "\n\n".join([entries.found(result), *note]), at)
 
 
 def system_note() -> str:
@@ -244,10 +265,18 @@ def milliseconds(seconds: float | None = None) -> int:
 
 
 def write(
-    client: MlflowClient, run_id: str, points: Sequence[Point], params: Mapping[str, Any] | None = None
+    client: MlflowClient,
+    run_id: str,
+    points: Sequence[Point],
+    params: Mapping[str, Any] | None = None,
+    at: float | None = None,
 ) -> None:
-    """Log in as few calls as MLflow's limits allow, usually one."""
-    now = milliseconds()
+    """Log in as few calls as MLflow's limits allow, usually one.
+
+    MLflow keeps one point of the same value, step and time: what is written twice `at` the same
+    time is there once.
+    """
+    now = milliseconds(at)
     metrics = [Metric(point.metric, point.value, now, point.step) for point in points]
     listed = [Param(key, text(value)) for key, value in (params or {}).items()]
     for start in range(0, max(len(metrics), len(listed)), BATCH):

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from selfscale.batches import draw, learning_rates
+from selfscale.batches import learning_rates
 from selfscale.config import Training
 from selfscale.dataset import Split
+from selfscale.devices import half_precision
+from selfscale.errors import UserError
 from selfscale.evaluation import Evaluation, Evaluator, to_float
+from selfscale.events import SILENT, Progress
+from selfscale.feeding import Feed, Streamed
 from selfscale.losses import LOSSES, ratio
 from selfscale.records import SessionRecord
 from selfscale.switches import SwitchedNetwork, SwitchState
 
 CHUNK_BYTES = 16 * 2**20
-
-# Called after each evaluation inside a session with (step, score).
-Progress = Callable[[int, float], None]
+IDLE_STEPS = 20
+# Of the loss, while gradients are float16: a pixel's share in it is small, and would become zero.
+HALF_SCALE = 1024.0
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,14 @@ class Plan:
         return sorted(set(steps.tolist()) - {0})
 
 
+@dataclass(frozen=True)
+class Compilation:
+    """How the training step is compiled: with XLA, and computing in float16 (weights stay float32)."""
+
+    xla: bool = False
+    half: bool = False
+
+
 class Trainer:
     """Trains one switched network with Adam; compiled once, whatever is switched afterwards.
 
@@ -57,31 +70,40 @@ class Trainer:
         loss: str,
         settings: Training,
         evaluator: Evaluator,
+        compilation: Compilation = Compilation(),
+        feed: Feed | None = None,
     ) -> None:
+        self.compilation = compilation
+        self.feed = feed or Streamed(train, settings.crop)
         self.network, self.train, self.validation = network, train, validation
         self.loss, self.settings, self.evaluator = loss, settings, evaluator
         self.optimizer = keras.optimizers.Adam(settings.learning_rate, global_clipnorm=settings.clip_norm)
         self.optimizer.build(network.graph.trainable_variables)
-        dtype = tf.as_dtype(train.targets.dtype)
         self._steps = tf.function(
             self._train_steps,
-            input_signature=[
-                tf.TensorSpec((None, None, None, None, 1), tf.uint8),
-                tf.TensorSpec((None, None, None, None, 1), dtype),
-                tf.TensorSpec((None,), tf.float32),
-            ],
+            input_signature=[tuple(self.feed.signature), tf.TensorSpec((None,), tf.float32)],
+            jit_compile=compilation.xla,
         )
 
-    def of(self, network: SwitchedNetwork) -> Trainer:
-        """The same training of another network."""
+    def of(self, network: SwitchedNetwork | None = None, compilation: Compilation | None = None) -> Trainer:
+        """The same training of another network, or compiled in another way."""
         return Trainer(
-            network,
+            network or self.network,
             self.train,
             self.validation,
             loss=self.loss,
             settings=self.settings,
-            evaluator=self.evaluator.of(network.graph),
+            evaluator=self.evaluator.of(network.graph) if network else self.evaluator,
+            compilation=compilation or self.compilation,
+            feed=self.feed,
         )
+
+    def idle(self) -> float:
+        """Run some steps that change nothing in the network; to measure them."""
+        before = self.network.state()  # a layer may change without any gradient
+        mean = self._advance(np.zeros(IDLE_STEPS, np.float32), np.random.default_rng(0))
+        self.network.restore(before)
+        return mean
 
     def reset(self) -> None:
         """Zero Adam's accumulators and step counter, so that every configuration has an equal chance."""
@@ -96,7 +118,7 @@ class Trainer:
         self,
         plan: Plan,
         rng: np.random.Generator,
-        progress: Progress | None = None,
+        progress: Progress = SILENT,
         hopeless: Mapping[int, float] | None = None,
         sufficient: Callable[[Evaluation], bool] | None = None,
     ) -> tuple[SessionRecord, Evaluation]:
@@ -113,6 +135,7 @@ class Trainer:
         losses: list[tuple[int, float]] = []
         scores: list[tuple[int, float]] = []
         ended, step = "completed", 0
+        progress.begin(plan.steps)
         for pause in plan.pauses:
             mean = self._advance(rates[step:pause], rng)
             step = pause
@@ -127,8 +150,7 @@ class Trainer:
                 ended = "hopeless"
             elif sufficient and step < plan.steps and sufficient(evaluation):
                 ended, evaluation = "sufficient", self.evaluator(self.validation)
-            if progress is not None:
-                progress(*scores[-1])
+            progress.evaluated(*scores[-1])
             if ended != "completed":
                 break
         record = SessionRecord(step, tuple(losses), tuple(scores), ended, time.perf_counter() - started)
@@ -143,25 +165,35 @@ class Trainer:
         chunk = max(1, CHUNK_BYTES // step_bytes)
         for start in range(0, len(rates), chunk):
             part = rates[start : start + chunk]
-            crops = draw(self.train, (len(part), settings.batch), settings.crop, rng)
-            total += float(self._steps(crops.images, crops.targets, part))
+            crops = self.feed.chunk((len(part), settings.batch), rng)
+            try:
+                total += float(self._steps(crops, part))
+            except tf.errors.ResourceExhaustedError as error:
+                raise UserError(
+                    f"training.batch: {settings.batch} images of {side}x{side} do not fit in the memory "
+                    "of the device; lower training.batch or training.crop"
+                ) from error
         return total / max(1, len(rates))
 
-    def _train_steps(self, images: tf.Tensor, targets: tf.Tensor, rates: tf.Tensor) -> tf.Tensor:
+    def _train_steps(self, crops: tuple[tf.Tensor, ...], rates: tf.Tensor) -> tf.Tensor:
         loss_sums = LOSSES[self.loss]
         variables = self.network.graph.trainable_variables
         masks = self.network.update_masks()
         mask_of = {id(variable): mask for variable, mask in masks}
         total = tf.constant(0.0)
+        half = self.compilation.half
+        scale = HALF_SCALE if half else 1.0
         for step in tf.range(tf.shape(rates)[0]):
+            images, targets = self.feed.batch(crops, step)
             before = [tf.identity(variable.value) for variable, _ in masks]
-            with tf.GradientTape() as tape:
-                output = self.network.graph(to_float(images[step]), training=True)
-                loss = ratio(loss_sums(tf.cast(targets[step], tf.float32), output))
-            gradients = tape.gradient(loss, [variable.value for variable in variables])
+            with tf.GradientTape() as tape, half_precision(self.network.model) if half else nullcontext():
+                output = self.network.graph(to_float(images), training=True)
+                loss = ratio(loss_sums(tf.cast(targets, tf.float32), output))
+                scaled = loss * scale
+            gradients = tape.gradient(scaled, [variable.value for variable in variables])
             # What is switched off or frozen must not weigh in the clipped norm either.
             gradients = [
-                tf.where(mask_of[id(variable)], gradient, tf.zeros_like(gradient))
+                tf.where(mask_of[id(variable)], gradient / scale, tf.zeros_like(gradient))
                 for variable, gradient in zip(variables, gradients, strict=True)
             ]
             self.optimizer.learning_rate.assign(rates[step])
@@ -187,7 +219,7 @@ def joined(sessions: Sequence[SessionRecord]) -> SessionRecord:
 
 
 def first_session(
-    trainer: Trainer, seed: int, attempt: int, progress: Progress | None = None
+    trainer: Trainer, seed: int, attempt: int, progress: Progress = SILENT
 ) -> tuple[SessionRecord, Evaluation]:
     """The long first session: cycles of warm-up and cosine decay until the score stagnates (thesis 2.3.2).
 
@@ -196,6 +228,7 @@ def first_session(
     when `max_cycles` are over before that. The network is left in its best cycle's state.
     """
     settings = trainer.settings.first
+    progress = progress.of(most=settings.max_cycles * settings.steps, filters=trainer.network.filters_kept)
     plan = Plan(settings.steps, trainer.settings.evaluations)
     sessions: list[SessionRecord] = []
     best: Evaluation | None = None
@@ -203,7 +236,8 @@ def first_session(
     ended = "completed"
     for cycle in range(settings.max_cycles):
         rng = np.random.default_rng((seed, 0, attempt, cycle))
-        session, evaluation = trainer.session(plan, rng, progress)
+        told = progress.of(tried=f"cycle {cycle + 1}", done=cycle * settings.steps)
+        session, evaluation = trainer.session(plan, rng, told)
         sessions.append(session)
         if best is None and session.ended != "completed":
             return session, evaluation

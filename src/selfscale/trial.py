@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from selfscale.config import Minimization
 from selfscale.probe import Probe
-from selfscale.records import TRAIN, DecisionRecord, Filter
+from selfscale.records import GROWTH, INSERT_LAYER, REMOVE_LAYER, TRAIN, WIDEN, DecisionRecord, Filter
 from selfscale.redundancy import Redundant
 from selfscale.selection import Subject
 from selfscale.switches import SwitchedNetwork
@@ -24,7 +24,8 @@ class Trial:
 
     `learning_rate` is the session's highest, None that of the settings for training.
     `attempt` counts the tries of removing the same layer, from 0. `spare` says what makes a filter
-    that is merged redundant.
+    that is merged redundant. `least_gain` is by how much growth has to be better, relative, and
+    `selection_steps` the training steps that it took to choose it.
     """
 
     alteration: str
@@ -34,11 +35,23 @@ class Trial:
     learning_rate: float | None = None
     attempt: int = 0
     spare: Redundant | None = None
+    least_gain: float = 0.0
+    selection_steps: int = 0
 
     @property
     def removes(self) -> bool:
         """Whether the network is smaller after it."""
-        return self.alteration not in (TRAIN, "reinitialize")
+        return self.alteration not in (TRAIN, "reinitialize", *GROWTH)
+
+    @property
+    def grows(self) -> bool:
+        """Whether the network is larger after it."""
+        return self.alteration in (WIDEN, INSERT_LAYER)
+
+    @property
+    def rebuilds(self) -> bool:
+        """Whether it makes another network, with a trainer of its own."""
+        return self.grows or self.alteration == REMOVE_LAYER
 
     @property
     def least_steps(self) -> int:
@@ -48,7 +61,10 @@ class Trial:
 
 @dataclass(frozen=True)
 class Round:
-    """The state from which the next trial is chosen: the network that was kept, and all that was decided."""
+    """The state from which the next trial is chosen: the network that was kept, and all that was decided.
+
+    Limits of `settings` are those of removals: what growth took before does not count.
+    """
 
     network: SwitchedNetwork
     probe: Probe
@@ -56,6 +72,16 @@ class Round:
     settings: Minimization
     seed: int
     records: Sequence[DecisionRecord]
+    candidate: int = 0  # which of the trials that start from this state at once
+
+    @property
+    def removals(self) -> list[DecisionRecord]:
+        """The records without those of growth."""
+        return [record for record in self.records if not record.grows]
+
+    def of(self, candidate: int) -> Round:
+        """The same for one of the trials."""
+        return replace(self, candidate=candidate)
 
     @property
     def number(self) -> int:
@@ -63,20 +89,26 @@ class Round:
         return len(self.records) + 1
 
     def rng(self, *stream: int) -> np.random.Generator:
-        """Random numbers of this decision, of a `stream` for each purpose: they depend on nothing before."""
-        return np.random.default_rng((self.seed, self.number, *stream))
+        """Random numbers of this trial, of a `stream` for each purpose: they depend on nothing before."""
+        # Seven numbers: no other trial's, whatever its streams.
+        own = (0,) * (4 - len(stream)) + (self.candidate,) if self.candidate else ()
+        return np.random.default_rng((self.seed, self.number, *stream, *own))
 
     def allows(self, steps: int) -> bool:
         """Whether so many more training steps are within the limit."""
         limit = self.settings.limits.steps
-        return limit is None or sum(record.session.steps for record in self.records) + steps <= limit
+        return limit is None or sum(record.steps for record in self.removals) + steps <= limit
+
+    def decisions_left(self) -> int:
+        limit = self.settings.limits.decisions
+        return self.settings.speculative if limit is None else max(0, limit - len(self.removals))
 
     def limit_reached(self) -> bool:
         """Whether there are to be no further trials, however short."""
         limits = self.settings.limits
-        seconds = sum(record.session.seconds for record in self.records)
+        seconds = sum(record.session.seconds for record in self.removals)
         return (
-            (limits.decisions is not None and len(self.records) >= limits.decisions)
+            self.decisions_left() == 0
             or (limits.seconds is not None and seconds >= limits.seconds)
             or (
                 limits.macs_per_pixel is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -13,7 +14,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 import requests
+from mlflow.entities import Experiment
 
+from selfscale.delivery import deliver_abandoned
 from selfscale.errors import UserError
 from selfscale.owners import end_stale_runs
 from selfscale.store import Client, is_remote, open_store, store_folder
@@ -22,9 +25,13 @@ HOST = "127.0.0.1"
 START_SECONDS = 120.0
 STOP_SECONDS = 5.0
 # Without these, MLflow opens on its pages for language models, and shows the newest 100 runs of any kind.
-MINIMIZATIONS = "workflowType=machine_learning&compareRunsMode=CHART&searchFilter=" + quote(
-    "tags.kind='minimization'"
-)
+MACHINE_LEARNING = "workflowType=machine_learning"
+FILTER = "tags.kind='minimization'"
+CHARTS = f"{MACHINE_LEARNING}&compareRunsMode=CHART&searchFilter={quote(FILTER)}"
+# A view of the table of runs, as MLflow's own button "Share" saves it in a tag of the experiment.
+VIEW = "selfscale"
+VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
+COLUMNS = ("filters_kept", "layers_kept", "parameters", "macs_per_pixel", "accepted", "reverted")
 
 
 def serve_ui(root: Path = Path(), port: int = 5000) -> None:
@@ -36,6 +43,7 @@ def serve_ui(root: Path = Path(), port: int = 5000) -> None:
         UserError: the port is taken, or the store cannot be opened.
     """
     client = open_store(root)
+    deliver_abandoned(client, root)
     end_stale_runs(client)
     if is_remote(client.tracking_uri):
         print_addresses(client, client.tracking_uri.rstrip("/"))
@@ -99,8 +107,23 @@ def wait_for(server: subprocess.Popen[bytes], port: int) -> None:
 def print_addresses(client: Client, base: str) -> None:
     for experiment in client.search_experiments():
         if experiment.experiment_id != "0":  # MLflow's own, which stays empty
-            print(f"{experiment.name}: {base}/#/experiments/{experiment.experiment_id}/runs?{MINIMIZATIONS}")
-    print(f"models: {base}/#/models?workflowType=machine_learning", flush=True)
+            share_view(client, experiment)
+            runs = f"{base}/#/experiments/{experiment.experiment_id}/runs"
+            print(f"{experiment.name}: {runs}?{MACHINE_LEARNING}&viewStateShareKey={VIEW}")
+            print(f"{experiment.name}, charts: {runs}?{CHARTS}")
+    print(f"models: {base}/#/models?{MACHINE_LEARNING}", flush=True)
+
+
+def share_view(client: Client, experiment: Experiment) -> None:
+    """Have the table of a task's minimizations show what they came to; MLflow's own has no such columns."""
+    runs = client.search_runs([experiment.experiment_id], FILTER, max_results=1)
+    loss = runs[0].data.params.get(f"tasks.{experiment.name}.loss") if runs else None
+    scores = [f"{split}_final_{loss}" for split in ("validation", "test")] if loss else []
+    view = {
+        "searchFilter": FILTER,
+        "selectedColumns": ["attributes.`Created`", *(f"metrics.`{name}`" for name in (*COLUMNS, *scores))],
+    }
+    client.set_experiment_tag(experiment.experiment_id, VIEW_TAG, json.dumps(view))
 
 
 def stop(server: subprocess.Popen[bytes]) -> None:

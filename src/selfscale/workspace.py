@@ -11,12 +11,14 @@ from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
+INPUTS = Path("data/inputs")
 PREPARED = Path("data/prepared")
 TARGETS = Path("data/targets")
 TRAINED = Path("models/trained")
 MINIMIZED = Path("models/minimized")
 CONTROLS = Path("models/control")
 REPORTS = Path("reports")
+PICKED = Path("models/picked")
 # Beside the pipeline's outputs, which DVC deletes before a stage runs.
 STATE = Path(".selfscale")
 
@@ -29,22 +31,37 @@ def store_root() -> Path:
 
 
 class Training(NamedTuple):
-    """The long first session of a network, and the folder that it leaves."""
+    """The long first session of a network, and the folder that it leaves.
+
+    `start`: the filters of its hidden layers; empty: those of the settings.
+    """
 
     task: str
     seed: int
+    start: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
-        return f"{self.task}-seed-{self.seed}"
+        start = f"from-{'-'.join(map(str, self.start))}-" if self.start else ""
+        return f"{self.task}-{start}seed-{self.seed}"
 
     @property
     def command(self) -> str:
-        return f"train {self.task} --seed {self.seed}"
+        start = f" --start {','.join(map(str, self.start))}" if self.start else ""
+        return f"train {self.task}{start} --seed {self.seed}"
 
     @property
     def output(self) -> Path:
         return TRAINED / self.name
+
+    @property
+    def result(self) -> Path:
+        """The file with sizes and scores."""
+        return self.output / "training.json"
+
+    @property
+    def title(self) -> str:
+        return f"train {self.name}"
 
 
 class Control(NamedTuple):
@@ -65,13 +82,23 @@ class Control(NamedTuple):
     def output(self) -> Path:
         return CONTROLS / f"{self.name}.json"
 
+    @property
+    def result(self) -> Path:
+        """The file with sizes and scores."""
+        return self.output
+
+    @property
+    def title(self) -> str:
+        return f"control {self.name}"
+
 
 class Job(NamedTuple):
-    """One minimization of the pipeline, and the folder that it leaves."""
+    """One minimization of the pipeline, and the folder that it leaves; `start` as for its training."""
 
     task: str
     strategy: str
     seed: int
+    start: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
@@ -86,8 +113,22 @@ class Job(NamedTuple):
         return MINIMIZED / self.name
 
     @property
+    def result(self) -> Path:
+        """The file with sizes and scores."""
+        return self.output / "result.json"
+
+    @property
+    def title(self) -> str:
+        return f"minimize {self.name}"
+
+    @property
     def training(self) -> Training:
-        return Training(self.task, self.seed)
+        return Training(self.task, self.seed, self.start)
+
+
+def pictures_folder(minimization: Path, decision: int) -> Path:
+    """Where a minimization's folder has the pictures of the network after a decision; 0: the initial one."""
+    return minimization / "pictures" / f"{decision:03}"
 
 
 @contextmanager

@@ -15,11 +15,12 @@ import numpy as np
 
 from selfscale.acceptance import RESAMPLES, ratio, relative_loss
 from selfscale.alterations import Alteration, disable, disable_and_freeze, reinitialize
+from selfscale.events import SILENT, Progress
 from selfscale.records import Filter, SessionRecord
 from selfscale.selection import cosine_similarity
 from selfscale.snapshot import Snapshot
 from selfscale.switches import SwitchedNetwork
-from selfscale.training import Plan, Progress, Trainer
+from selfscale.training import Plan, Trainer
 
 CONFIDENCE = 0.95
 CONTROL = "control"
@@ -108,9 +109,7 @@ class State(NamedTuple):
     sums: np.ndarray
 
 
-def worth(
-    trainer: Trainer, steps: int, *, seed: int, progress: Progress | None = None
-) -> Iterator[WorthRecord]:
+def worth(trainer: Trainer, steps: int, *, seed: int, progress: Progress = SILENT) -> Iterator[WorthRecord]:
     """The control session, then every possible test of every enabled hidden filter, `steps` steps each.
 
     At each yield the trainer is exactly as it was given. The same seed gives the same records, apart
@@ -121,8 +120,10 @@ def worth(
     before = State(weights(network, enabled(network)), sums)
     plan = Plan(steps, trainer.settings.evaluations)
     control: State | None = None
-    for test, filter in [(CONTROL, None), *possible(network)]:
-        score_before, session, after = altered(trainer, test, filter, plan, seed, progress)
+    progress = progress.of(filters=network.filters_kept)
+    for number, (test, filter) in enumerate([(CONTROL, None), *possible(network)]):
+        told = progress.of(tried=f"{test} {filter}" if filter else test, done=number * steps)
+        score_before, session, after = altered(trainer, test, filter, plan, seed, told)
         new, old = after.weights, before.weights
         yield WorthRecord(
             test=test,
@@ -151,7 +152,7 @@ def possible(network: SwitchedNetwork) -> list[tuple[str, Filter]]:
 
 
 def altered(
-    trainer: Trainer, test: str, filter: Filter | None, plan: Plan, seed: int, progress: Progress | None
+    trainer: Trainer, test: str, filter: Filter | None, plan: Plan, seed: int, progress: Progress
 ) -> tuple[float, SessionRecord, State]:
     """Alter, train, undo: the score before the session, the session, and the state that it led to."""
     network, snapshot = trainer.network, Snapshot.take(trainer)

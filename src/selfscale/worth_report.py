@@ -22,15 +22,15 @@ from matplotlib.figure import Figure
 
 from selfscale import files
 from selfscale.config import Settings
-from selfscale.pipeline import dataset, trainer_for
+from selfscale.events import SILENT, Progress
+from selfscale.pipeline import recorder, trainer_for
 from selfscale.records import Filter
-from selfscale.store import open_store
 from selfscale.switches import SwitchedNetwork
 from selfscale.tables import markdown
-from selfscale.training import Progress, Trainer
-from selfscale.workspace import REPORTS, Training, only_one, store_root
-from selfscale.worth import CONFIDENCE, TESTS, Difference, WorthRecord, hidden, worth
-from selfscale.worth_tracking import WorthRun
+from selfscale.training import Trainer
+from selfscale.watching import time_left
+from selfscale.workspace import REPORTS, Training, only_one
+from selfscale.worth import CONFIDENCE, TESTS, Difference, WorthRecord, hidden, possible, worth
 
 HEADER = (
     "filter",
@@ -48,10 +48,12 @@ COLUMN, ROW = 0.55, 0.22  # inches of a picture's cells
 log = logging.getLogger(__name__)
 
 
-def run_worth(settings: Settings, task: str, seed: int, progress: Progress | None = None) -> str:
+def run_worth(
+    settings: Settings, task: str, seed: int, progress: Progress = SILENT
+) -> tuple[dict[str, Any], str]:
     """Test every filter of a trained network; writes `reports/worth-TASK-seed-N.json` and `.png`.
 
-    Returns the table of all tests, in Markdown.
+    Returns the content of the former, and the table of all tests, in Markdown.
 
     Raises:
         UserError: there is no trained network of that task and seed.
@@ -61,25 +63,22 @@ def run_worth(settings: Settings, task: str, seed: int, progress: Progress | Non
     with only_one(name):
         started = time.time()
         trainer = trainer_for(settings, task, SwitchedNetwork(model))
-        client = open_store(store_root())  # what may be missing is found before the work
         records = []
-        for record in worth(trainer, settings.minimization.removal.steps, seed=seed, progress=progress):
-            log.info("%s, seed %s: %s", task, seed, line(record))
+        steps, count = settings.minimization.removal.steps, 1 + len(possible(trainer.network))
+        told = progress.job(f"worth {task}-seed-{seed}", most=count * steps, exact=True)
+        for record in worth(trainer, steps, seed=seed, progress=told):
             records.append(record)
-        report, picture = REPORTS / f"{name}.json", REPORTS / f"{name}.png"
-        about = {"task": task, "seed": seed, "session_steps": settings.minimization.removal.steps}
-        files.write_json(report, about | content(trainer, records))
+            left = time_left(told.of(done=len(records) * steps).now()) if len(records) < count else ""
+            log.info("%s, seed %s: %s", task, seed, "; ".join(filter(None, (line(record), left))))
+        path, picture = REPORTS / f"{name}.json", REPORTS / f"{name}.png"
+        about = {"task": task, "seed": seed, "session_steps": steps}
+        report = about | content(trainer, records)
+        files.write_json(path, report)
         files.write_bytes(picture, heat_map(f"{task}, seed {seed}", trainer.network, records))
-        with WorthRun(
-            client,
-            task=task,
-            seed=seed,
-            settings=settings.model_dump(),
-            dataset=dataset(),
-            started=started,
-        ) as run:
-            run.finish(records, [report, picture], f"{caption(trainer, records)}\n\n{line(records[0])}")
-        return f"{caption(trainer, records)}\n\n{markdown(table(trainer.network, records))}"
+        with recorder(settings, "worth", task=task, seed=seed, started=started) as run:
+            note = f"{caption(trainer, records)}\n\n{line(records[0])}"
+            run.record("finish", [path, picture], records=records, note=note)
+        return report, f"{caption(trainer, records)}\n\n{markdown(table(trainer.network, records))}"
 
 
 def content(trainer: Trainer, records: Sequence[WorthRecord]) -> dict[str, Any]:

@@ -6,61 +6,60 @@ worth - seed 0                                           kind=worth
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from selfscale.entries import Point, curves
 from selfscale.owners import ROOT_RUN
 from selfscale.store import Client, store_errors
-from selfscale.tracking import PARENT, Dataset, TrackedRun, milliseconds, write
-from selfscale.worth import WorthRecord
+from selfscale.tracking import PARENT, TrackedRun, milliseconds, write
+
+if TYPE_CHECKING:  # it imports TensorFlow
+    from selfscale.worth import WorthRecord
 
 
 class WorthRun(TrackedRun):
-    """The run of a network's worth tests, `kind=worth`; `started` in seconds since 1970.
+    """The run of a network's worth tests, `kind=worth`; its parameters are as in TrackedRun.
 
     The control session's curves and numbers are its own; each test is a run below it.
     """
 
-    def __init__(
-        self,
-        client: Client,
-        *,
-        task: str,
-        seed: int,
-        settings: Mapping[str, Any],
-        dataset: Dataset | None = None,
-        started: float | None = None,
-    ) -> None:
+    def __init__(self, client: Client, *, task: str, seed: int, **run: Any) -> None:
         tags = {"kind": "worth", "task": task, "seed": str(seed)}
-        super().__init__(
-            client, tags, f"worth - seed {seed}", settings=settings, dataset=dataset, started=started
-        )
+        super().__init__(client, tags, f"worth - seed {seed}", **run)
+        for child in self._children() if self.resumed else []:
+            client.delete_run(child.info.run_id)  # of a `finish` that was cut off, and comes again
 
-    def finish(self, records: Sequence[WorthRecord], artifacts: Sequence[Path], note: str = "") -> None:
+    def finish(
+        self,
+        records: Sequence[WorthRecord],
+        note: str,
+        files: Sequence[Path] = (),
+        at: float | None = None,
+    ) -> None:
         """Log each test as a run, the control on this one, and the files; describe the run and end it."""
         control = [record for record in records if record.filter is None]
         for record in records:
             if record.filter is not None:
-                self._test(record)
+                self._test(record, at)
         points = [point for record in control for point in [*curves(record.session), *numbers(record)]]
-        self._finish(points, artifacts, note)
+        self._finish(points, files, note, at)
 
     @store_errors()
-    def _test(self, record: WorthRecord) -> None:
+    def _test(self, record: WorthRecord, at: float | None) -> None:
         assert record.filter is not None
         layer, index = record.filter
         what = {"test": record.test, "layer": str(layer), "filter": str(index)}
         tags = self.tags | what | {"kind": "worth_test", PARENT: self.run_id, ROOT_RUN: self.run_id}
-        end = milliseconds()
+        end = milliseconds(at)
         start = end - round(record.session.seconds * 1000)
         name = f"{record.test} {record.filter}"
         run_id = str(self.client.create_run(self.experiment_id, start, tags, name).info.run_id)
         params = what | {"task": self.tags["task"], "seed": self.tags["seed"], "ended": record.session.ended}
         if record.successor:
             params["successor"] = str(record.successor.filter)
-        write(self.client, run_id, [*curves(record.session), *numbers(record)], params)
+        write(self.client, run_id, [*curves(record.session), *numbers(record)], params, at)
         self.client.set_terminated(run_id, "FINISHED", end)
 
 
