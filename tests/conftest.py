@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -14,6 +16,7 @@ from selfscale.config import Execution, FirstSession, Training
 from selfscale.dataset import Split
 from selfscale.evaluation import Evaluator
 from selfscale.network import build, calibrate
+from selfscale.selection import STRATEGIES, Subject
 from selfscale.switches import SwitchedNetwork
 from selfscale.training import Trainer
 
@@ -48,6 +51,11 @@ def train_split() -> Split:
 @pytest.fixture(scope="session")
 def validation_split() -> Split:
     return sobel_split(5, seed=2)
+
+
+def bind(name: str, arguments: dict[str, Any]) -> Callable[[Subject], np.ndarray]:
+    """A selection strategy with its arguments, as from `params.yaml`."""
+    return STRATEGIES.bind(name, arguments, "strategies")
 
 
 def new_trainer(

@@ -30,6 +30,7 @@ RESULT: dict[str, Any] = {
     "accepted": 1,
     "reverted": 1,
     "training_steps": 80,
+    "targets": "0123456789abcdef" * 4,
 }
 
 

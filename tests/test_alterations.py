@@ -7,15 +7,15 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from conftest import new_trainer
+from conftest import bind, new_trainer
 from selfscale import redundancy
 from selfscale.alterations import ALTERATIONS
 from selfscale.config import LayerRemoval, Limits, Minimization, Removal
 from selfscale.evaluation import Evaluation
+from selfscale.events import Moment, Progress
 from selfscale.minimization import minimize
 from selfscale.network import build
 from selfscale.records import Filter
-from selfscale.selection import bind
 from selfscale.snapshot import Snapshot
 from selfscale.switches import SwitchedNetwork
 from selfscale.training import Plan
@@ -116,8 +116,8 @@ def test_neighbours_keep_still_in_the_first_session_and_move_in_the_second(train
     network, states = trained.network, [rows(trained.network)]
     output = [network.filter_weights(2).copy()]
 
-    def progress(step: int, score: float) -> None:
-        if step == 12:  # the end of a session
+    def listener(moment: Moment) -> None:
+        if moment.step == 12:  # the end of a session
             states.append(rows(network))
             output.append(network.filter_weights(2).copy())
 
@@ -130,7 +130,7 @@ def test_neighbours_keep_still_in_the_first_session_and_move_in_the_second(train
         settings("disable_and_freeze", decisions=1),
         seed=0,
         initial=BOUNDLESS,
-        progress=progress,
+        progress=Progress(listener),
     )
     assert decision.record.filters == (Filter(1, 0),)
     assert decision.record.session.steps == 24
@@ -164,7 +164,7 @@ def test_a_filter_drawn_anew_is_kept_only_if_that_was_better(trained):
     chosen = settings("reinitialize", decisions=8).model_copy(update={"tolerance": 1e9})
     decisions = minimize(trained, bind("sequential", {}), chosen, seed=0, initial=BOUNDLESS)
     records = []
-    for record, _, kept in decisions:
+    for record, _, kept, _ in decisions:
         records.append(record)
         assert kept.network.filters_kept == (3, 4)
     best = 1e9  # of the initial network, which this minimization was told

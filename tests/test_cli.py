@@ -30,7 +30,10 @@ from workspaces import (
     trained_project,
 )
 
-COMMANDS = ["prepare", "targets", "train", "minimize", "compare", "register", "ui"]
+COMMANDS = [
+    *("inputs", "prepare", "targets", "train", "minimize", "compare"),
+    *("register", "promote", "rollback", "ui"),
+]
 
 
 class Ended(NamedTuple):
@@ -190,7 +193,7 @@ def test_photographs_that_are_left_out_are_listed(command, empty, caplog):
             "run `selfscale train sobel --seed 0` again",
         ),
         (PREPARED / "train.npy", ["train", "sobel"], "not a whole array; delete it and make it again"),
-        (TARGETS / "sobel" / "manifest.json", ["train", "sobel"], "run `selfscale targets` again"),
+        (TARGETS / "sobel" / "manifest.json", ["train", "sobel"], "run `selfscale targets sobel` again"),
         (Path("params.yaml"), ["train", "sobel"], "params.yaml: "),
     ],
     ids=lambda value: getattr(value, "name", ""),
@@ -209,14 +212,32 @@ def test_a_wrong_snapshot(command, trained, content):
     assert_one_line(command("minimize", "sobel", "--snapshot", "some.npz"), "some.npz: ")
 
 
-@pytest.mark.parametrize("words", [["train", "sobel"], ["minimize", "sobel"], ["ui"]], ids=" ".join)
-def test_a_server_that_does_not_answer_is_found_before_the_work(command, trained, monkeypatch, words):
+@pytest.mark.parametrize("words", [["deliver"], ["ui"]], ids=" ".join)
+def test_a_server_that_does_not_answer(command, trained, monkeypatch, words):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert_one_line(command(*words), "MLFLOW_TRACKING_URI=http://127.0.0.1:9: no server answers")
+
+
+@pytest.mark.parametrize("words", [["train", "sobel"], ["minimize", "sobel"]], ids=" ".join)
+def test_a_store_that_cannot_be_opened_is_found_before_the_work(command, trained, monkeypatch, words):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "nonsense://store")
     monkeypatch.setattr(pipeline, "first_session", None)
     monkeypatch.setattr(pipeline, "minimize", None)
     before = contents(trained / "models")
-    assert_one_line(command(*words), "MLFLOW_TRACKING_URI=http://127.0.0.1:9: no server answers")
+    assert_one_line(command(*words), "MLFLOW_TRACKING_URI=nonsense://store: MLflow cannot open this store")
     assert contents(trained / "models") == before
+
+
+def test_training_goes_on_without_the_server_and_its_records_are_delivered_later(
+    command, trained, monkeypatch
+):
+    before = contents(trained / "models")
+    shutil.rmtree(trained / "models")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    code = command("train", "sobel").code
+    assert (code, contents(trained / "models")) == (0, before)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert command("deliver")[:2] == (0, "1 records delivered\n")
 
 
 @pytest.mark.parametrize("rate", [1e3, 1e30])
@@ -262,7 +283,9 @@ def test_a_full_disk(command, trained, monkeypatch, words, written):
 def test_jobs_are_chosen_by_words_or_by_the_first_of_each_list(command, empty, monkeypatch):
     jobs: list[Job] = []
     monkeypatch.setattr(pipeline, "run_minimization", lambda settings, job, **more: jobs.append(job))
-    monkeypatch.setattr(pipeline, "train", lambda settings, task, seed, _: jobs.append(Job(task, "", seed)))
+    monkeypatch.setattr(
+        pipeline, "train", lambda settings, task, seed, *_, **more: jobs.append(Job(task, "", seed))
+    )
     change_params(empty / "params.yaml", {"runs.strategies": ["cosine", "random"], "runs.seeds": [7, 8]})
     (empty / "params.yaml").rename(empty / "other.yaml")
     for words in (["train", "canny"], ["minimize", "canny"]):

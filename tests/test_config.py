@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from selfscale import cli, config
+from selfscale import config, loading
 from selfscale.errors import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -15,17 +15,17 @@ def load_changed(tmp_path: Path, old: str, new: str) -> config.Settings:
     assert old in DEFAULTS
     path = tmp_path / "params.yaml"
     path.write_text(DEFAULTS.replace(old, new, 1), encoding="utf-8")
-    return cli.load(path)
+    return loading.load(path)
 
 
 def test_the_defaults_in_params_yaml_are_those_of_the_schema():
-    settings = cli.load(ROOT / "params.yaml")
+    settings = loading.load(ROOT / "params.yaml")
     bare = config.Settings(runs=settings.runs, tasks=settings.tasks, strategies=settings.strategies)
     assert settings == bare
 
 
 def test_settings_are_frozen():
-    settings = cli.load(ROOT / "params.yaml")
+    settings = loading.load(ROOT / "params.yaml")
     with pytest.raises(ValueError, match="frozen"):
         settings.training.batch = 9
 
@@ -102,7 +102,7 @@ def test_floats_may_be_written_as_in_yaml_1_2(tmp_path):
         ("strategies: [random", "strategies: [rndom", "runs.strategies: 'rndom' is unknown"),
         ("validation: 0.2", "validation: 0.3", "data.split: train, validation and test must add up to 1"),
         ("runs:", "rns:", "settings: 'rns' is unknown; did you mean 'runs'?"),
-        ("network:\n", "network: [\n", "is not valid YAML"),
+        ("network: #", "network: [ #", "is not valid YAML"),
     ],
 )
 def test_a_wrong_key_or_value_is_named_in_one_line(tmp_path, old, new, message):

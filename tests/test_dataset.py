@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from selfscale import config, dataset
+from selfscale import config, dataset, reading
 from selfscale.config import Data, Folder
 from selfscale.dataset import SPLITS, load_split, prepare, split_photographs
 from selfscale.decoding import centre_crop
@@ -59,6 +62,7 @@ def test_prepared_folder(photos: Path, tmp_path: Path) -> None:
         assert (images.dtype, images.shape) == (np.uint8, (len(entries), SIZE, SIZE, 1))
         for image, entry in zip(images, entries, strict=True):
             gray = np.asarray(Image.open(photos / entry["name"]))
+            assert (entry["height"], entry["width"]) == gray.shape
             top, left = (gray.shape[0] - SIZE) // 2, (gray.shape[1] - SIZE) // 2
             np.testing.assert_array_equal(image[..., 0], gray[top : top + SIZE, left : left + SIZE])
             assert entry["sha256"] == hashlib.sha256(image.tobytes()).hexdigest()
@@ -102,8 +106,9 @@ def test_skipped_photographs_are_listed_with_reasons(photos: Path, tmp_path: Pat
 
 
 def test_a_file_that_cannot_be_read_is_skipped(tmp_path: Path) -> None:
-    reading = read(Photograph("gone.png", tmp_path / "gone.png"), SIZE, centre_crop)
-    assert (reading.crops, reading.reason) == ((), "unreadable: No such file or directory")
+    reading, pixels = read(Photograph("gone.png", tmp_path / "gone.png"), SIZE, centre_crop)
+    assert (reading.crops, pixels) == ((), [])
+    assert reading.reason == "unreadable: No such file or directory"
 
 
 def test_sample_splits_by_photograph(tmp_path: Path) -> None:
@@ -144,11 +149,93 @@ def test_a_full_disk_keeps_what_was_there(
     assert {path.name for path in tmp_path.iterdir()} == {"photos", "out", ".out.lock"}
 
 
+def prepare_and_stop(photos: Path, out: Path, after: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C when so many photographs are decoded."""
+    decode, left = reading.decode_gray, after
+
+    def stopping(content: bytes) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise KeyboardInterrupt
+        return decode(content)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(reading, "decode_gray", stopping)
+        prepare(settings_for(photos), out, workers=1)
+    assert not out.exists()
+
+
+def decoded(photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Prepare; how many photographs were decoded for it."""
+    decode, contents = reading.decode_gray, []
+    with monkeypatch.context() as patch:
+        patch.setattr(reading, "decode_gray", lambda content: contents.append(1) or decode(content))
+        prepare(settings_for(photos), out, workers=1)
+    return len(contents)
+
+
+def test_cut_off_it_goes_on_after_the_last_finished_shard(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(settings_for(photos), tmp_path / "whole", workers=1)
+    out = tmp_path / "out"
+    prepare_and_stop(photos, out, 3, monkeypatch)
+    prepare_and_stop(photos, out, 2, monkeypatch)
+    assert decoded(photos, out, monkeypatch) == 8 - 3 - 2
+    assert contents(out) == contents(tmp_path / "whole")
+    assert {path.name for path in tmp_path.glob(".*")} == {".out.lock", ".whole.lock"}
+
+
+@pytest.mark.parametrize("change", ["photograph", "size"])
+def test_cut_off_and_changed_it_starts_anew(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    prepare_and_stop(photos, tmp_path / "out", 5, monkeypatch)
+    if change == "photograph":
+        Image.fromarray(np.full((SIZE, SIZE), 7, np.uint8)).save(photos / "0.png")
+    else:
+        (photos / "0.png").unlink()
+    expected = len(list(photos.rglob("*.png")))
+    assert decoded(photos, tmp_path / "out", monkeypatch) == expected
+    assert not (tmp_path / ".out.shards").exists()
+
+
+def test_killed_with_its_workers_it_goes_on(photos: Path, tmp_path: Path) -> None:
+    """Once a shard is finished, a worker kills the process that it works for."""
+    code = """
+import os, signal, sys
+from pathlib import Path
+from selfscale import reading
+from selfscale.config import Data, Folder
+from selfscale.dataset import prepare
+
+decode = reading.decode_gray
+
+def killing(content):
+    if list(Path(sys.argv[2]).parent.glob(".out.shards/*/*.json")):
+        os.kill(os.getppid(), signal.SIGKILL)
+    return decode(content)
+
+reading.decode_gray = killing
+if __name__ == "__main__":
+    settings = Data(source="folder", folder=Folder(path=sys.argv[1]), size=24, split_seed=0)
+    prepare(settings, Path(sys.argv[2]), workers=2)
+"""
+    (tmp_path / "killing.py").write_text(code)
+    words = [sys.executable, str(tmp_path / "killing.py"), str(photos), str(tmp_path / "out")]
+    assert subprocess.run(words, check=False, capture_output=True).returncode == -signal.SIGKILL
+    assert list(tmp_path.glob(".out.shards/*/*.json"))
+    prepare(settings_for(photos), tmp_path / "out", workers=2)
+    prepare(settings_for(photos), tmp_path / "whole", workers=1)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
 @given(st.integers(3, 200), st.floats(0.01, 0.98), st.floats(0.01, 0.99), st.integers(0, 5))
 def test_split_shares(count: int, train: float, part: float, seed: int) -> None:
     validation = (1 - train) * part
     shares = config.Split(train=train, validation=validation, test=1 - train - validation)
-    usable = [Stored(str(number), 0, (), ()) for number in range(count)]
+    usable = [Stored(str(number), (0, 0), Path(), 0, (), ()) for number in range(count)]
     parts = split_photographs(usable, shares, seed)
     assert parts == split_photographs(usable, shares, seed)
     assert sorted(stored for part in parts.values() for stored in part) == sorted(usable)
@@ -167,23 +254,25 @@ def targets_for(prepared: Path, targets: Path, shape: tuple[int, ...] | None = N
 
 
 def test_load_split(photos: Path, tmp_path: Path) -> None:
-    prepared, targets = tmp_path / "out", tmp_path / "targets"
+    prepared, targets = tmp_path / "out", tmp_path / "sobel"
     prepare(settings_for(photos), prepared, workers=1)
     targets_for(prepared, targets)
     split = load_split(prepared, targets, "validation")
     assert isinstance(split.images, np.memmap) and isinstance(split.targets, np.memmap)
     assert split.images.shape == split.targets.shape == (2, SIZE, SIZE, 1)
     prepare(settings_for(photos, split_seed=1), prepared, workers=1)
-    with pytest.raises(UserError, match=r"made from other images than .*out holds; run `selfscale targets`"):
+    with pytest.raises(
+        UserError, match=r"made from other images than .*out holds; run `selfscale targets sobel` again"
+    ):
         load_split(prepared, targets, "validation")
 
 
 def test_load_split_that_is_not_there(photos: Path, tmp_path: Path) -> None:
-    prepared, targets = tmp_path / "out", tmp_path / "targets"
+    prepared, targets = tmp_path / "out", tmp_path / "sobel"
     with pytest.raises(UserError, match="run `selfscale prepare` first"):
         load_split(prepared, targets, "train")
     prepare(settings_for(photos), prepared, workers=1)
-    with pytest.raises(UserError, match="run `selfscale targets` first"):
+    with pytest.raises(UserError, match="run `selfscale targets sobel` first"):
         load_split(prepared, targets, "train")
     targets_for(prepared, targets, shape=(2, 5, 5, 1))
     with pytest.raises(UserError, match="made from other images"):

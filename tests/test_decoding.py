@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from selfscale.decoding import Unusable, centre_crop, decode_gray, tiles
+from selfscale.decoding import Unusable, centre_crop, decode_deep, decode_gray, tiles
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 # ITU-R 601-2, in floats.
@@ -46,6 +46,18 @@ def test_lossy_colour_becomes_luma_nearly(kind: str) -> None:
 
 def test_gray_stays_as_it_is() -> None:
     np.testing.assert_array_equal(decode_gray(encoded(Image.fromarray(COLOURS[..., 0]))), COLOURS[..., 0])
+
+
+def test_deep_gray_keeps_sixteen_bits_and_widens_eight() -> None:
+    wide = np.random.default_rng(0).integers(0, 65536, (9, 7), dtype=np.uint16)
+    for kind in ("PNG", "TIFF"):
+        np.testing.assert_array_equal(decode_deep(encoded(Image.fromarray(wide), kind)), wide)
+    for image in (Image.fromarray(COLOURS), Image.fromarray(COLOURS[..., 0])):
+        found = decode_deep(encoded(image))
+        assert found.dtype == np.uint16
+        np.testing.assert_array_equal(found, decode_gray(encoded(image)).astype(int) * 257)
+    with pytest.raises(Unusable, match="broken"):
+        decode_deep(b"")
 
 
 def test_palette_and_bits() -> None:

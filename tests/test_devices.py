@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import subprocess
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -74,6 +75,22 @@ def test_mixed_precision_is_refused_on_the_cpu(monkeypatch, untouched):
     monkeypatch.setattr(devices, "visible_gpus", list)
     with pytest.raises(UserError, match=r"^execution.mixed_precision: .* no GPU.*; set it to false$"):
         devices.configure(Execution(mixed_precision=True))
+
+
+def test_a_batch_that_cannot_fit_is_refused(monkeypatch):
+    monkeypatch.setattr(devices.psutil, "virtual_memory", lambda: SimpleNamespace(available=2**30))
+    devices.check_batch(8, 256, 200)  # 0.78 GiB
+    with pytest.raises(UserError, match=r"^training.batch: 16 images of 256x256 take 1.6 GiB, but 1.0 GiB"):
+        devices.check_batch(16, 256, 200)
+
+
+def test_a_device_whose_memory_is_exhausted_is_one_line(trainer: Trainer, monkeypatch):
+    def exhausted(*arguments: object) -> None:
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    monkeypatch.setattr(trainer, "_steps", exhausted)
+    with pytest.raises(UserError, match=r"^training.batch: 4 images of 24x24 do not fit .*; lower training"):
+        trainer.idle()
 
 
 def test_xla_is_not_even_measured_on_the_cpu(monkeypatch):

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from selfscale import __version__, cli, devices, doctor
+from selfscale import __version__, cli, devices, doctor, loading
 from selfscale.config import Execution
 from selfscale.doctor import Finding
 from selfscale.errors import UserError
+from selfscale.outbox import Journal
 from selfscale.workspace import PREPARED, TARGETS
 from workspaces import CHECKOUT, change_params, contents, own_store, trained_project
 
@@ -43,7 +44,7 @@ def project(tmp_path, monkeypatch) -> Path:
 
 
 def examine() -> list[Finding]:
-    return doctor.examine(lambda: cli.load(Path("params.yaml")))
+    return doctor.examine(lambda: loading.load(Path("params.yaml")))
 
 
 def problems() -> list[str]:
@@ -115,10 +116,12 @@ def test_a_store_that_does_not_open(project):
 
 
 def test_records_that_wait_are_counted(project):
-    (project / ".selfscale" / "outbox" / "run").mkdir(parents=True)
-    (project / ".selfscale" / "outbox" / "run" / "1.json").write_text("{}")
+    journal = Journal.new(project, "some-key")
+    for call in ("minimization", "kill"):
+        journal.append(call)
     (text,) = [finding.text for finding in examine() if "outbox" in finding.text]
-    assert "1 files wait to be delivered" in text
+    assert "1 records wait; `selfscale deliver` sends them" in text
+    journal.delete()
 
 
 @pytest.mark.parametrize(
@@ -161,7 +164,7 @@ def test_targets_of_other_images(project):
     path = project / PREPARED / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"fingerprint": "other"}))
     (problem,) = problems()
-    assert "made from other images than data/prepared holds; run `selfscale targets` again" in problem
+    assert "made from other images than data/prepared holds; run `selfscale targets sobel` again" in problem
 
 
 def test_a_gpu_that_tensorflow_does_not_see(monkeypatch):
@@ -179,10 +182,10 @@ def test_a_gpu_that_tensorflow_does_not_see(monkeypatch):
 
 def test_more_workers_than_cores(monkeypatch):
     monkeypatch.setattr("joblib.cpu_count", lambda: 2)
-    *_, finding = doctor.machine(Execution(workers=3, threads=2), minimizations=9)
+    *_, finding = doctor.machine(Execution(workers=3, threads=2), minimizations=9, trials=1)
     assert finding.problem
     assert "3 workers of 2 threads each are more than 2 cores; lower execution.workers" in finding.text
-    assert not any(found.problem for found in doctor.machine(Execution(), minimizations=9))
+    assert not any(found.problem for found in doctor.machine(Execution(), minimizations=9, trials=1))
 
 
 def test_packages_that_are_missing(monkeypatch):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conftest import new_trainer
+from conftest import bind, new_trainer
 from selfscale import redundancy, resume
 from selfscale.acceptance import Verdict, reason, reference_of
 from selfscale.config import Acceptance, LayerRemoval, Limits, Minimization, Removal
@@ -17,7 +17,6 @@ from selfscale.evaluation import Evaluation
 from selfscale.minimization import Decision, minimize
 from selfscale.network import build
 from selfscale.records import MERGE, REMOVE_LAYER, TRAIN, DecisionRecord, Filter, layers_of
-from selfscale.selection import bind
 from selfscale.snapshot import Snapshot
 from selfscale.training import Plan, Trainer
 from stores import record as a_record
@@ -127,7 +126,7 @@ def test_every_trial_of_filters_is_stepped_back_from_exactly(trained, nothing_is
     settings = changed(removal=removal, limits=Limits(decisions=4), last_session_steps=0, **NO_LAYERS)
     before = everything(trained)
     steps = minimize(trained, bind("random", {}), settings, seed=1, initial=UNREACHABLE)
-    for record, trained_to, trainer in steps:
+    for record, trained_to, trainer, _ in steps:
         assert not record.accepted and trainer is trained
         assert_equal(everything(trained), before)
         altered = np.concatenate([~active for active in trained_to.network.active])
@@ -143,7 +142,7 @@ def test_a_layer_that_is_not_missed_enough_comes_back_as_it_was(trained, nothing
     trained.session(Plan(6, 1), np.random.default_rng(5))  # Adam has momentum
     before = everything(trained)
     (decision,) = decisions(trained, changed(**FIRST_ONLY), initial=UNREACHABLE)
-    record, without_layer, trainer = decision
+    record, without_layer, trainer, _ = decision
     assert (record.alteration, record.accepted) == (REMOVE_LAYER, False)
     layer = record.filters[0].layer
     assert record.filters == tuple(filter for filter in trained.network.removable() if filter.layer == layer)
@@ -349,11 +348,13 @@ def test_the_same_seed_twice_decides_alike(start):
     assert_equal(*states)
 
 
+@pytest.mark.parametrize("speculative", [1, 2])
 @pytest.mark.parametrize("tolerance", [0.05, 1e9], ids=["some fail", "layers go"])
-def test_an_interrupted_minimization_ends_like_an_uninterrupted_one(start, tolerance, tmp_path):
-    """Only one decision before each interruption; each time from the initial network and a file."""
+def test_an_interrupted_minimization_ends_like_an_uninterrupted_one(start, tolerance, speculative, tmp_path):
+    """Only one round before each interruption; each time from the initial network and a file."""
     settings = changed(
         tolerance=tolerance,
+        speculative=speculative,
         removal=Removal(group="adaptive", steps=6),
         layers=LayerRemoval(tries=1, steps=6),
         stop_hopeless=True,
@@ -372,9 +373,11 @@ def test_an_interrupted_minimization_ends_like_an_uninterrupted_one(start, toler
     history: list[DecisionRecord] = []
     while not (history and history[-1].alteration == TRAIN):
         steps = minimize(trainer, select, settings, seed=3, initial=initial, history=history)
-        decision = next(steps)
+        for decision in steps:
+            history.append(decision.record)
+            if decision.settled:
+                break
         steps.close()
-        history.append(decision.record)
         resume.save(path, decision.trainer, "run", history)
         done = resume.load(path)
         assert done.records == tuple(history)
@@ -390,6 +393,74 @@ def test_what_is_restored_is_the_initial_trainer_if_no_layer_was_removed(trained
     trained.network.disable(Filter(0, 0))
     assert resume.restore(done, trained, Path("state.npz")) is trained
     assert trained.network.filters_kept == (3, 4)
+
+
+# -- several trials at once ----------------------------------------------------------------------
+
+
+def rounds(found: list[Decision]) -> list[list[Decision]]:
+    whole: list[list[Decision]] = [[]]
+    for decision in found:
+        whole[-1].append(decision)
+        if decision.settled:
+            whole.append([])
+    return whole[:-1]
+
+
+def test_of_trials_at_once_the_best_acceptable_one_is_kept(start, nothing_is_merged):
+    settings = changed(
+        tolerance=0.5, speculative=3, removal=Removal(group=1, steps=6), last_session_steps=0, **NO_LAYERS
+    )
+    found = decisions(start(), settings, select="random")
+    together = rounds(found)
+    assert len(together[0]) == 3
+    assert [d.record.number for d in found] == list(range(1, len(found) + 1))
+    assert any(last.record.accepted for *_, last in together)
+    assert len({d.trainer for d in found}) == 1
+    left = 7
+    for *others, last in together:
+        records = [d.record for d in (*others, last)]
+        assert len({r.started_from for r in records}) == 1
+        assert len({r.filters[0] for r in records}) == len(records)
+        assert not any(r.accepted for r in records[:-1])
+        assert {sum(r.filters_kept) for r in records[:-1]} <= {left}
+        for record in records[:-1]:
+            if "but another trial of the round was better" in record.reason:
+                assert last.record.accepted and record.score >= last.record.score
+        left -= last.record.accepted
+        assert sum(last.record.filters_kept) == left
+    again = decisions(start(), settings, select="random")
+    assert without_seconds([d.record for d in again]) == without_seconds([d.record for d in found])
+    assert_equal(everything(again[-1].trainer), everything(found[-1].trainer))
+
+
+def test_a_trial_beside_others_goes_as_it_would_alone(start, nothing_is_merged):
+    """The first of a round draws what it draws by itself, and the others change nothing for it."""
+    settings = changed(removal=Removal(group=1, steps=6), limits=Limits(decisions=3), **NO_LAYERS)
+    (alone, *_) = decisions(start(), settings, initial=UNREACHABLE)
+    at_once = settings.model_copy(update={"speculative": 3})
+    trainer = start()
+    (beside, *others) = decisions(trainer, at_once, initial=UNREACHABLE)[:3]
+    assert without_seconds([beside.record]) == without_seconds([alone.record])
+    assert_equal(everything_in(beside.trained), everything_in(alone.trained))
+    assert len({d.record.filters for d in (beside, *others)}) == 3
+    assert [d.settled for d in (beside, *others)] == [False, False, True]
+
+
+def everything_in(snapshot: Snapshot) -> list[np.ndarray]:
+    return [*snapshot.network.weights, *snapshot.network.active, *snapshot.optimizer]
+
+
+def test_trials_at_once_keep_to_the_limits(start, nothing_is_merged):
+    settings = changed(
+        speculative=3,
+        removal=Removal(group=1, steps=6),
+        limits=Limits(decisions=4, steps=20),
+        last_session_steps=0,
+        **NO_LAYERS,
+    )
+    found = rounds(decisions(start(), settings, initial=UNREACHABLE))
+    assert [len(together) for together in found] == [3]  # 18 of 20 steps
 
 
 # -- when a trial ends and what it is held against -----------------------------------------------

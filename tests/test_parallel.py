@@ -47,10 +47,10 @@ def test_a_worker_that_dies_is_a_user_error() -> None:
 def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(
-        "import time\n"
+        "import sys, time\n"
         "from selfscale.parallel import ordered_map\n"
         "def worker(item):\n"
-        "    print(item, flush=True)\n"
+        "    print(item, flush=True, file=sys.__stdout__)\n"
         "    time.sleep(60)\n"
         "if __name__ == '__main__':\n"
         "    list(ordered_map(worker, range(9), 2))\n"

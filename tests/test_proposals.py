@@ -21,7 +21,7 @@ from selfscale.layer_trials import loss_without
 from selfscale.layers import with_layers, without_layer
 from selfscale.network import build
 from selfscale.probe import Probe
-from selfscale.proposals import next_trial
+from selfscale.proposals import next_trials
 from selfscale.records import MERGE, REMOVE_LAYER, TRAIN, DecisionRecord, Filter, layers_of
 from selfscale.redundancy import Redundant
 from selfscale.selection import Subject
@@ -89,9 +89,10 @@ class Course:
         self.records: list[DecisionRecord] = []
 
     def next(self) -> Trial:
-        return next_trial(
+        (trial,) = next_trials(
             Round(self.network, PROBE, self.select, self.settings, self.seed, tuple(self.records))
         )
+        return trial
 
     def run(self, verdict: Verdict) -> Iterator[Trial]:
         """The trials up to the last session, without it; `network` is what each of them starts from."""

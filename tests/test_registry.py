@@ -59,9 +59,17 @@ def networks(tmp_path_factory) -> list[Path]:
 
 
 def finished_run(client: Client, artifact: Path) -> str:
-    with MinimizationRun(client, task="sobel", strategy="random", seed=3, settings={"a": 1}) as run:
-        run.finish(RESULT, [artifact])
+    run = MinimizationRun(client, task="sobel", strategy="random", seed=3, settings={"a": 1})
+    run.finish(RESULT, [artifact])
     return run.run_id
+
+
+def put(client: Client, path: Path, run_id: str | None, test: float | None = None, **more: object) -> int:
+    """Register with another test score than that of `RESULT`."""
+    result = RESULT | more
+    if test is not None:
+        result["test"] = {**result["test"], "final": {"mae": test, "uiqi": 0.8}}
+    return register(client, "sobel", path, result, "# The card", run_id).version
 
 
 def aliases(client: Client) -> dict[str, int]:
@@ -71,14 +79,17 @@ def aliases(client: Client) -> dict[str, int]:
 def test_a_version_says_what_it_is_and_which_run_made_it(client, networks):
     run_id = finished_run(client, networks[0])
     before = client.get_run(run_id).info
-    assert register(client, "sobel", networks[0], RESULT, run_id) == 1
+    assert put(client, networks[0], run_id) == 1
     version = client.get_model_version(NAME, "1")
     assert version.run_id == run_id
     assert version.tags["filters_initial"] == "[5, 5]"
     assert version.tags["filters_kept"] == "[2, 1]"
     assert (version.tags["parameters_initial"], version.tags["parameters"]) == ("871", "130")
     assert (version.tags["test_initial"], version.tags["test_final"]) == ("0.013", "0.012")
-    assert "Filters 5, 5 → 2, 1" in version.description
+    assert version.tags["targets"] == RESULT["targets"]
+    experiment = client.get_run(run_id).info.experiment_id
+    assert version.description.startswith("# The card\n")
+    assert f"[`{run_id}`](#/experiments/{experiment}/runs/{run_id})" in version.description
     after = client.get_run(run_id)
     assert (after.info.status, after.info.end_time) == (before.status, before.end_time)
     (output,) = after.outputs.model_outputs
@@ -89,20 +100,44 @@ def test_a_version_says_what_it_is_and_which_run_made_it(client, networks):
 
 def test_the_same_model_is_registered_once_and_the_alias_follows(client, networks):
     run_id = finished_run(client, networks[0])
-    assert register(client, "sobel", networks[0], RESULT, run_id) == 1
-    assert register(client, "sobel", networks[0], RESULT, run_id) == 1
+    assert put(client, networks[0], run_id) == 1
+    assert put(client, networks[0], run_id) == 1
     assert aliases(client) == {"champion": 1}
-    assert register(client, "sobel", networks[1], RESULT, run_id) == 2
+    assert put(client, networks[1], run_id) == 2
     assert aliases(client) == {"champion": 2, "previous": 1}
-    assert register(client, "sobel", networks[0], RESULT, run_id) == 1
+    assert put(client, networks[0], run_id) == 1
     assert aliases(client) == {"champion": 1, "previous": 2}
     assert len(client.search_model_versions(f"name = '{NAME}'")) == 2
+
+
+def test_only_a_version_that_is_not_worse_becomes_champion(client, networks):
+    put(client, networks[0], None, test=0.012)
+    standing = register(client, "sobel", networks[1], worse_than(0.012), "", None)
+    assert standing[:4] == (NAME, 2, 1, None)
+    assert standing.note == (
+        "not champion: test mae 0.0121 is worse than the 0.012 of version 1; "
+        "`selfscale promote sobel --version 2 --force` makes it champion all the same"
+    )
+    assert aliases(client) == {"champion": 1}
+    # Registered again, as after another `dvc repro`, it is no better.
+    assert register(client, "sobel", networks[1], worse_than(0.012), "", None) == standing
+
+
+def worse_than(score: float) -> dict:
+    return RESULT | {"test": {**RESULT["test"], "final": {"mae": score + 0.0001}}}
+
+
+def test_what_was_measured_on_other_targets_is_not_compared(client, networks):
+    put(client, networks[0], None, test=0.012)
+    standing = register(client, "sobel", networks[1], worse_than(0.012) | {"targets": "another"}, "", None)
+    assert (standing.champion, standing.previous) == (2, 1)
+    assert "measured on other images or targets, and not compared" in standing.note
 
 
 def test_a_run_that_is_gone_is_replaced(client, root, networks):
     run_id = finished_run(client, networks[0])
     shutil.rmtree(root / "mlruns" / "artifacts" / "sobel" / run_id)
-    register(client, "sobel", networks[0], RESULT, run_id)
+    put(client, networks[0], run_id)
     holder = client.get_run(client.get_model_version(NAME, "1").run_id)
     assert holder.info.run_id != run_id
     assert holder.data.tags["kind"] == "registration"
@@ -110,19 +145,19 @@ def test_a_run_that_is_gone_is_replaced(client, root, networks):
 
 
 def test_a_version_whose_files_are_gone_is_made_anew(client, root, networks):
-    register(client, "sobel", networks[0], RESULT, None)
+    put(client, networks[0], None)
     shutil.rmtree(root / "mlruns" / "artifacts" / "sobel" / "models")
-    assert register(client, "sobel", networks[0], RESULT, None) == 2
+    assert put(client, networks[0], None) == 2
     assert aliases(client) == {"champion": 2, "previous": 1}
 
 
 def test_no_file_is_one_line(client, tmp_path):
     with pytest.raises(UserError, match=r"none\.keras: is missing"):
-        register(client, "sobel", tmp_path / "none.keras", RESULT, None)
+        register(client, "sobel", tmp_path / "none.keras", RESULT, "", None)
 
 
 def test_a_moved_champion_loads_without_this_package(client, root, networks, tmp_path):
-    register(client, "sobel", networks[0], RESULT, finished_run(client, networks[0]))
+    put(client, networks[0], finished_run(client, networks[0]))
     root.rename(tmp_path / "moved to ä")
     moved = open_store(tmp_path / "moved to ä")
     images = np.random.default_rng(0).random((2, 17, 23, 1), dtype=np.float32)

@@ -1,55 +1,18 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from comparisons import SEEDS, control, fill, result, settings
 from selfscale import made, report
-from selfscale.config import Runs, Settings, Strategy, Task
+from selfscale.config import Registry, Settings
 from selfscale.errors import UserError
 from selfscale.files import read_json, write_bytes, write_json
 from selfscale.workspace import Control, Job
 
-SEEDS = [0, 1, 2, 3, 4]
 LABEL = "untouched control"
-
-
-def settings(strategies: Sequence[str] = ("random", "cosine"), seeds: Sequence[int] = (0,)) -> Settings:
-    return Settings(
-        runs=Runs(tasks=["sobel"], strategies=list(strategies), seeds=list(seeds)),
-        tasks={"sobel": Task(operator="sobel", loss="mae")},
-        # The name does not matter, what it selects by does.
-        strategies={name: Strategy(select="random" if name == "lots" else name) for name in strategies},
-    )
-
-
-def result(task: str, strategy: str, seed: int = 0, macs: float = 275.0, score: float = 0.004) -> dict:
-    scores = {"initial": {"mae": 0.005}, "final": {"mae": score}}
-    return {
-        "task": task,
-        "strategy": strategy,
-        "seed": seed,
-        "loss": "mae",
-        "filters_initial": [5, 5],
-        "filters_kept": [3, 2],
-        "parameters_initial": 886,
-        "parameters": 281,
-        "macs_per_pixel_initial": 875.0,
-        "macs_per_pixel": macs,
-        "validation": scores,
-        "test": scores,
-        "decisions": 12,
-        "accepted": 5,
-        "reverted": 7,
-        "training_steps": 5800,
-    }
-
-
-def control(task: str, seed: int, steps: int = 5800, score: float = 0.0045) -> dict:
-    content = result(task, "", seed, 875.0, score) | {"filters_kept": [5, 5], "decisions": 0, "steps": steps}
-    del content["strategy"]
-    return content
 
 
 @pytest.fixture
@@ -57,14 +20,11 @@ def project(tmp_path, monkeypatch) -> Callable[[Settings], Path]:
     """A folder with made-up results and controls of all runs: cosine is a tenth worse than random."""
     monkeypatch.chdir(tmp_path)
 
-    def fill(settings: Settings) -> Path:
-        for job in report.jobs(settings.runs):
-            score = 0.004 * (1 + job.seed) * (1.1 if job.strategy == "cosine" else 1.0)
-            write_json(job.output / "result.json", result(*job, score=score))
-            write_json(Control(job.task, job.seed).output, control(job.task, job.seed))
+    def fill_it(settings: Settings) -> Path:
+        fill(settings)
         return tmp_path
 
-    return fill
+    return fill_it
 
 
 def test_the_table_has_a_line_per_result(project):
@@ -143,7 +103,13 @@ def test_the_same_results_make_the_same_files(project):
         assert f"| sobel | random | 1 of 2 | {seconds:g} |" in (reports / "seconds.md").read_text()
         kept.append({path: path.read_bytes() for path in reports.rglob("*.*") if path.stem != "seconds"})
     assert kept[0] == kept[1]
-    assert {path.name for path in kept[0]} == {"comparison.json", "comparison.md", "size-sobel.png"}
+    assert {path.name for path in kept[0]} == {
+        "comparison.json",
+        "comparison.md",
+        "index.html",
+        "size-sobel.png",
+        "curve-sobel.png",
+    }
 
 
 def test_seconds_of_another_run_than_the_one_that_made_the_model_do_not_count(project):
@@ -178,12 +144,37 @@ def test_a_missing_or_shorter_control_names_the_command_that_makes_it(project):
     assert not (folder / "reports").exists()
 
 
-def test_the_best_is_the_smallest_then_the_most_accurate():
+@pytest.mark.parametrize(
+    ("rule", "chosen"),
+    [
+        (Registry(), "cosine"),  # of the two smallest within 0.0055, the one with the better test score
+        (Registry(tolerance=0.4), "taylor"),  # 0.0069 is within 0.007
+        (Registry(rule="score"), "random"),
+        (Registry(tolerance=0.0), "cosine"),  # no worse than the initial network's 0.005
+    ],
+    ids=str,
+)
+def test_the_rule_chooses_what_is_registered_by_the_test_split(rule, chosen):
     found = [
         result("sobel", "random", macs=300, score=0.003),
         result("sobel", "sequential", macs=200, score=0.005),
         result("sobel", "cosine", macs=200, score=0.004),
-        result("canny", "random", macs=100, score=0.001),
+        result("sobel", "taylor", macs=100, score=0.0069),
+        result("canny", "random", macs=50, score=0.001),
     ]
+    for entry in found:  # the validation split has no say
+        entry["validation"] = {"initial": {"mae": 0.005}, "final": {"mae": 1 - entry["test"]["final"]["mae"]}}
     comparison = {"results": {f"{r['task']}-{r['strategy']}": r for r in found}}
-    assert report.best(comparison, "sobel")["strategy"] == "cosine"
+    assert report.choose(comparison, "sobel", rule)["strategy"] == chosen
+    with pytest.raises(UserError, match="has no result of otsu; run `selfscale compare` again"):
+        report.choose(comparison, "otsu", rule)
+
+
+def test_where_none_is_within_the_tolerance_the_best_test_score_is_chosen():
+    found = [
+        result("sobel", "random", macs=300, score=0.008),
+        result("sobel", "cosine", macs=200, score=0.009),
+    ]
+    assert not any(report.within(entry, Registry()) for entry in found)
+    comparison = {"results": dict(enumerate(found))}
+    assert report.choose(comparison, "sobel", Registry())["strategy"] == "random"

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from selfscale import config, made, resume, workspace
 from selfscale.acceptance import reference_of
 from selfscale.errors import UserError
+from selfscale.events import Moment, Progress
 from selfscale.files import read_json
 from selfscale.records import DecisionRecord, Filter, SessionRecord
 from selfscale.results import without_seconds
@@ -73,14 +74,14 @@ def interrupt(folder: Path, evaluations: int) -> None:
     """Ctrl-C at the n-th evaluation inside a session."""
     left = evaluations
 
-    def progress(step: int, score: float) -> None:
+    def listener(moment: Moment) -> None:
         nonlocal left
-        left -= 1
+        left -= moment.score is not None
         if not left:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        minimize(folder, progress=progress)
+        minimize(folder, progress=Progress(listener))
 
 
 def state(folder: Path) -> Path:
@@ -106,8 +107,23 @@ def assert_logged_once(folder: Path) -> None:
         assert sorted((run.data.tags["decision"] for run in kind), key=int) == numbers
     assert {run.info.status for run in (parent, *children[0], *children[1])} == {"FINISHED"}
     charted = client.get_metric_history(parent.info.run_id, "score")
-    assert [(point.step, point.value) for point in charted] == [(d["number"], d["score"]) for d in decisions]
-    assert noted(folder)["run_id"] == parent.info.run_id
+    first, *others = ((point.step, point.value) for point in charted)
+    assert first[0] == 0
+    assert others == [(d["number"], d["score"]) for d in decisions]
+    kept = client.get_metric_history(parent.info.run_id, "kept/score")
+    assert [point.step for point in kept] == [0, *(d["number"] for d in decisions if d["accepted"])]
+    logged = [picture_of(file.path) for file in client.list_artifacts(parent.info.run_id, "images")]
+    written = [path for path in (folder / JOB.output / "pictures").rglob("*.png")]
+    assert len(written) >= 4  # of two images, and two networks
+    names = {(f"network on image {path.stem}", int(path.parent.name)) for path in written}
+    assert sorted(logged) == sorted((*name, kind) for name in names for kind in (".png", ".webp"))
+    assert noted(folder)["key"] == parent.data.tags["key"]
+
+
+def picture_of(path: str) -> tuple[str, int, str]:
+    """Key, step and kind of a picture that MLflow keeps."""
+    key, step = re.match(r"images/(.+?)\+step\+(\d+)\+", path).groups()
+    return key, int(step), Path(path).suffix
 
 
 def test_the_same_seed_twice_makes_the_same_files(expected, tmp_path):
@@ -119,6 +135,11 @@ def test_the_same_seed_twice_makes_the_same_files(expected, tmp_path):
     minimize(again)
     assert contents(again / JOB.output) == expected
     assert_logged_once(again)
+    (run,) = runs(open_store(again), "minimization")
+    scores = json.loads(expected["result.json"])["validation"]
+    charted = open_store(again).get_metric_history(run.info.run_id, "kept/score")
+    ends = [scores[which]["mae"] for which in ("initial", "final")]
+    assert [charted[0].value, charted[-1].value] == pytest.approx(ends)
 
 
 @pytest.mark.parametrize(
@@ -127,6 +148,7 @@ def test_the_same_seed_twice_makes_the_same_files(expected, tmp_path):
         pytest.param("selfscale.training:Trainer._advance", 6, id="in a session"),
         pytest.param("selfscale.tracking:MinimizationRun._complete", 4, id="a decision half logged"),
         pytest.param("selfscale.resume:save", 4, id="a decision logged but not saved"),
+        pytest.param("selfscale.run_images:RunImages.log", 4, id="some pictures logged"),
         pytest.param("selfscale.files:write_json", 2, id="outputs half written"),
     ],
 )

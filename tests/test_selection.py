@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cosine as cosine_distance
 from scipy.spatial.distance import pdist, squareform
 
+from conftest import bind
 from selfscale.errors import UserError
 from selfscale.records import Filter
-from selfscale.selection import STRATEGIES, Subject, bind, cosine_similarity
+from selfscale.selection import STRATEGIES, Subject, cosine_similarity
 
 ROWS = [
     np.array([[1.0, 0, 0], [1.0, 1, 0], [0, 0, -1.0], [-1.0, -1, 0.1]]),

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from selfscale import config, made, pipeline, stages
+from selfscale import config, files, made, pipeline, stages
 from selfscale.config import Execution
 from selfscale.errors import UserError
 from selfscale.parallel import WORKER_BYTES, default_workers
@@ -53,8 +53,8 @@ def done(monkeypatch) -> list[Training]:
     """What was trained, in this process and without training."""
     trained: list[Training] = []
 
-    def train(settings, task, seed):
-        trained.append(Training(task, seed))
+    def train(settings, task, seed, start, progress):
+        trained.append(Training(task, seed, start))
         made.note(trained[-1], made.inputs_of_training(settings, trained[-1]))
 
     monkeypatch.setattr(pipeline, "train", train)
@@ -117,7 +117,7 @@ def test_it_is_done_again_when_a_file_is_missing_or_another(project, done, name)
 
 
 def test_other_code_does_it_again(project, done, monkeypatch):
-    monkeypatch.setattr(made, "code", lambda: "another version")
+    monkeypatch.setattr(files, "code", lambda: "another version")
     run(project, stages.train_all)
     assert len(done) == 2
 
@@ -126,7 +126,7 @@ def test_what_fails_is_told_when_the_rest_is_done(project, monkeypatch):
     monkeypatch.setattr(made, "up_to_date", lambda *_: False)
     tried = []
 
-    def train(settings, task, seed):
+    def train(settings, task, seed, start, progress):
         tried.append(seed)
         raise UserError(f"seed {seed} is dead")
 
@@ -150,6 +150,7 @@ def test_workers_are_as_many_as_set_or_as_fit(monkeypatch):
     assert default_workers(Execution(), 100) == 8
     assert default_workers(Execution(threads=3), 100) == 2
     assert default_workers(Execution(threads=9), 100) == 1
+    assert default_workers(Execution(threads=2), 100, 2) == 2
     assert default_workers(Execution(workers=12), 100) == 12
     assert default_workers(Execution(), 5) == 5
     memory = memory._replace(available=int(2.5 * WORKER_BYTES))

@@ -41,7 +41,18 @@ def start(folder: Path, *words: str) -> tuple[int, list[str], list[str], set[str
     return done.returncode, lines, done.stderr.splitlines(), set(imported.split()[1:])
 
 
-@pytest.mark.parametrize("words", [[], ["--help"], ["minimize", "--help"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["--help"],
+        ["minimize", "--help"],
+        ["apply", "--help"],
+        ["export", "--help"],
+        ["visualize", "--help"],
+    ],
+    ids=" ".join,
+)
 def test_help(project, words):
     code, out, err, imported = start(project, *words)
     assert (code, err, imported) == (0, [], set())
@@ -62,6 +73,11 @@ def test_version_is_shown_and_nothing_else_is_done(project):
         (["train", "sobel", "--sede", "1"], "No such option: --sede"),
         (["train", "sobel", "--seed", "x"], "Invalid value for '--seed'"),
         (["train", "sobel", "--seed", "-1"], "Invalid value for '--seed'"),
+        (["apply", "m.keras"], "Missing argument 'PATHS'"),
+        (["apply", "m.keras", "a.png"], "Missing option '--out'"),
+        (["apply", "m.keras", "a.png", "--out", "params.yaml"], "'params.yaml' is a file"),
+        (["export", "m.keras", "--to", "torch", "--out", "a"], "'torch' is not one of"),
+        (["visualize", "m.keras", "a.png", "--out", "o", "--task", "x"], "task: 'x' is unknown"),
         (["ui", "--port", "70000"], "Invalid value for '--port'"),
         (["minimize", "sobel", "--strategy", "cosin"], "strategy: 'cosin' is unknown"),
         (["prepare", "--params", "."], "'.' is a directory"),
@@ -73,6 +89,10 @@ def test_version_is_shown_and_nothing_else_is_done(project):
         (["control", "sobel", "--params", "none.yaml"], "none.yaml: there is no such file"),
         (["compare", "--params", "none.yaml"], "none.yaml: there is no such file"),
         (["register", "--params", "none.yaml"], "none.yaml: there is no such file"),
+        (["inputs", "--params", "none.yaml"], "none.yaml: there is no such file"),
+        (["promote", "sobell"], "task: 'sobell' is unknown; did you mean 'sobel'?"),
+        (["promote", "sobel", "--version", "0"], "Invalid value for '--version'"),
+        (["rollback"], "Missing argument 'TASK'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -89,6 +109,13 @@ def test_wrong_words(project, words, part):
         ({"network": {"width": [5]}}, "network: 'width' is unknown", set()),
         ({"training.batch": "8"}, "training.batch", set()),
         ({"execution.workers": 0}, "execution.workers", set()),
+        (
+            {"tasks.canny": {"targets": "x", "operator": "canny", "loss": "mae"}},
+            "tasks.canny: name an",
+            set(),
+        ),
+        ({"tasks.canny": {"loss": "mae"}}, "tasks.canny: name an operator, or a folder", set()),
+        ({"registry": {"rule": "smalest"}}, "registry.rule: 'smalest' is unknown; did you mean", set()),
         ({"tasks.canny.arguments": {"sigm": 1.0}}, "tasks.canny.arguments: 'sigm'", set()),
         ({"strategies.cosine.arguments": {"over": "x"}}, "strategies.cosine.arguments.over", {"numpy"}),
     ],

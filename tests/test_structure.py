@@ -11,7 +11,8 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "src" / "selfscale"
 CORE = (
-    *("network", "switches", "losses", "evaluation", "batches", "training", "snapshot", "probe"),
+    *("events", "network", "switches", "losses", "evaluation", "batches", "feeding", "training"),
+    *("snapshot", "probe"),
     *(
         "selection",
         "acceptance",
@@ -20,13 +21,18 @@ CORE = (
         "trial",
         "layer_trials",
         "filter_trials",
+        "attempt",
+        "shrinking",
         "alterations",
         "layers",
         "redundancy",
+        "growth",
+        "growth_selection",
+        "growth_trials",
     ),
     *("minimization", "compaction", "records", "worth"),
 )
-STORE = ("store", "tracking", "registry")
+STORE = ("store", "tracking", "registry", "champions", "fetching", "delivery", "outbox", "ui")
 
 
 def imported(module: str) -> set[str]:
@@ -56,6 +62,11 @@ def reached(module: str) -> set[str]:
 def test_the_core_knows_nothing_of_tracking_pipeline_or_command_line(module):
     roots = {name.partition(".")[0] for name in reached(module)}
     assert not roots & {"mlflow", "dvc", "typer", "click", "cli", "pipeline", "workspace", "report", *STORE}
+
+
+@pytest.mark.parametrize("module", CORE)
+def test_the_core_reports_events_and_shows_nothing(module):
+    assert not {name.partition(".")[0] for name in imported(module)} & {"rich", "display", "watching"}
 
 
 def test_only_the_store_modules_import_mlflow():

@@ -196,7 +196,7 @@ def test_reinitialize_by_the_initial_number(without_second):
 def test_switches_are_copied_where_both_have_the_layer(without_second):
     whole = SwitchedNetwork(build([3, 4, 2], kernel=3))
     whole.disable(Filter(0, 2), Filter(1, 0), Filter(2, 0))
-    without_second.copy_switches(whole)
+    without_second.set_switches(whole.active)
     expected = [[True, True, False], [False] * 4, [False, True]]
     assert [active.tolist() for active in without_second.active] == expected
     masks = [mask.numpy().tolist() for _, mask in without_second.update_masks()][::2]

@@ -12,7 +12,8 @@ from selfscale.config import Data, Task
 from selfscale.dataset import SPLITS, load_split, prepare
 from selfscale.errors import UserError
 from selfscale.files import read_json
-from selfscale.targets import IMAGES_AT_ONCE, make_targets
+from selfscale.shards import parts
+from selfscale.targets import make_targets
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +66,42 @@ def test_discrete_targets_are_zero_or_one(prepared: Path, tmp_path: Path) -> Non
 def test_equal_whatever_the_workers(prepared: Path, tmp_path: Path) -> None:
     for workers in (1, 2):
         make_targets(task("sobel"), prepared, tmp_path / str(workers), workers)
-    assert len(np.load(tmp_path / "1" / "train.npy")) > IMAGES_AT_ONCE
+    assert len(parts(np.load(tmp_path / "1" / "train.npy"))) > 1
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
+
+
+COUNTS = """
+from pathlib import Path
+
+def f(image):
+    calls = Path("calls")
+    count = int(calls.read_text()) + 1 if calls.exists() else 1
+    calls.write_text(str(count))
+    if count == 20:
+        raise KeyboardInterrupt
+    return image
+"""
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_cut_off_it_goes_on_unless_the_operator_changed(
+    prepared: Path, tmp_path: Path, own: Path, changed: bool
+) -> None:
+    own.write_text(COUNTS)
+    with pytest.raises(KeyboardInterrupt):
+        make_targets(task("own_operators_f:f"), prepared, tmp_path / "out", workers=1)
+    assert not (tmp_path / "out").exists()
+    sys.modules.pop("own_operators_f", None)
+    if changed:
+        own.write_text(COUNTS.replace("return image", "return image  / 2"))
+    make_targets(task("own_operators_f:f"), prepared, tmp_path / "out", workers=1)
+    images = sum(len(np.load(prepared / f"{split}.npy")) for split in SPLITS)
+    calls = int((tmp_path / "calls").read_text()) - 20
+    assert calls == images if changed else images - 20 < calls < images
+    for split in SPLITS:
+        targets = np.load(tmp_path / "out" / f"{split}.npy")
+        wanted = np.load(prepared / f"{split}.npy") / 255 / (2 if changed else 1)
+        np.testing.assert_allclose(targets, wanted, atol=5e-4)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -10,7 +10,7 @@ from selfscale.batches import draw, learning_rates
 from selfscale.dataset import Split
 from selfscale.network import build
 from selfscale.records import Filter
-from selfscale.training import Plan, first_session
+from selfscale.training import Compilation, Plan, first_session
 
 
 def test_learning_rates_rise_linearly_and_decay_to_zero():
@@ -51,6 +51,38 @@ def test_a_session_learns_and_is_traced_once_whatever_is_switched(trainer):
         assert record.scores[-1][1] == evaluation.score("mae")
     assert evaluation.score("mae") < 0.7 * start
     assert trainer._steps.experimental_get_tracing_count() == 1
+
+
+@pytest.mark.parametrize("compilation", [Compilation(xla=True), Compilation(half=True)], ids=str)
+def test_another_compilation_learns_alike(train_split, validation_split, compilation):
+    scores = {}
+    for chosen in (Compilation(), compilation):
+        trainer = new_trainer(train_split, validation_split).of(compilation=chosen)
+        trainer.session(Plan(40, 2), np.random.default_rng(0))
+        scores[chosen] = trainer.evaluate_loss()
+        assert {variable.dtype for variable in trainer.network.graph.variables} == {"float32"}
+    assert scores[compilation] == pytest.approx(scores[Compilation()], rel=0.02)
+
+
+def test_half_precision_computes_the_hidden_layers_in_float16(trainer):
+    for compilation, types in (
+        (Compilation(), {tf.float32}),
+        (Compilation(half=True), {tf.float16, tf.float32}),
+    ):
+        compiled = trainer.of(compilation=compilation)
+        compiled.idle()
+        (traced,) = compiled._steps._list_all_concrete_functions()
+        functions = traced.graph.as_graph_def().library.function
+        nodes = [node for function in functions for node in function.node_def if node.op == "Conv2D"]
+        assert {tf.as_dtype(node.attr["T"].type) for node in nodes} == types
+
+
+def test_idle_steps_change_nothing(trainer):
+    before = trainer.network.state()
+    assert trainer.idle() > 0
+    after = trainer.network.state()
+    for one, other in zip(before.weights, after.weights, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_one_step_is_keras_own_adam_step(train_split, validation_split):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 import signal
 import socket
@@ -32,9 +33,9 @@ def no_server(monkeypatch):
 
 
 def logged(client, snapshot: Path) -> str:
-    with MinimizationRun(client, task="sobel", strategy="random", seed=3, settings={"a": 1}) as run:
-        run.decision(record(1), snapshot)
-        run.finish(RESULT, [snapshot])
+    run = MinimizationRun(client, task="sobel", strategy="random", seed=3, settings={"a": 1})
+    run.decision(record(1), [snapshot])
+    run.finish(RESULT, [snapshot])
     return run.run_id
 
 
@@ -63,7 +64,15 @@ def test_the_pages_of_a_moved_store(tmp_path, monkeypatch, capsys):
             )
             assert found, address
             base, experiment_id, query = found.groups()
-            assert query.endswith("searchFilter=tags.kind%3D%27minimization%27")
+            charts = process.stdout.readline().strip()
+            assert charts.startswith(f"sobel, charts: {base}/#/experiments/{experiment_id}/runs?")
+            assert charts.endswith("searchFilter=tags.kind%3D%27minimization%27")
+            assert query == "workflowType=machine_learning&viewStateShareKey=selfscale"
+            asked = {"experiment_id": experiment_id}
+            experiment = requests.get(f"{base}/api/2.0/mlflow/experiments/get", asked, timeout=10).json()
+            tags = {tag["key"]: tag["value"] for tag in experiment["experiment"]["tags"]}
+            columns = json.loads(tags["mlflow.sharedViewState.selfscale"])["selectedColumns"]
+            assert "metrics.`layers_kept`" in columns
             assert requests.get(base, timeout=10).ok
             page = f"{base}/get-artifact"
             answer = requests.get(page, {"run_uuid": run_id, "path": "snapshot.npz"}, timeout=10)

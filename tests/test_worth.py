@@ -8,6 +8,7 @@ from scipy import stats
 
 from conftest import new_trainer
 from selfscale.evaluation import Evaluator
+from selfscale.events import Moment, Progress
 from selfscale.network import build, calibrate
 from selfscale.records import Filter
 from selfscale.snapshot import Snapshot
@@ -177,11 +178,12 @@ def test_what_adam_had_gathered_before_does_not_matter(trained, records):
 def test_a_session_that_is_interrupted_leaves_the_trainer_as_it_was(trained):
     before = everything(trained)
 
-    def interrupt(step: int, score: float) -> None:
-        raise KeyboardInterrupt
+    def interrupt(moment: Moment) -> None:
+        if moment.score is not None:
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        next(worth(trained, STEPS, seed=3, progress=interrupt))
+        next(worth(trained, STEPS, seed=3, progress=Progress(interrupt)))
     assert_equal(everything(trained), before)
 
 

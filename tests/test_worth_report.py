@@ -134,9 +134,9 @@ def test_each_test_is_a_run_below_the_one_of_the_network(client, tmp_path):
     artifact = tmp_path / "worth.json"
     artifact.write_text("{}")
     settings = {"training": {"batch": 8}}
-    with WorthRun(client, task="sobel", seed=3, settings=settings) as run:
-        tests = [record(test, Filter(0, 0)) for test in TESTS]
-        run.finish([record("control"), *tests], [artifact], "what it says")
+    run = WorthRun(client, task="sobel", seed=3, settings=settings)
+    tests = [record(test, Filter(0, 0)) for test in TESTS]
+    run.finish([record("control"), *tests], "what it says", [artifact])
     (parent,) = runs(client, "worth")
     assert parent.info.run_name == "worth - seed 3"
     assert parent.info.status == "FINISHED"
@@ -175,7 +175,7 @@ def done(tmp_path_factory) -> Done:
     shutil.copytree(trained_project(), folder)
     change_params(folder / "params.yaml", {"minimization.removal.steps": STEPS})
     with own_store(), chdir(folder):
-        return Done(folder, run_worth(config.load(Path("params.yaml")), "sobel", 0))
+        return Done(folder, run_worth(config.load(Path("params.yaml")), "sobel", 0)[1])
 
 
 def test_the_stage_writes_its_outputs_and_returns_the_table(done):

@@ -1,0 +1,103 @@
+"""Made-up results of all minimizations of a project, for the tests of what is made from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from selfscale import report, sheet
+from selfscale.config import Runs, Settings, Strategy, Task
+from selfscale.files import write_bytes, write_json
+from selfscale.workspace import Control, Job, pictures_folder
+
+SEEDS = [0, 1, 2, 3, 4]
+
+
+def settings(strategies: Sequence[str] = ("random", "cosine"), seeds: Sequence[int] = (0,)) -> Settings:
+    return Settings(
+        runs=Runs(tasks=["sobel"], strategies=list(strategies), seeds=list(seeds)),
+        tasks={"sobel": Task(operator="sobel", loss="mae")},
+        # The name does not matter, what it selects by does.
+        strategies={name: Strategy(select="random" if name == "lots" else name) for name in strategies},
+    )
+
+
+def result(task: str, strategy: str, seed: int = 0, macs: float = 275.0, score: float = 0.004) -> dict:
+    scores = {"initial": {"mae": 0.005}, "final": {"mae": score}}
+    return {
+        "task": task,
+        "strategy": strategy,
+        "seed": seed,
+        "loss": "mae",
+        "filters_initial": [5, 5],
+        "filters_kept": [3, 2],
+        "parameters_initial": 886,
+        "parameters": 281,
+        "macs_per_pixel_initial": 875.0,
+        "macs_per_pixel": macs,
+        "validation": scores,
+        "test": scores,
+        "decisions": 12,
+        "accepted": 5,
+        "reverted": 7,
+        "training_steps": 5800,
+        "kept": [
+            {"decision": 1, "filters_kept": [4, 5], "parameters": 735, "macs_per_pixel": 725.0}
+            | {"validation": 0.0045, "test": 0.0046},
+            {"decision": 3, "filters_kept": [3, 2], "parameters": 281, "macs_per_pixel": macs}
+            | {"validation": score, "test": score},
+        ],
+    }
+
+
+def control(task: str, seed: int, steps: int = 5800, score: float = 0.0045) -> dict:
+    content = result(task, "", seed, 875.0, score) | {"filters_kept": [5, 5], "decisions": 0, "steps": steps}
+    del content["strategy"]
+    return content
+
+
+def decision(
+    number: int, alteration: str, filters: Sequence[Sequence[int]], accepted: bool
+) -> dict[str, Any]:
+    """What the page reads of a decision."""
+    return {
+        "number": number,
+        "alteration": alteration,
+        "filters": filters,
+        "accepted": accepted,
+        "reason": "score -7.5%, within the tolerance 10.0%" if accepted else "score +70.0%, not within it",
+        "filters_kept": [4, 5],
+        "parameters": 735,
+        "session": {"steps": 600},
+    }
+
+
+def picture(title: str) -> bytes:
+    """A network's picture, with a filter that is there and one that was removed."""
+    values = np.linspace(-1, 1, sheet.THUMB**2, dtype=np.float32).reshape(sheet.THUMB, sheet.THUMB)
+    kernel = np.linspace(-1, 1, 9, dtype=np.float32).reshape(3, 3)
+    filters = [sheet.Filter("0.0", values, "", {0: kernel}), sheet.Filter("0.1", None, "decision 1", {})]
+    layers = [sheet.Row("layer 0", filters, 1), sheet.Row("layer 1", filters[:1], 2)]
+    return sheet.png(title, abs(values), abs(values), layers)
+
+
+def fill(settings: Settings) -> None:
+    """Results and controls of all runs in the working directory: cosine is a tenth worse than random."""
+    for job in report.jobs(settings):
+        score = 0.004 * (1 + job.seed) * (1.1 if job.strategy == "cosine" else 1.0)
+        fill_job(job, result(*job[:3], score=score))
+        write_json(Control(job.task, job.seed).output, control(job.task, job.seed))
+
+
+def fill_job(job: Job, content: dict[str, Any]) -> None:
+    write_json(job.output / "result.json", content)
+    decisions = [
+        decision(1, "disable", [[0, 4]], True),
+        decision(2, "remove_layer", [[1, 0], [1, 1]], False),
+        decision(3, "disable", [[0, 3], [1, 0], [1, 1], [1, 2]], True),
+    ]
+    write_json(job.output / "decisions.json", decisions)
+    for number in (0, 1, 3):
+        write_bytes(pictures_folder(job.output, number) / "1.png", picture(f"after decision {number}"))

@@ -1,0 +1,178 @@
+"""Whether the pages can be followed: every block of code in them is checked or run.
+
+Run: the tutorial, from its settings to its exports (test_tutorial.py); docs/own-task.md (test_own_task.py);
+what loads or asks the registered network (test_serving.py); the strategies (here). Only parsed, against the
+options that there are: all other `selfscale`, `dvc` and `mlflow` commands. Of `make`, the target has to be
+there, of `pip install` the extra, of `python` the file. Programs of others (`TAKEN`) are taken as they are.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import tomllib
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import click
+import numpy as np
+import pytest
+import typer
+from dvc.cli import DvcParserError
+from dvc.cli import parse_args as parse_dvc
+from ruamel.yaml import YAML
+
+from pages import CHECKOUT, PAGES, Block, blocks, commands, merge
+from selfscale import cli
+from selfscale.config import Settings
+
+BLOCKS = [block for page in PAGES for block in blocks(page)]
+TAKEN = {"git", "cd", "source", "curl", "ray", "nvidia-smi", "tar", "export", "cat", "pytest"}
+WRONG = (cli.UsageError, click.UsageError)  # Typer's own Click, and MLflow's
+SELFSCALE = typer.main.get_command(cli.app)
+
+
+def of(*languages: str) -> Any:
+    found = [block for block in BLOCKS if block.language in languages]
+    return pytest.mark.parametrize("block", found, ids=str)
+
+
+def parse(command: Any, words: list[str]) -> None:
+    """Raises Click's UsageError for an unknown command, option or value, or a missing argument."""
+    name, *rest = words
+    context = command.make_context(name, rest)
+    if hasattr(command, "resolve_command") and (rest := [*context._protected_args, *context.args]):
+        _, found, options = command.resolve_command(context, rest)
+        parse(found, [str(found.name), *options])
+
+
+def check(words: list[str]) -> None:
+    program = Path(words[0]).name
+    match program:
+        case "selfscale":
+            parse(SELFSCALE, words)
+        case "mlflow":
+            from mlflow.cli import cli as mlflow
+
+            parse(mlflow, words)
+        case "dvc":
+            parse_dvc(words[1:])
+        case "make":
+            rules = (CHECKOUT / "Makefile").read_text(encoding="utf-8")
+            for word in words[1:]:
+                assert "=" in word or re.search(rf"^{word}:", rules, re.MULTILINE), word
+        case "pip":
+            extras = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))
+            for named in re.findall(r"\[(\w+)\]", " ".join(words)):
+                assert named in extras["project"]["optional-dependencies"]
+        case "python":
+            assert words[1].startswith("-") or (CHECKOUT / words[1]).exists() or words[1] in named_files()
+        case _:
+            assert program in TAKEN | {"pre-commit"}, f"{program}: is not checked"
+
+
+def named_files() -> set[str]:
+    """The Python files that the pages tell to write."""
+    return {block.file for block in BLOCKS if block.language == "python"}
+
+
+def test_every_language_is_checked():
+    assert {block.language for block in BLOCKS} <= {"bash", "python", "yaml", "text", "mermaid", "json"}
+
+
+@of("bash")
+def test_commands_exist_with_their_options(block: Block):
+    for words in commands(block):
+        while re.fullmatch(r"[A-Z_]+=.*", words[0]):  # a variable for one command
+            words = words[1:]
+        try:
+            check(words)
+        except WRONG as error:
+            pytest.fail(f"{' '.join(words)}: {error.format_message()}")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "selfscale minimise sobel",
+        "selfscale minimize sobel --sed 1",
+        "selfscale pick sobel --max-macs many",
+        "selfscale promote",
+        "selfscale export a.keras --to png --out a.png",
+        "mlflow models serve --model m",
+        "dvc exp rnu",
+        "make reprod",
+        "pip install -e '.[cuda]'",
+        "frobnicate",
+    ],
+)
+def test_mistakes_are_found(line: str):
+    (words,) = commands(Block("", 0, "bash", line))
+    with pytest.raises((*WRONG, AssertionError, SystemExit, DvcParserError)):
+        check(words)
+
+
+@of("yaml")
+def test_fragments_of_settings_pass_the_schema(block: Block):
+    yaml = YAML(typ="safe", pure=True)
+    settings = yaml.load((CHECKOUT / "params.yaml").read_text(encoding="utf-8"))
+    merge(settings, yaml.load(block.code))
+    Settings.model_validate(settings)
+
+
+@of("python")
+def test_python_compiles_and_imports_what_there_is(block: Block):
+    for node in ast.walk(ast.parse(block.code)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                importlib.import_module(alias.name)
+        elif isinstance(node, ast.ImportFrom):
+            module = importlib.import_module(node.module or "")
+            assert all(hasattr(module, alias.name) for alias in node.names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_in_the_text_exist(page: Path):
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    for line in re.findall(r"`selfscale ([a-z][^`]*)`", text):
+        command = SELFSCALE.commands[line.split()[0]]
+        known = {option for parameter in command.params for option in parameter.opts}
+        assert set(re.findall(r"--[\w-]+", line)) <= known | {"--help"}, line
+
+
+def anchors(page: Path) -> set[str]:
+    """The names that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.*)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if not target.startswith(("http://", "https://")):
+            path, _, anchor = target.partition("#")
+            there = page.parent / path if path else page
+            assert there.exists(), target
+            assert not anchor or anchor in anchors(there), target
+
+
+def test_the_readme_leads_to_every_page():
+    linked = re.findall(r"\]\((docs/[\w-]+\.md)", (CHECKOUT / "README.md").read_text(encoding="utf-8"))
+    assert {path.name for path in PAGES[2:]} == {Path(link).name for link in linked}
+
+
+def test_the_strategies_of_the_page_answer_a_number_for_each_candidate():
+    names: dict[str, Any] = {}
+    for block in blocks(CHECKOUT / "docs" / "strategies.md"):
+        if block.language == "python":
+            exec(block.code, names)
+    even, uneven = np.full(10, 0.5), np.eye(10)[0]
+    subject = SimpleNamespace(
+        candidates=[(0, 0), (0, 1)],
+        weights=lambda layer: np.stack([uneven, even]),
+        costs=np.array([3.0, 1.0]),
+    )
+    assert np.argmax(names["evenness"](subject, power=0.5)) == 1
+    assert np.argmax(names["cheapest"](subject)) == 1

@@ -1,0 +1,198 @@
+"""The worked examples of docs/own-task.md, as they stand there, and what DVC does when own files change."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+from ruamel.yaml import YAML
+from scipy import ndimage
+
+from pages import blocks, change
+from selfscale import cli
+from stores import python
+from workspaces import CHECKOUT, contents, new_project, own_store
+
+pytestmark = pytest.mark.pipeline
+
+PAGE = CHECKOUT / "docs" / "own-task.md"
+RUNS = {"runs.strategies": ["random"], "minimization.layers.tries": 1}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_server() -> Iterator[None]:
+    with own_store():
+        yield
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    new_project(tmp_path / "project", RUNS)
+    monkeypatch.chdir(tmp_path / "project")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    handler = signal.getsignal(signal.SIGTERM)
+    yield tmp_path / "project"
+    signal.signal(signal.SIGTERM, handler)
+
+
+def follow(section: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Do what a section says, in the working directory; what its commands and scripts print."""
+    printed = ""
+    for block in blocks(PAGE, section):
+        if block.language == "yaml":
+            change(Path("params.yaml"), YAML(typ="safe").load(block.code))
+        elif block.language == "bash":
+            for line in block.code.splitlines():
+                monkeypatch.setattr(sys, "argv", line.split())
+                with pytest.raises(SystemExit) as ended:
+                    cli.main()
+                assert not ended.value.code, line
+        elif "mlflow" in block.code:  # on a machine without this package and without the project's modules
+            alone = 'import sys; sys.modules["selfscale"] = None\n' + block.code
+            (Path.cwd().parent / "use.py").write_text(alone, encoding="utf-8")
+            printed += ran([sys.executable, str(Path.cwd().parent / "use.py")])
+        else:
+            Path(block.file).write_text(block.code, encoding="utf-8")
+            if block.file.startswith("make_"):
+                printed += ran([sys.executable, block.file])
+    return printed
+
+
+def ran(words: list[str], **more: Any) -> str:
+    done = subprocess.run(words, capture_output=True, text=True, check=False, **more)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def output_of_champion(task: str) -> np.ndarray:
+    """What the registered network makes of the test images, in a process without this package."""
+    code = (
+        "import sys; sys.modules['selfscale'] = None\n"
+        "import mlflow, mlflow.tensorflow, numpy as np\n"
+        "mlflow.set_tracking_uri('sqlite:///mlruns/mlflow.db')\n"
+        f"model = mlflow.tensorflow.load_model('models:/selfscale-{task}@champion')\n"
+        "np.save('out.npy', model.predict(np.load('data/prepared/test.npy') / np.float32(255), verbose=0))\n"
+    )
+    ran(python(code))
+    return np.load("out.npy")
+
+
+def check_result(project: Path, task: str, output: np.ndarray) -> np.ndarray:
+    """The result's test score is that of the registered network against these targets, which it returns."""
+    (result,) = json.loads((project / "reports/comparison.json").read_text())["results"].values()
+    targets = np.load(project / f"data/targets/{task}/test.npy").astype("float32")
+    assert result["task"] == task
+    assert result["test"]["final"]["mae"] == pytest.approx(
+        np.abs(output - targets).mean(dtype=float), rel=1e-4
+    )
+    assert result["macs_per_pixel"] <= result["macs_per_pixel_initial"]
+    keras.saving.load_model(project / f"models/minimized/{task}-random-seed-0/compact.keras")
+    return targets
+
+
+def test_an_operator_of_ones_own(project, monkeypatch, capsys):
+    assert follow("An operator of your own", monkeypatch) == "(1, 48, 64, 1)\n"
+    assert "selfscale-emboss version 1: champion, the first one" in capsys.readouterr().out
+    targets = check_result(project, "emboss", output_of_champion("emboss"))
+    images = np.load(project / "data/prepared/test.npy") / 255
+    kernel = np.array([[2, 1, 0], [1, 0, -1], [0, -1, -2]]) / 4
+    for image, target in zip(images[..., 0], targets[..., 0], strict=True):
+        expected = np.clip(0.5 + ndimage.correlate(image, kernel), 0, 1)  # strength 2
+        np.testing.assert_allclose(target, expected, atol=5e-4)
+
+
+def test_pairs_of_images(project, monkeypatch, capsys):
+    follow("Pairs of images", monkeypatch)
+    assert "selfscale-denoise version 1: champion, the first one" in capsys.readouterr().out
+    targets = check_result(project, "denoise", output_of_champion("denoise"))
+    manifest = json.loads((project / "data/prepared/manifest.json").read_text())
+    names = [image["name"] for image in manifest["images"] if image["split"] == "test"]
+    assert len(names) == len(targets) == 2
+    for name, target in zip(names, targets, strict=True):
+        clean = np.asarray(Image.open(project / "pairs/wanted" / name))
+        top, left = ((side - 256) // 2 for side in clean.shape)
+        expected = clean[top : top + 256, left : left + 256] / 255
+        np.testing.assert_allclose(target[..., 0], expected, atol=5e-4)
+
+
+class Repository(NamedTuple):
+    """A project of its own under Git and DVC, with this checkout's stages."""
+
+    root: Path
+
+    def run(self, *words: str) -> str:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "DVC_"))}
+        environment = kept | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": "src",
+            "DVC_SITE_CACHE_DIR": str(self.root.parent / "dvc"),
+            "GIT_CONFIG_GLOBAL": os.devnull,
+        }
+        return ran(list(words), cwd=self.root, env=environment)
+
+    def repro(self, stage: str) -> set[str]:
+        """The stages that ran for a stage to be up to date."""
+        output = self.run(sys.executable, "-m", "dvc", "repro", stage)
+        return set(re.findall(r"^Running stage '([^']+)'", output, re.MULTILINE))
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    root = tmp_path / "project"
+    for pattern in (
+        ".dvc/config",
+        ".dvc/.gitignore",
+        ".dvcignore",
+        ".gitignore",
+        "dvc.yaml",
+        "src/selfscale/*.py",
+    ):
+        for path in CHECKOUT.glob(pattern):
+            copy = root / path.relative_to(CHECKOUT)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, copy)
+    shutil.copy(CHECKOUT / "params.yaml", root)
+    made = Repository(root)
+    made.run("git", "init", "--quiet")
+    return made
+
+
+def test_dvc_makes_targets_again_when_the_operator_changed(repository):
+    script, settings = blocks(PAGE, "An operator of your own")[:2]
+    (repository.root / script.file).write_text(script.code)
+    change(repository.root / "params.yaml", YAML(typ="safe").load(settings.code))
+    assert repository.repro("targets@emboss") == {"inputs", "prepare", "targets@emboss"}
+    before = contents(repository.root / "data/targets")
+    assert repository.repro("targets@emboss") == {"inputs"}
+    (repository.root / script.file).write_text(script.code.replace("/ 2, 0, 1)", "/ 4, 0, 1)"))
+    assert repository.repro("targets@emboss") == {"inputs", "targets@emboss"}
+    assert contents(repository.root / "data/targets")["emboss/train.npy"] != before["emboss/train.npy"]
+
+
+def test_dvc_sees_that_files_of_pairs_changed(repository):
+    script, settings = blocks(PAGE, "Pairs of images")[:2]
+    (repository.root / script.file).write_text(script.code)
+    repository.run(sys.executable, script.file)
+    change(repository.root / "params.yaml", YAML(typ="safe").load(settings.code))
+    assert repository.repro("targets@denoise") == {"inputs", "prepare", "targets@denoise"}
+    assert repository.repro("targets@denoise") == {"inputs"}
+    wanted = repository.root / "pairs/wanted/moon.png"
+    Image.fromarray(255 - np.asarray(Image.open(wanted))).save(wanted)
+    assert repository.repro("targets@denoise") == {"inputs", "targets@denoise"}
+    for folder in ("inputs", "wanted"):
+        (repository.root / f"pairs/{folder}/moon.png").unlink()
+    assert repository.repro("targets@denoise") == {"inputs", "prepare", "targets@denoise"}
+    manifest = json.loads((repository.root / "data/prepared/manifest.json").read_text())
+    assert len(manifest["images"]) == 10

@@ -1,0 +1,161 @@
+"""`selfscale scale`, `pick` and `register` from a single filter, in a tiny project."""
+
+from __future__ import annotations
+
+import functools
+import re
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from selfscale import files
+from selfscale.network import filters_per_layer
+from selfscale.workspace import Job
+from stores import python
+from test_cli import assert_one_line, command, no_server  # noqa: F401
+from workspaces import (
+    DIES,
+    OWN_PHOTOGRAPHS,
+    change_params,
+    contents,
+    new_project,
+    prepare,
+    selfscale,
+    trained_project,
+)
+
+JOB = Job("sobel", "scale_from_one", 0, (1,))
+SETTINGS = {
+    "network.init_deviation": 0.3,
+    "growth.steps": 60,
+    "growth.min_gain": 0.0,
+    "growth.select": "uniform",
+    "growth.tries": 2,
+    "scaling.max_steps": 300,
+    "minimization.limits.decisions": 2,
+    "runs.tasks": ["sobel"],
+    "runs.strategies": ["scale_from_one"],
+}
+WORDS = ("scale", "sobel", "--strategy", "scale_from_one")
+
+
+def new(folder: Path) -> Path:
+    new_project(folder, OWN_PHOTOGRAPHS | SETTINGS)
+    prepare(folder)
+    return folder
+
+
+@functools.cache
+def scaled() -> Path:
+    folder = trained_project().parent / "scaled"
+    new(folder)
+    done = selfscale(folder, *WORDS)
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(
+        r"sobel, seed 0: 18 -> \d+ multiply-accumulates per pixel, filters \[.+\], "
+        r"test mae \S+ -> \S+, \d+ training steps\n",
+        done.stdout,
+    )
+    return folder
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Path:
+    folder = shutil.copytree(scaled(), tmp_path / "project")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_it_trains_its_own_start_and_grows(project):
+    initial = keras.saving.load_model(project / "models/trained/sobel-from-1-seed-0/initial.keras")
+    assert filters_per_layer(initial) == (1,)
+    result = files.read_json(JOB.output / "result.json", "")
+    assert result["filters_initial"] == [1]
+    assert result["macs_per_pixel"] > result["macs_per_pixel_initial"], "nothing was gained"
+    decisions = files.read_json(JOB.output / "decisions.json", "")
+    steps = sum(decision["session"]["steps"] + decision["selection_steps"] for decision in decisions)
+    assert result["training_steps"] == steps
+
+
+def test_its_removed_filters_can_be_seen(project, command):  # noqa: F811
+    keras.utils.save_img("a.png", np.random.default_rng(0).random((40, 40, 1)))
+    ended = command("visualize", str(JOB.output), "a.png", "--out", "pictures")
+    assert ended.code == 0, ended
+    layers = len(files.read_json(JOB.output / "result.json", "")["filters_grown"])
+    assert len(list(Path("pictures").glob("kernels-*.png"))) == layers + 1  # and the output's
+
+
+def test_every_network_that_was_kept_is_there(project):
+    decisions = files.read_json(JOB.output / "decisions.json", "")
+    result = files.read_json(JOB.output / "result.json", "")
+    accepted = {decision["number"]: decision for decision in decisions if decision["accepted"]}
+    assert [kept["decision"] for kept in result["kept"]] == list(accepted)
+    for kept in result["kept"]:
+        network = keras.saving.load_model(JOB.output / f"kept/{kept['decision']:03}.keras")
+        left = [filters for filters in accepted[kept["decision"]]["filters_kept"] if filters]
+        assert list(filters_per_layer(network)) == left
+        assert network.count_params() == kept["parameters"]
+        assert kept["validation"] == accepted[kept["decision"]]["score"]
+    assert result["kept"][-1]["test"] == pytest.approx(result["test"]["final"]["mae"])
+
+
+def test_killed_in_the_growth_it_goes_on(tmp_path):
+    folder = new(tmp_path / "project")
+    dying = python(DIES, "selfscale.attempt:grown", "1", str(int(signal.SIGKILL)), *WORDS)
+    done = subprocess.run(dying, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    moved = folder.rename(tmp_path / "moved")
+    again = selfscale(moved, *WORDS)
+    assert again.returncode == 0, again.stderr
+    assert contents(moved / JOB.output) == contents(scaled() / JOB.output)
+
+
+def test_a_network_from_the_curve_is_picked_and_registered(project, command):  # noqa: F811
+    for words in (["control", "sobel"], ["compare"]):
+        if words[0] == "control":
+            assert command("train", "sobel").code == 0
+        assert command(*words).code == 0
+    assert (project / "reports/figures/curve-sobel.png").exists()
+    result = files.read_json(JOB.output / "result.json", "")
+    first = result["kept"][0]
+    lines = command("curve", "sobel").out.splitlines()
+    macs = [float(line.split()[0]) for line in lines]
+    assert macs == sorted(set(macs))
+    assert all(
+        re.search(r", [\d.]+ ms per megapixel, validation score .+ models/.+\.keras$", line) for line in lines
+    )
+    ended = command("pick", "sobel", "--max-macs", str(first["macs_per_pixel"]))
+    assert ended.code == 0
+    chosen = files.read_json(Path("models/picked/sobel.json"), "")
+    assert chosen["macs_per_pixel"] <= first["macs_per_pixel"]
+    assert f"{chosen['macs_per_pixel']:g} multiply-accumulates per pixel" in ended.out
+    assert "ms per megapixel" in ended.out
+    assert command("register").out.startswith("selfscale-sobel version 1: champion")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words", "parts"),
+    [
+        ({"growth.select": "gradiant"}, WORDS, ["growth.select: 'gradiant' is unknown", "'gradient'"]),
+        (
+            {"scaling.max_macs_per_pixel": 10.0, "minimization.limits.macs_per_pixel": 20.0},
+            WORDS,
+            ["scaling.max_macs_per_pixel: 10 is below minimization.limits.macs_per_pixel, 20"],
+        ),
+        ({"scaling.max_macs_per_pixel": 17.0}, WORDS, ["the start has", "18 multiply-accumulates"]),
+        ({"scaling.max_parameters": 19}, WORDS, ["the start has 20 parameters", "max_parameters"]),
+        ({"scaling.mode": "grown"}, WORDS, ["scaling.mode", "grow"]),
+        ({}, ("scale", "sobel", "--strategy", "random"), ["strategies.random.scaling: is false"]),
+        ({}, ("train", "sobel", "--start", "5,x"), ["--start: expected filters", "'5,x'"]),
+        ({}, ("pick", "sobel"), ["name one of --max-macs, --min-score and --max-ms"]),
+        ({}, ("pick", "sobel", "--max-macs", "1"), ["no network is like that; there are"]),
+    ],
+)
+def test_bad_input_is_one_line(project, command, changes, words, parts):  # noqa: F811
+    change_params(project / "params.yaml", changes)
+    assert_one_line(command(*words), *parts)
