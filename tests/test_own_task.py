@@ -28,7 +28,8 @@ from workspaces import CHECKOUT, contents, new_project, own_store
 pytestmark = pytest.mark.pipeline
 
 PAGE = CHECKOUT / "docs" / "own-task.md"
-RUNS = {"runs.strategies": ["random"], "minimization.layers.tries": 1}
+SIDE = 96
+RUNS = {"runs.strategies": ["random"], "minimization.layers.tries": 1, "data.size": SIDE}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -122,8 +123,8 @@ def test_pairs_of_images(project, monkeypatch, capsys):
     assert len(names) == len(targets) == 2
     for name, target in zip(names, targets, strict=True):
         clean = np.asarray(Image.open(project / "pairs/wanted" / name))
-        top, left = ((side - 256) // 2 for side in clean.shape)
-        expected = clean[top : top + 256, left : left + 256] / 255
+        top, left = ((side - SIDE) // 2 for side in clean.shape)
+        expected = clean[top : top + SIDE, left : left + SIDE] / 255
         np.testing.assert_allclose(target[..., 0], expected, atol=5e-4)
 
 

@@ -42,6 +42,7 @@ TINY = {
     "minimization.layers.steps": 20,
     "minimization.limits.steps": None,
     "minimization.last_session_steps": 20,
+    "execution.workers": 1,  # a process of its own for each job would import TensorFlow first
 }
 OWN_PHOTOGRAPHS = {"data.source": "folder", "data.folder.path": "photos", "data.size": 40}
 

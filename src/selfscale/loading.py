@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from selfscale.errors import UserError
-from selfscale.quiet import import_tensorflow
+from selfscale.quiet import import_tensorflow, use_float16
 
 if TYPE_CHECKING:
     from selfscale.config import Execution, Settings
@@ -47,5 +47,6 @@ def import_pipeline(execution: Execution) -> ModuleType:
     from selfscale import devices, pipeline
 
     devices.configure(execution)
+    use_float16()
 
     return pipeline

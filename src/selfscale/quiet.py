@@ -33,3 +33,12 @@ def import_tensorflow() -> None:
         tensorflow.config.list_physical_devices()  # else it looks for GPUs, and complains, later
     # Every network without a layer is traced anew, which TensorFlow takes for a mistake.
     tensorflow.get_logger().setLevel("ERROR")
+
+
+@cache
+def use_float16() -> None:
+    """Once, when devices are set: targets are float16, of which TensorFlow complains on some processors."""
+    import tensorflow
+
+    with silent_stderr():
+        tensorflow.function(tensorflow.zeros_like)(tensorflow.zeros(1, "float16"))
