@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from selfscale.statistics import difference, estimate, paired, summary
+from selfscale.statistics import difference, estimate, over_images, paired, summary
 
 
 def result(seed: int, test: float, macs: float = 150.0, kept: tuple[int, ...] = (3, 0)) -> dict:
@@ -95,3 +95,25 @@ def test_differences_are_paired_by_seed():
 def test_nothing_is_relative_to_a_perfect_score():
     found = paired([result(0, 0.1), result(1, 0.2)], [result(0, 0.0), result(1, 0.1)])
     assert (found["test_score"]["mean"], found["test_score"]["seeds"]) == (pytest.approx(1.0), 1)
+
+
+def test_the_interval_over_images_is_scipys_bootstrap():
+    rng = np.random.default_rng(1)
+    sums = np.stack([rng.gamma(2.0, 1.0, 40), rng.uniform(3.0, 5.0, 40)], axis=-1)
+    low, high = over_images(sums)
+    found = stats.bootstrap(
+        (sums[:, 0], sums[:, 1]),
+        lambda a, b, axis=-1: a.sum(axis=axis) / b.sum(axis=axis),
+        paired=True,
+        vectorized=True,
+        method="percentile",
+        n_resamples=20_000,
+        rng=2,
+    ).confidence_interval
+    assert (low, high) == pytest.approx(tuple(found), rel=0.02)
+    assert low < sums[:, 0].sum() / sums[:, 1].sum() < high
+
+
+def test_one_image_has_no_spread_and_nothing_over_nothing_is_zero():
+    assert over_images(np.array([[3.0, 4.0]])) == (0.75, 0.75)
+    assert over_images(np.zeros((3, 2))) == (0.0, 0.0)

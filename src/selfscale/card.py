@@ -17,11 +17,13 @@ def card(
     prepared: Mapping[str, Any],
     targets: Mapping[str, Any],
     rule: Registry,
+    interval: tuple[float, float],
     *,
     picked: bool = False,
 ) -> str:
     """Markdown from a minimization's result and the manifests of the images and targets that it used.
 
+    `interval`: of the test score, 95 % over the test images (see `statistics.over_images`).
     `picked`: `rule` did not choose the network, but somebody with `selfscale pick`.
     """
     counts = ", ".join(f"{count['images']} {split}" for split, count in prepared["counts"].items())
@@ -43,6 +45,9 @@ def card(
             "### Before and after",
             "",
             entries.summary(result),
+            "",
+            f"95 % interval of the final {result['loss']} over the {prepared['counts']['test']['images']} test "
+            f"images (bootstrap): {interval[0]:.4g} to {interval[1]:.4g}.",
             "",
             "### Limits",
             "",

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from selfscale import files, made, registry, report, resume
+from selfscale import files, made, registry, report, resume, statistics
 from selfscale.card import card
 from selfscale.champions import Standing
 from selfscale.config import Settings
@@ -303,10 +303,14 @@ def register(settings: Settings, task: str) -> Standing:
     if not chosen and not report.within(result, rule):
         log.warning("%s: no network is within registry.tolerance; the best test score is taken", task)
     prepared = files.read_json(PREPARED / "manifest.json", "prepare")
-    words = card(result, prepared, targets, rule, picked=chosen is not None)
+    model = chosen[1] if chosen else job.output / "compact.keras"
+    network = files.load_model(model, job.command)
+    evaluator = Evaluator(network, discrete=targets["discrete"])
+    tested = evaluator(load_split(PREPARED, TARGETS / task, "test"), (result["loss"],))
+    interval = statistics.over_images(tested.sums[result["loss"]])
+    words = card(result, prepared, targets, rule, interval, picked=chosen is not None)
     found = made.noted(job)
     client = open_store(store_root())
     deliver_abandoned(client, store_root())
     run = find_run(client, task, found["key"], {"kind": "minimization"}) if found else None
-    model = chosen[1] if chosen else job.output / "compact.keras"
     return registry.register(client, task, model, result, words, run.info.run_id if run else None)

@@ -15,6 +15,7 @@ CONTROL = "untouched control"
 CONFIDENCE = 0.95
 # With fewer seeds even a difference of the same sign in all of them has p > 0.1.
 FEWEST_SEEDS = 5
+RESAMPLES = 2000
 MOST_SIGNS = 2**16  # the permutation test is exact up to 16 seeds, and drawn at random beyond
 
 
@@ -50,6 +51,20 @@ QUANTITIES: dict[str, Callable[[Result], float]] = {
     "decisions": lambda result: result["decisions"],
     "training_steps": lambda result: result["training_steps"],
 }
+
+
+def over_images(sums: np.ndarray) -> tuple[float, float]:
+    """The 95 % interval of a score over the images that it was measured on.
+
+    `sums`: numerators and denominators per image, float64 (N, 2). A percentile bootstrap over the
+    images (Efron and Tibshirani 1993, chapter 13), with the same resamples each time.
+    """
+    count = len(sums)
+    weights = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
+    totals = weights @ sums
+    scores = np.divide(totals[:, 0], totals[:, 1], out=np.zeros(RESAMPLES), where=totals[:, 1] != 0)
+    low, high = np.quantile(scores, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
 
 
 def relative(value: float, reference: float) -> float | None:
