@@ -112,7 +112,8 @@ def assert_logged_once(folder: Path) -> None:
     assert others == [(d["number"], d["score"]) for d in decisions]
     kept = client.get_metric_history(parent.info.run_id, "kept/score")
     assert [point.step for point in kept] == [0, *(d["number"] for d in decisions if d["accepted"])]
-    logged = [picture_of(file.path) for file in client.list_artifacts(parent.info.run_id, "images")]
+    (holder,) = runs(client, "pictures")
+    logged = [picture_of(file.path) for file in client.list_artifacts(holder.info.run_id, "images")]
     written = [path for path in (folder / JOB.output / "pictures").rglob("*.png")]
     assert len(written) >= 4  # of two images, and two networks
     names = {(f"network on image {path.stem}", int(path.parent.name)) for path in written}

@@ -3,6 +3,7 @@
     random - seed 0                                      kind=minimization
         7 disable layer 1 filter 3 - reverted            kind=decision, verdict=reverted
             session 7                                    kind=session
+        the network, decision by decision                kind=pictures
     training - seed 0                                    kind=training
 
 A filter in MLflow's pages looks at a run's own tags only, so each run repeats task, strategy and
@@ -38,6 +39,8 @@ from selfscale.store import KEY, experiment, find_run, store_errors
 PARENT = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
 PICTURE = "network.png"
+PICTURES_NAME = "the network, decision by decision"
+PICTURES = {"kind": "pictures"}
 BATCH = 100  # the most parameters that MLflow takes at once
 
 
@@ -166,12 +169,12 @@ class MinimizationRun(TrackedRun):
         name = f"{strategy} - seed {seed}"
         super().__init__(client, tags, name, **run)
         self._logged, self._charted = self._take_up() if self.resumed else (set(), set())
-        self._images = self._open_images()
+        self._images = self._open_images(milliseconds(run.get("started")))
 
     @store_errors()
     def _take_up(self) -> tuple[set[int], set[int]]:
         """The decisions that are wholly logged, and those in the run's own charts; deletes halves."""
-        children = self._children()
+        children = [run for run in self._children() if "decision" in run.data.tags]
         number = {run.info.run_id: int(run.data.tags["decision"]) for run in children}
         logged = {
             number[run.info.run_id]
@@ -184,8 +187,12 @@ class MinimizationRun(TrackedRun):
         return logged, charted
 
     @store_errors()
-    def _open_images(self) -> RunImages:
-        return RunImages(self.client, self.run_id, resumed=self.resumed)
+    def _open_images(self, start: int) -> RunImages:
+        """Those of a run below, without parameters: MLflow's pages list them all above each picture."""
+        found = [run for run in self._children() if run.data.tags["kind"] == PICTURES["kind"]]
+        run_id = found[0].info.run_id if found else self._start(PICTURES_NAME, self.run_id, PICTURES, start)
+        self.client.set_terminated(run_id, "FINISHED", start)  # nothing would end it after a kill
+        return RunImages(self.client, run_id, resumed=bool(found))
 
     @store_errors()
     def initial(self, files: Sequence[Path] = (), at: float | None = None, **network: Any) -> None:
