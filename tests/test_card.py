@@ -53,7 +53,8 @@ def test_a_discrete_task_is_to_be_thresholded():
 
 
 def test_of_pairs_there_is_no_operator_to_name():
-    text = card(RESULT, PREPARED, {"operator": None, "arguments": {}, "discrete": False}, Registry(), INTERVAL)
+    pairs = {"operator": None, "arguments": {}, "discrete": False}
+    text = card(RESULT, PREPARED, pairs, Registry(), INTERVAL)
     assert (
         "| task | `sobel`: learned from pairs of an input and its wanted output, a gray value a pixel |"
         in text

@@ -10,7 +10,7 @@ from sklearn.metrics import f1_score, precision_score, recall_score
 
 from selfscale.dataset import Split
 from selfscale.evaluation import Evaluation, Evaluator, uiqi
-from selfscale.losses import LOSSES, ratio
+from selfscale.losses import LOSSES, ratio, without_skill
 
 RNG = np.random.default_rng(0)
 
@@ -123,3 +123,20 @@ def test_a_black_output_is_dead_and_nan_is_not_finite():
 
 def test_a_score_without_any_pixel_to_count_is_zero():
     assert Evaluation({"f1": np.zeros((3, 2))}, 0, 1).score("f1") == 0
+
+
+@pytest.mark.parametrize("loss", ["mae", "mse", "soft_f1"])
+def test_no_output_that_is_the_same_everywhere_is_better(loss):
+    targets = RNG.random((3, 9, 11, 1)).astype("float16")
+    if loss == "soft_f1":
+        targets = (targets > 0.8).astype("uint8")
+    best = without_skill(loss, targets)
+    wanted = targets.astype("float32")
+    of = [float(ratio(LOSSES[loss](wanted, np.full_like(wanted, p)))) for p in np.linspace(0, 1, 101)]
+    assert best <= min(of) + 1e-6
+    assert best == pytest.approx(min(of), rel=1e-3)
+
+
+def test_without_anything_to_find_there_is_nothing_to_miss():
+    assert without_skill("mae", np.zeros((2, 4, 4, 1), "uint8")) == 0
+    assert without_skill("soft_f1", np.zeros((2, 4, 4, 1), "uint8")) == 1

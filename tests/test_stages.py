@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import chdir
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
@@ -120,6 +121,27 @@ def test_other_code_does_it_again(project, done, monkeypatch):
     monkeypatch.setattr(files, "code", lambda: "another version")
     run(project, stages.train_all)
     assert len(done) == 2
+
+
+def test_what_has_learnt_nothing_starts_afresh_and_the_best_start_is_kept(project, monkeypatch, caplog):
+    scores = []
+
+    def first_session(trainer, *arguments):
+        session, validation = real(trainer, *arguments)
+        scores.append(validation.score("mae") if session.ended != "dead" else np.inf)
+        return session, validation
+
+    real = pipeline.first_session
+    monkeypatch.setattr(pipeline, "first_session", first_session)
+    monkeypatch.setattr(pipeline, "without_skill", lambda *_: 1e-9)  # whatever it does, this is better
+    change_params(project / "params.yaml", {"training.first.restarts": 2})
+    with chdir(project):
+        pipeline.train(config.load(Path("params.yaml")), "sobel", 0)
+        result = files.read_json(Training("sobel", 0).output / "training.json", "train")
+    assert len(scores) == 3
+    assert caplog.text.count("than the same output everywhere") == np.isfinite(scores).sum() >= 2
+    assert result["validation"]["mae"] == pytest.approx(min(scores))
+    assert result["starts"] == scores.index(min(scores)) + 1
 
 
 def test_what_fails_is_told_when_the_rest_is_done(project, monkeypatch):

@@ -46,8 +46,8 @@ def card(
             "",
             entries.summary(result),
             "",
-            f"95 % interval of the final {result['loss']} over the {prepared['counts']['test']['images']} test "
-            f"images (bootstrap): {interval[0]:.4g} to {interval[1]:.4g}.",
+            f"95 % interval of the final {result['loss']} over the {prepared['counts']['test']['images']} "
+            f"test images (bootstrap): {interval[0]:.4g} to {interval[1]:.4g}.",
             "",
             "### Limits",
             "",

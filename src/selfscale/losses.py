@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 
 # (target, output), both float32 (N, H, W, 1) -> numerators (N,), denominators (N,)
@@ -39,6 +40,26 @@ def soft_f1(target: tf.Tensor, output: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]
 
 
 LOSSES: dict[str, Loss] = {"mae": mae, "mse": mse, "soft_f1": soft_f1}
+
+
+# The output that is best where it has to be the same everywhere; of soft F1 it is 1 for any targets:
+# 1 - F1 = 1 - 2pT / (pN + T) falls with the output p, for N pixels of which T are ones.
+CONSTANTS: dict[str, Callable[[np.ndarray], float]] = {
+    "mae": lambda targets: float(np.median(targets)),
+    "mse": lambda targets: float(np.mean(targets, dtype=np.float64)),
+    "soft_f1": lambda targets: 1.0,
+}
+
+
+def without_skill(loss: str, targets: np.ndarray) -> float:
+    """The loss of the best output that is the same everywhere, on targets (N, H, W, 1), numbers."""
+    constant = CONSTANTS[loss](targets)
+    sums = []
+    for target in targets:  # one by one: as float32, all of them could fill the memory
+        wanted = tf.constant(target[None], tf.float32)
+        sums.append(np.stack(LOSSES[loss](wanted, tf.fill(wanted.shape, constant))))
+    numerator, denominator = np.sum(sums, axis=0, dtype=np.float64).sum(axis=-1)
+    return float(numerator / denominator) if denominator else 0.0
 
 
 def ratio(sums: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:

@@ -22,6 +22,7 @@ from selfscale.events import SILENT, Progress
 from selfscale.feeding import feed_for
 from selfscale.growth_selection import GROWTH_STRATEGIES
 from selfscale.growth_trials import Growing
+from selfscale.losses import without_skill
 from selfscale.minimization import minimize, most_steps
 from selfscale.network import build, calibrate, filters_per_layer, size
 from selfscale.overview import examples
@@ -119,15 +120,30 @@ def train(
 def living_network(
     settings: Settings, training: Training, progress: Progress
 ) -> tuple[keras.Model, int, SessionRecord, Evaluation]:
-    """A network after its first session, the number of starts that it took, and how the last one went."""
-    task, seed, _ = training
-    for attempt in range(settings.training.first.restarts + 1):
+    """A network after its first session, the number of starts that it took, and how its own one went.
+
+    A network that died starts afresh, and so does one that has learnt nothing: hardly better, by less than
+    `training.first.min_gain`, than an output that is the same everywhere, as a single filter may be
+    that puts out 1 almost everywhere, where a soft F1 has no gradient. Of those the best one is taken
+    if no start does better: the task may be such.
+    """
+    (task, seed, _), first = training, settings.training.first
+    found: list[tuple[keras.Model, int, SessionRecord, Evaluation]] = []
+    for attempt in range(first.restarts + 1):
         model = new_network(settings, task, seed, attempt)
         trainer = trainer_for(settings, task, SwitchedNetwork(model))
         session, validation = first_session(trainer, seed, attempt, progress.job(training.title))
-        if session.ended in ("completed", "stagnated"):
-            return model, attempt + 1, session, validation
-        log.warning("%s, seed %s: start %s ended %s", task, seed, attempt + 1, session.ended)
+        ended = session.ended
+        if ended in ("completed", "stagnated"):
+            found.append((model, attempt + 1, session, validation))
+            constant = without_skill(trainer.loss, trainer.validation.targets)
+            skill = 1 - validation.score(trainer.loss) / constant if constant else 1.0
+            if skill >= first.min_gain:
+                return found[-1]
+            ended = f"hardly better ({skill:.1%}) than the same output everywhere"
+        log.warning("%s, seed %s: start %s ended %s", task, seed, attempt + 1, ended)
+    if found:
+        return min(found, key=lambda one: one[-1].score(settings.tasks[task].loss))
     raise UserError(
         f"{task}, seed {seed}: the network is {session.ended} after each of {attempt + 1} starts; "
         "lower training.learning_rate or change network.init_deviation"
