@@ -85,12 +85,12 @@ def outside() -> Row:
     ours = trainer()
     rng = np.random.default_rng(0)
     rates = learning_rates(STEPS, 0.005, 0.1)
-    crops = draw(ours.train, (STEPS, ours.settings.batch), ours.settings.crop, rng)
+    crops = ours.feed.chunk((STEPS, ours.settings.batch), rng)
 
     whole, inside = in_turns(
         REPETITIONS,
         lambda: seconds(lambda: ours._advance(rates, rng)),
-        lambda: seconds(lambda: float(ours._steps(crops.images, crops.targets, rates))),
+        lambda: seconds(lambda: float(ours._steps(crops, rates))),
     )
     return Row(
         "a session's steps with all that surrounds them; the compiled steps alone",
