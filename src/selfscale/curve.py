@@ -32,21 +32,25 @@ def points(results: Mapping[str, Mapping[str, Any]], jobs: Sequence[Job]) -> lis
     """All points of some minimizations, by the results of each by name."""
     found = []
     for job in jobs:
-        result = results[job.name]
-        initial = {
-            "decision": 0,
-            "filters_kept": result["filters_initial"],
-            "parameters": result["parameters_initial"],
-            "macs_per_pixel": result["macs_per_pixel_initial"],
-            "validation": statistics.score(result, "validation", "initial"),
-            "test": statistics.score(result, "test", "initial"),
-        }
-        for kept in [initial, *result["kept"]]:
+        for kept in on_the_way(results[job.name]):
             number = kept["decision"]
             later = job.output / "kept" / f"{number:03}.keras"
             path = later if number else job.training.output / "initial.keras"
             found.append(Point(job.strategy, job.seed, **kept, path=path))
     return found
+
+
+def on_the_way(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What a result says of its networks: the initial one (decision 0), and all that were kept."""
+    initial = {
+        "decision": 0,
+        "filters_kept": result["filters_initial"],
+        "parameters": result["parameters_initial"],
+        "macs_per_pixel": result["macs_per_pixel_initial"],
+        "validation": statistics.score(result, "validation", "initial"),
+        "test": statistics.score(result, "test", "initial"),
+    }
+    return [initial, *result["kept"]]
 
 
 def front(found: Sequence[Point]) -> list[Point]:

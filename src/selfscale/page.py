@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jinja2
 import markupsafe
 
-from selfscale import files, statistics, tables, wording
+from selfscale import curve, files, tables, wording
 from selfscale.config import Registry
 from selfscale.workspace import Job, pictures_folder
 
@@ -118,18 +118,11 @@ def paired_table(task: str, paired: Sequence[Mapping[str, Any]]) -> Table:
 
 def networks(job: Job, result: Mapping[str, Any]) -> list[Network]:
     """The initial network and all that were kept, in order."""
-    initial = {
-        "decision": 0,
-        "filters_kept": result["filters_initial"],
-        "parameters": result["parameters_initial"],
-        "macs_per_pixel": result["macs_per_pixel_initial"],
-        "validation": statistics.score(result, "validation", "initial"),
-    }
     found = []
-    on_the_way = [initial, *result["kept"]]
-    for number, network in enumerate(on_the_way):
+    kept = curve.on_the_way(result)
+    for number, network in enumerate(kept):
         decision = network["decision"]
-        last = " (final)" if number and number == len(on_the_way) - 1 else ""
+        last = " (final)" if number and number == len(kept) - 1 else ""
         name = f"After decision {decision}{last}" if decision else "Initial network"
         filters = wording.listed(network["filters_kept"])
         words = (
