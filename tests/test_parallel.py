@@ -64,6 +64,31 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
         parent.communicate(timeout=20)
 
 
+def test_workers_clean_up_and_end_when_their_parent_is_asked_to_end(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import signal, sys, time\n"
+        "from selfscale.parallel import ordered_map\n"
+        "def worker(item):\n"
+        "    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
+        "    try:\n"
+        "        print('begun', flush=True, file=sys.__stdout__)\n"
+        "        time.sleep(60)\n"
+        "    finally:\n"
+        "        print('cleaned', flush=True, file=sys.__stdout__)\n"
+        "if __name__ == '__main__':\n"
+        "    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
+        "    list(ordered_map(worker, range(9), 2))\n"
+    )
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        assert [parent.stdout.readline() for _ in range(2)] == ["begun\n"] * 2
+        parent.terminate()
+        rest, _ = parent.communicate(timeout=20)
+    assert rest.split() == ["cleaned"] * 2  # and none of the other seven was begun
+    assert parent.returncode == 143
+
+
 def test_at_least_one_worker() -> None:
     with pytest.raises(UserError, match="workers: at least 1 is needed, not 0"):
         ordered_map(math.sqrt, [1], 0)

@@ -71,7 +71,7 @@ def _map(
     with ProcessPoolExecutor(workers, get_context("spawn"), partial(_begin, prepare)) as pool:
         try:
             for item in items:
-                pending.append(pool.submit(function, item))
+                pending.append(pool.submit(_until_asked_to_end, function, item))
                 if len(pending) >= IN_FLIGHT * workers:
                     yield pending.popleft().result()
             while pending:
@@ -85,6 +85,17 @@ def _map(
         finally:
             for future in pending:
                 future.cancel()
+
+
+def _until_asked_to_end(function: Callable[[Item], Result], item: Item) -> Result:
+    """`function` of an item; what asks this worker to end does so, once the function has cleaned up.
+
+    The pool would take the exception for an outcome, and give the worker its next item.
+    """
+    try:
+        return function(item)
+    except (KeyboardInterrupt, SystemExit):
+        os._exit(1)
 
 
 def _begin(prepare: Callable[[], None] | None) -> None:
