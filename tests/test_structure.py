@@ -32,7 +32,7 @@ CORE = (
     ),
     *("minimization", "compaction", "records", "worth"),
 )
-STORE = ("store", "tracking", "registry", "champions", "fetching", "delivery", "outbox", "ui")
+STORE = ("store", "tracking", "registry", "champions", "fetching", "delivery", "outbox", "monitor", "ui")
 
 
 def imported(module: str) -> set[str]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from PIL import Image
 from selfscale import owners
 from selfscale.entries import decision_name
 from selfscale.errors import UserError
+from selfscale.monitor import Sample
 from selfscale.owners import end_stale_runs
 from selfscale.records import Filter
 from selfscale.store import Client, open_store
@@ -275,6 +277,27 @@ def test_a_decision_that_was_cut_off_anywhere_is_logged_whole_and_once(client, s
     assert sorted(r.data.tags["decision"] for r in sessions) == ["1", "2"]
     assert {r.info.status for r in decisions + sessions} == {"FINISHED"}
     assert charted(client, run.run_id, "limit") == [(1, 0.21), (2, 0.21)]
+
+
+def test_a_long_session_has_what_the_machine_did_and_runs_the_state_of_dvc(client, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_EXP_NAME", "dizzy-mole")
+    (tmp_path / "dvc.lock").write_text("schema: '2.0'")
+    run = started(client)
+    samples = [Sample(1e9 + 5 * n, {"cpu_utilization_percentage": 50.0 + n}) for n in range(3)]
+    run.decision(record(1), system=samples)
+    run.decision(record(2))
+    first, second = runs(client, "session")
+    name = "system/cpu_utilization_percentage"
+    history = client.get_metric_history(first.info.run_id, name)
+    assert [(m.step, m.value, m.timestamp) for m in history] == [
+        (n, 50.0 + n, 1_000_000_000_000 + 5000 * n) for n in range(3)
+    ]
+    assert not any(metric.startswith("system/") for metric in second.data.metrics)
+    tags = client.get_run(run.run_id).data.tags
+    assert tags["dvc.experiment"] == "dizzy-mole"
+    assert tags["dvc.lock"] == hashlib.sha256(b"schema: '2.0'").hexdigest()
+    assert "dvc.baseline" not in tags
 
 
 @pytest.fixture

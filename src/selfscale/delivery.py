@@ -16,6 +16,7 @@ from typing import Any, Self
 from uuid import uuid4
 
 from selfscale import outbox
+from selfscale.monitor import Monitor, Sample
 from selfscale.outbox import FIRST, Journal
 from selfscale.store import FAILURES, VARIABLE, Client, first_line, is_remote, open_store
 from selfscale.tracking import ControlRun, MinimizationRun, TrackedRun, TrainingRun
@@ -49,6 +50,12 @@ class Recorder:
         self._journal.append(kind, key=self.key, **arguments)
         self._courier = Courier(root, self._journal, client)
         self._courier.start()
+        self._monitor = Monitor()
+        self._monitor.start()
+
+    def system(self, seconds: float) -> list[Sample]:
+        """What the machine did in so many seconds until now, to be recorded with a session."""
+        return self._monitor.last(seconds)
 
     def record(self, call: str, files: Sequence[Path] = (), **arguments: Any) -> None:
         """A call of that method of the run, which `finish`, `fail` and `kill` end."""
@@ -67,6 +74,7 @@ class Recorder:
                 self.record("kill")
             else:
                 self.record("fail", reason=repr(error) if error else "ended without a result")
+        self._monitor.close()
         self._courier.close()
 
 

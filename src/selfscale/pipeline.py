@@ -112,7 +112,10 @@ def train(
             files.write_csv(out / "curve.csv", ("step", "loss", "score"), as_rows(session))
             made.note(training, made.inputs_of_training(settings, training))
             ended = f"{session.ended} after {session.steps} steps"
-            run.record("finish", sorted(out.iterdir()), session=session, result=result, note=ended)
+            system = run.system(session.seconds)
+            run.record(
+                "finish", sorted(out.iterdir()), session=session, result=result, note=ended, system=system
+            )
         score = validation.score(settings.tasks[task].loss)
         log.info("%s, seed %s: %s, score %.5g", task, seed, ended, score)
 
@@ -225,7 +228,8 @@ def run_minimization(
                 checkpoint = state.with_name(f"{job.name}-session.npz")
                 trained.save(checkpoint)
                 # Recorded before it is saved: what is recorded twice after a kill is recognised.
-                run.record("decision", [checkpoint], record=record)
+                system = run.system(record.session.seconds)
+                run.record("decision", [checkpoint], record=record, system=system)
                 checkpoint.unlink()
                 records.append(record)
                 if record.accepted:

@@ -31,6 +31,8 @@ from mlflow.utils.validation import MAX_DATASET_DIGEST_SIZE, MAX_PARAM_VAL_LENGT
 
 from selfscale import entries
 from selfscale.entries import Point
+from selfscale.files import sha256
+from selfscale.monitor import Sample
 from selfscale.owners import ALL_RUNS, ROOT_RUN, end_stale_runs, give_up, own
 from selfscale.records import DecisionRecord, SessionRecord
 from selfscale.run_images import RunImages
@@ -41,6 +43,7 @@ NOTE = "mlflow.note.content"
 PICTURE = "network.png"
 PICTURES_NAME = "the network, decision by decision"
 PICTURES = {"kind": "pictures"}
+MOST_METRICS = 1000  # that MLflow takes at once
 BATCH = 100  # the most parameters that MLflow takes at once
 
 
@@ -89,7 +92,7 @@ class TrackedRun:
                 client.log_inputs(self.run_id, datasets=[as_input(dataset)])
 
     def _create(self, name: str, start: int) -> str:
-        tags = self.tags | {KEY: self.key, "system": system_note()}
+        tags = self.tags | {KEY: self.key, "system": system_note()} | dvc_revision()
         if commit := get_git_commit(str(Path.cwd())):
             tags["mlflow.source.git.commit"] = commit
         return str(self.client.create_run(self.experiment_id, start, tags, name).info.run_id)
@@ -141,8 +144,10 @@ class TrainingRun(TrackedRun):
         note: str,
         files: Sequence[Path] = (),
         at: float | None = None,
+        system: Sequence[Sample] = (),
     ) -> None:
         """Log the session's curves, the numbers in `result` and the files, and end the run."""
+        write_system(self.client, self.run_id, system)
         points = entries.curves(session) + entries.result_points(result, session.steps)
         self._finish(points, files, note, at)
 
@@ -212,7 +217,13 @@ class MinimizationRun(TrackedRun):
             self._images.log(file, f"network on image {file.stem}", number, milliseconds(at))
 
     @store_errors()
-    def decision(self, record: DecisionRecord, files: Sequence[Path] = (), at: float | None = None) -> None:
+    def decision(
+        self,
+        record: DecisionRecord,
+        files: Sequence[Path] = (),
+        at: float | None = None,
+        system: Sequence[Sample] = (),
+    ) -> None:
         """Log a decision and its session, with its files; once, however often it is called.
 
         So a minimization that is taken up again may report what it had done before.
@@ -227,6 +238,7 @@ class MinimizationRun(TrackedRun):
         session_id = self._start(f"session {record.number}", decision_id, tags | {"kind": "session"}, start)
         for path in files:
             self.client.log_artifact(session_id, str(path))
+        write_system(self.client, session_id, system)
         session = {"steps": record.session.steps, "ended": record.session.ended}
         self._complete(session_id, entries.curves(record.session), tags | session, end)
         if record.number not in self._charted:
@@ -260,6 +272,17 @@ def system_note() -> str:
     return f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} CPUs"
 
 
+def dvc_revision() -> dict[str, str]:
+    """The state of DVC's files, and the experiment that DVC runs, as far as there are any."""
+    lock = Path("dvc.lock")
+    found = {
+        "dvc.lock": sha256(lock) if lock.exists() else None,
+        "dvc.experiment": os.environ.get("DVC_EXP_NAME"),
+        "dvc.baseline": os.environ.get("DVC_EXP_BASELINE_REV"),
+    }
+    return {name: value for name, value in found.items() if value}
+
+
 def as_input(dataset: Dataset) -> DatasetInput:
     source = json.dumps({"uri": dataset.name})
     entity = DatasetEntity(dataset.name, dataset.digest[:MAX_DATASET_DIGEST_SIZE], "local", source)
@@ -288,6 +311,17 @@ def write(
     listed = [Param(key, text(value)) for key, value in (params or {}).items()]
     for start in range(0, max(len(metrics), len(listed)), BATCH):
         client.log_batch(run_id, metrics[start : start + BATCH], listed[start : start + BATCH])
+
+
+def write_system(client: MlflowClient, run_id: str, samples: Sequence[Sample]) -> None:
+    """Log what the machine did; by the prefix MLflow's pages know that it is shown apart."""
+    metrics = [
+        Metric(f"system/{name}", value, milliseconds(sample.at), step)
+        for step, sample in enumerate(samples)
+        for name, value in sample.values.items()
+    ]
+    for start in range(0, len(metrics), MOST_METRICS):
+        client.log_batch(run_id, metrics[start : start + MOST_METRICS])
 
 
 def text(value: Any) -> str:
