@@ -124,10 +124,11 @@ def test_other_code_does_it_again(project, done, monkeypatch):
 
 
 def test_what_has_learnt_nothing_starts_afresh_and_the_best_start_is_kept(project, monkeypatch, caplog):
-    scores = []
+    scores, steps = [], []
 
     def first_session(trainer, *arguments):
         session, validation = real(trainer, *arguments)
+        steps.append(session.steps)
         scores.append(validation.score("mae") if session.ended != "dead" else np.inf)
         return session, validation
 
@@ -142,6 +143,7 @@ def test_what_has_learnt_nothing_starts_afresh_and_the_best_start_is_kept(projec
     assert caplog.text.count("than the same output everywhere") == np.isfinite(scores).sum() >= 2
     assert result["validation"]["mae"] == pytest.approx(min(scores))
     assert result["starts"] == scores.index(min(scores)) + 1
+    assert result["training_steps"] == sum(steps)
 
 
 def test_what_fails_is_told_when_the_rest_is_done(project, monkeypatch):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -93,14 +93,14 @@ def train(
         # What may be missing is found before the work.
         test_split = load_split(PREPARED, TARGETS / task, "test")
         with recorder(settings, "training", task=task, seed=seed) as run:
-            model, starts, session, validation = living_network(settings, training, progress)
+            (model, starts, session, validation), steps = living_network(settings, training, progress)
             test = trainer_for(settings, task, SwitchedNetwork(model)).evaluator(test_split)
             result = {
                 "task": task,
                 "seed": seed,
                 "starts": starts,
                 "ended": session.ended,
-                "training_steps": session.steps,
+                "training_steps": steps,
                 "filters": filters_per_layer(model),
                 **size(model)._asdict(),
                 "validation": validation.scores(),
@@ -120,10 +120,17 @@ def train(
         log.info("%s, seed %s: %s, score %.5g", task, seed, ended, score)
 
 
-def living_network(
-    settings: Settings, training: Training, progress: Progress
-) -> tuple[keras.Model, int, SessionRecord, Evaluation]:
-    """A network after its first session, the number of starts that it took, and how its own one went.
+class Started(NamedTuple):
+    """A network after its first session, which was that of the n-th start."""
+
+    model: keras.Model
+    start: int
+    session: SessionRecord
+    validation: Evaluation
+
+
+def living_network(settings: Settings, training: Training, progress: Progress) -> tuple[Started, int]:
+    """A network after its first session, and the training steps of all starts that it took.
 
     A network that died starts afresh, and so does one that has learnt nothing: hardly better, by less than
     `training.first.min_gain`, than an output that is the same everywhere, as a single filter may be
@@ -131,22 +138,23 @@ def living_network(
     if no start does better: the task may be such.
     """
     (task, seed, _), first = training, settings.training.first
-    found: list[tuple[keras.Model, int, SessionRecord, Evaluation]] = []
+    found: list[Started] = []
+    steps = 0
     for attempt in range(first.restarts + 1):
         model = new_network(settings, task, seed, attempt)
         trainer = trainer_for(settings, task, SwitchedNetwork(model))
         session, validation = first_session(trainer, seed, attempt, progress.job(training.title))
-        ended = session.ended
+        ended, steps = session.ended, steps + session.steps
         if ended in ("completed", "stagnated"):
-            found.append((model, attempt + 1, session, validation))
+            found.append(Started(model, attempt + 1, session, validation))
             constant = without_skill(trainer.loss, trainer.validation.targets)
             skill = 1 - validation.score(trainer.loss) / constant if constant else 1.0
             if skill >= first.min_gain:
-                return found[-1]
+                return found[-1], steps
             ended = f"hardly better ({skill:.1%}) than the same output everywhere"
         log.warning("%s, seed %s: start %s ended %s", task, seed, attempt + 1, ended)
     if found:
-        return min(found, key=lambda one: one[-1].score(settings.tasks[task].loss))
+        return min(found, key=lambda one: one.validation.score(settings.tasks[task].loss)), steps
     raise UserError(
         f"{task}, seed {seed}: the network is {session.ended} after each of {attempt + 1} starts; "
         "lower training.learning_rate or change network.init_deviation"
