@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -83,7 +84,6 @@ def test_sixteen_bit_gray_uses_the_full_range(kind: str) -> None:
 
 
 def test_sixteen_bit_colour_is_within_a_level() -> None:
-    tifffile = pytest.importorskip("tifffile")
     wide = (COLOURS.astype(np.uint16) * 257) ^ 5
     file = io.BytesIO()
     tifffile.imwrite(file, wide, photometric="rgb")
@@ -195,3 +195,16 @@ def test_half_size_tiles_are_means_of_four_pixels() -> None:
     half = [(crop, pixels) for crop, pixels in tiles(image, 16) if crop.scale == 2]
     assert [crop for crop, _ in half] == [(2, 2, 4)]
     assert np.abs(half[0][1] - means[2:18, 4:20]).max() <= 0.5
+
+
+def test_16_bit_channels_in_separate_planes_are_refused_as_pillow_reads_them_wrongly():
+    pixels = np.random.default_rng(0).integers(0, 65536, (20, 30, 3)).astype("uint16")
+    for layout, values in (("separate", np.moveaxis(pixels, -1, 0)), ("contig", pixels)):
+        file = io.BytesIO()
+        tifffile.imwrite(file, values, photometric="rgb", planarconfig=layout)
+        if layout == "separate":
+            with pytest.raises(Unusable, match="separate planes are read wrongly; save it interleaved"):
+                decode_gray(file.getvalue())
+        else:
+            expected = np.asarray(Image.fromarray((pixels >> 8).astype("uint8")).convert("L"))
+            np.testing.assert_array_equal(decode_gray(file.getvalue()), expected)

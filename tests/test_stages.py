@@ -160,6 +160,17 @@ def test_what_fails_is_told_when_the_rest_is_done(project, monkeypatch):
     assert tried == [0, 1]
 
 
+@pytest.mark.parametrize("stage", [stages.train_all, stages.minimize_all])
+def test_nothing_is_up_to_date_when_other_images_were_prepared(project, done, stage):
+    manifest = project / "data/prepared/manifest.json"
+    files.write_json(manifest, files.read_json(manifest, "prepare") | {"fingerprint": "of other images"})
+    with pytest.raises(
+        UserError, match=r"made from other images than .*; run `selfscale targets sobel` again"
+    ):
+        run(project, stage)
+    assert done == []
+
+
 def test_a_missing_network_is_named_before_the_work(project):
     shutil.rmtree(project / Training("sobel", 1).output)
     with pytest.raises(UserError, match="run `selfscale train sobel --seed 1` first"):

@@ -39,6 +39,13 @@ def logged(client, snapshot: Path) -> str:
     return run.run_id
 
 
+def test_outside_of_a_project_it_says_so_and_makes_no_store(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(UserError, match="there is no MLflow store; run this in the project's folder"):
+        serve_ui(tmp_path, 5123)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_port_that_is_taken_is_one_line(tmp_path):
     new_store(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as taken:

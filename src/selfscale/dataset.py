@@ -140,12 +140,23 @@ def load_split(prepared: Path, targets: Path, name: SplitName) -> Split:
 
     Raises UserError if files are missing or damaged, or if the targets were made from other images.
     """
+    check_targets(prepared, targets)
+    images, wanted = map_array(prepared / f"{name}.npy"), map_array(targets / f"{name}.npy")
+    if images.shape != wanted.shape:
+        raise other_images(prepared, targets)
+    return Split(images, wanted)
+
+
+def check_targets(prepared: Path, targets: Path) -> None:
+    """Raises UserError if either folder is missing, or if the targets were made from other images."""
     images_of = read_json(prepared / "manifest.json", stage="prepare")
     targets_of = read_json(targets / "manifest.json", stage=f"targets {targets.name}")
-    images, wanted = map_array(prepared / f"{name}.npy"), map_array(targets / f"{name}.npy")
-    if targets_of.get("images") != images_of.get("fingerprint") or images.shape != wanted.shape:
-        raise UserError(
-            f"{targets}: made from other images than {prepared} holds; "
-            f"run `selfscale targets {targets.name}` again"
-        )
-    return Split(images, wanted)
+    if targets_of.get("images") != images_of.get("fingerprint"):
+        raise other_images(prepared, targets)
+
+
+def other_images(prepared: Path, targets: Path) -> UserError:
+    return UserError(
+        f"{targets}: made from other images than {prepared} holds; "
+        f"run `selfscale targets {targets.name}` again"
+    )

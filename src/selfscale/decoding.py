@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 Gray = NDArray[np.uint8]
 
@@ -79,6 +79,8 @@ def _decoded(
             image = Image.open(io.BytesIO(content), formats=formats)
             if most is not None and image.width * image.height > most:
                 raise Unusable(f"too large: {image.width}x{image.height} pixels; at most {most} can be used")
+            if isinstance(image, TiffImagePlugin.TiffImageFile) and planar(image):
+                raise Unusable("16-bit channels in separate planes are read wrongly; save it interleaved")
             ImageOps.exif_transpose(image, in_place=True)
             width, height = image.size
             tops = range(0, height, STRIP)
@@ -92,6 +94,13 @@ def _decoded(
         raise Unusable(f"too large: {error}") from error
     except BROKEN as error:
         raise Unusable(f"broken: {' '.join(str(error).split()) or type(error).__name__}") from error
+
+
+def planar(image: TiffImagePlugin.TiffImageFile) -> bool:
+    """Whether it has several 16-bit channels, one behind the other, of which Pillow takes other bytes."""
+    bits = image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, ())
+    separate = image.tag_v2.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2
+    return separate and len(bits) > 1 and max(bits) > 8
 
 
 def _gray(image: Image.Image) -> Gray:

@@ -66,6 +66,10 @@ def networks(settings: Settings, task: str) -> list[curve.Point]:
         UserError: the task is not in `runs`, or a result is missing.
     """
     if task not in settings.runs.tasks:
+        if task in settings.tasks:
+            raise UserError(
+                f"{task}: is not in runs.tasks, so it has no results; add it there and minimize it"
+            )
         raise UserError(unknown("task", task, settings.runs.tasks))
     jobs = [job for job in report.jobs(settings) if job.task == task]
     results = {job.name: files.read_json(job.output / "result.json", job.command) for job in jobs}

@@ -18,13 +18,14 @@ from typing import NamedTuple, TypeAlias
 from selfscale import made, report
 from selfscale.cluster import cluster_map
 from selfscale.config import Settings
+from selfscale.dataset import check_targets
 from selfscale.display import display, tell, workers
 from selfscale.errors import UserError
 from selfscale.events import Listener, Progress
 from selfscale.loading import import_pipeline
 from selfscale.parallel import default_workers, ordered_map
 from selfscale.watching import log_to_stderr
-from selfscale.workspace import Control, Job, Training
+from selfscale.workspace import PREPARED, TARGETS, Control, Job, Training
 
 Work: TypeAlias = Training | Job | Control
 
@@ -65,8 +66,11 @@ def do(settings: Settings, inputs: Mapping[Work, str], trials: int = 1) -> Outco
     """Do what is not up to date; each piece of work makes so many `trials` at once.
 
     Raises:
-        UserError: some of it failed; the rest was done all the same.
+        UserError: some of it failed, but the rest was done all the same; or a task's targets are not those
+            of the prepared images, and nothing was done.
     """
+    for task in dict.fromkeys(work.task for work in inputs):
+        check_targets(PREPARED, TARGETS / task)
     todo = [work for work, digest in inputs.items() if not made.up_to_date(work, digest)]
     outcome = Outcome(todo, [work for work in inputs if work not in todo])
     if not todo:

@@ -19,7 +19,7 @@ from mlflow.entities import Experiment
 from selfscale.delivery import deliver_abandoned
 from selfscale.errors import UserError
 from selfscale.owners import end_stale_runs
-from selfscale.store import Client, is_remote, open_store, store_folder
+from selfscale.store import Client, is_remote, open_existing, store_folder
 
 HOST = "127.0.0.1"
 START_SECONDS = 120.0
@@ -40,9 +40,9 @@ def serve_ui(root: Path = Path(), port: int = 5000) -> None:
     If MLFLOW_TRACKING_URI names a server, there is nothing to serve, and its addresses are printed.
 
     Raises:
-        UserError: the port is taken, or the store cannot be opened.
+        UserError: the port is taken, or there is no store, or it cannot be opened.
     """
-    client = open_store(root)
+    client = open_existing(root)
     deliver_abandoned(client, root)
     end_stale_runs(client)
     if is_remote(client.tracking_uri):
