@@ -133,8 +133,10 @@ def test_what_was_picked_is_what_is_registered(settings):
 
 
 def test_a_task_without_results_is_named(settings):
-    with pytest.raises(UserError, match="task: 'canny' is unknown"):
+    with pytest.raises(UserError, match=r"canny: is not in runs\.tasks, so it has no results"):
         picking.pick(settings, "canny", max_macs=1.0, milliseconds=by_size)
+    with pytest.raises(UserError, match="task: 'cany' is unknown"):
+        picking.pick(settings, "cany", max_macs=1.0, milliseconds=by_size)
     (JOBS[1].output / "result.json").unlink()
     with pytest.raises(UserError, match="run `selfscale minimize sobel --strategy random --seed 1` first"):
         picking.pick(settings, "sobel", max_macs=1.0, milliseconds=by_size)
