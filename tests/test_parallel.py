@@ -67,17 +67,20 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
 def test_workers_clean_up_and_end_when_their_parent_is_asked_to_end(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(
-        "import signal, sys, time\n"
+        "import sys, time\n"
         "from selfscale.parallel import ordered_map\n"
+        "from selfscale.stopping import clean_up_when_asked_to_end\n"
         "def worker(item):\n"
-        "    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
+        "    clean_up_when_asked_to_end()\n"
         "    try:\n"
         "        print('begun', flush=True, file=sys.__stdout__)\n"
         "        time.sleep(60)\n"
         "    finally:\n"
+        # The worker that ends first breaks the pool, which then terminates the other one once more.
+        "        time.sleep(item)\n"
         "        print('cleaned', flush=True, file=sys.__stdout__)\n"
         "if __name__ == '__main__':\n"
-        "    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
+        "    clean_up_when_asked_to_end()\n"
         "    list(ordered_map(worker, range(9), 2))\n"
     )
     with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as parent:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +20,7 @@ from selfscale.errors import UserError
 from selfscale.loading import load
 from selfscale.options import PARAMS, JsonOption, ParamsOption, TaskArgument
 from selfscale.quiet import silent_stderr
+from selfscale.stopping import clean_up_when_asked_to_end
 from selfscale.watching import log_to_stderr
 
 app = typer.Typer(
@@ -144,8 +144,7 @@ def main() -> None:
     # TensorFlow reports its start-up in many lines; a user's own choice stands.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     log_to_stderr()
-    # So that `with` blocks end as they should: locks, temporary files, MLflow runs.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    clean_up_when_asked_to_end()
     try:
         sys.exit(app(standalone_mode=False))
     except UsageError as error:

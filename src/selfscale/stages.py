@@ -8,8 +8,6 @@ it: the results are the same as one after another.
 from __future__ import annotations
 
 import logging
-import signal
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import product, starmap
@@ -24,6 +22,7 @@ from selfscale.errors import UserError
 from selfscale.events import Listener, Progress
 from selfscale.loading import import_pipeline
 from selfscale.parallel import default_workers, ordered_map
+from selfscale.stopping import clean_up_when_asked_to_end
 from selfscale.watching import log_to_stderr
 from selfscale.workspace import PREPARED, TARGETS, Control, Job, Training
 
@@ -120,7 +119,7 @@ def attempt(settings: Settings, listener: Listener, work: Work) -> str | None:
 def start(settings: Settings) -> None:
     """Make this process, which may be a worker's, ready to train; the second time nothing is left to do."""
     log_to_stderr()
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    clean_up_when_asked_to_end()
     import_pipeline(settings.execution)
 
 
