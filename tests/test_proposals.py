@@ -460,6 +460,15 @@ def test_a_last_filter_whose_layer_takes_too_long_does_not_keep_others_from_bein
     assert [t.steps for t in found] == [70, 20, 20]
 
 
+def test_a_limit_on_failures_in_a_row():
+    """What is kept starts the count again."""
+    for limit, count in ((1, 1), (3, 3), (None, 4)):
+        assert len(trials([4], new_settings(tries=0, failures=limit))) == count
+    kept = iter([False, False, True, False, False, False, False])
+    course = Course([5], new_settings(tries=0, failures=3))
+    assert len(list(course.run(lambda trial: next(kept)))) == 6
+
+
 def test_a_limit_on_seconds():
     """Each made-up session takes three; the trial in which the limit is passed is the last one."""
     for limit, count in ((3.0, 1), (3.5, 2), (9.0, 3)):

@@ -12,13 +12,16 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import yaml
 
-from selfscale import files
+from selfscale import files, pipeline, report
+from selfscale.config import Settings
 from selfscale.network import filters_per_layer
 from selfscale.workspace import Job
 from stores import python
 from test_cli import assert_one_line, command, no_server  # noqa: F401
 from workspaces import (
+    CHECKOUT,
     DIES,
     OWN_PHOTOGRAPHS,
     change_params,
@@ -69,6 +72,30 @@ def project(tmp_path, monkeypatch) -> Path:
     folder = shutil.copytree(scaled(), tmp_path / "project")
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.mark.parametrize(
+    ("strategy", "mode", "limit", "steps"),
+    [
+        ("scale_from_large", None, 11500, 51500),
+        ("scale_from_large", None, None, None),
+        ("scale_from_large", "both", 11500, 11500),
+        ("scale", None, 11500, 11500),
+        ("scale", "shrink", 11500, 51500),
+        ("random", None, 11500, 11500),
+    ],
+)
+def test_where_nothing_grows_its_steps_are_for_removals(strategy, mode, limit, steps):
+    content = yaml.safe_load((CHECKOUT / "params.yaml").read_text(encoding="utf-8"))
+    content["minimization"]["limits"]["steps"] = limit
+    content["scaling"]["mode"] = mode
+    content["runs"].update(tasks=["sobel"], strategies=[strategy], seeds=[0])
+    settings = Settings.model_validate(content)
+    (job,) = report.jobs(settings)
+    found = pipeline.minimization_of(settings, job, pipeline.growing_of(settings, job))
+    assert found == settings.minimization.model_copy(
+        update={"limits": settings.minimization.limits.model_copy(update={"steps": steps})}
+    )
 
 
 def test_it_trains_its_own_start_and_grows(project):

@@ -160,12 +160,13 @@ class LayerRemoval(Section):
 
 
 class Limits(Section):
-    """No further trial once one of these is reached: trials, training steps and seconds, size.
+    """No further trial once one of these is reached: trials, failures in a row, steps, seconds, size.
 
-    `steps` also keeps out trials that would exceed it; the last session comes on top.
+    `steps`, of training, also keeps out trials that would exceed it; the last session comes on top.
     """
 
     decisions: Count | None = None
+    failures: Count | None = 32
     steps: Count | None = 11500
     seconds: Annotated[float, Field(gt=0)] | None = None
     macs_per_pixel: Annotated[float, Field(ge=0)] | None = None
@@ -202,7 +203,8 @@ class Growth(Section):
 class Scaling(Section):
     """Whether strategies with `scaling` grow a network, shrink it, or do both, and how far it may grow.
 
-    `mode` None: both if the start is `small`, else shrink. The limits are those of the growth.
+    `mode` None: both if the start is `small`, else shrink. The limits are those of the growth; its steps
+    are for removals where nothing is grown.
     """
 
     mode: Literal["shrink", "grow", "both"] | None = None

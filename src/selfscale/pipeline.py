@@ -12,7 +12,7 @@ import numpy as np
 from selfscale import files, made, registry, report, resume, statistics
 from selfscale.card import card
 from selfscale.champions import Standing
-from selfscale.config import Settings
+from selfscale.config import Minimization, Settings
 from selfscale.dataset import Split, load_split
 from selfscale.delivery import Recorder, deliver_abandoned
 from selfscale.devices import check_batch, check_mixed_precision, jit_compile, visible_gpus
@@ -193,7 +193,8 @@ def run_minimization(
     initial = trainer.evaluator(trainer.validation)
     chosen = settings.strategies[job.strategy]
     growing = growing_of(settings, job)
-    progress = progress.job(job.title, most=most_steps(settings.minimization, growing))
+    minimization = minimization_of(settings, job, growing)
+    progress = progress.job(job.title, most=most_steps(minimization, growing))
     # What was made from other images is not what these settings would make.
     inputs = str(snapshot) if snapshot else made.inputs_of_minimization(settings, job)
     state = resume.state_path(job, made.inputs_of_minimization(settings, job))
@@ -223,7 +224,7 @@ def run_minimization(
             decisions = minimize(
                 trainer,
                 STRATEGIES.bind(chosen.select, chosen.arguments, f"strategies.{job.strategy}"),
-                settings.minimization,
+                minimization,
                 seed=job.seed,
                 initial=initial,
                 curves=curves_of(job, settings),
@@ -295,6 +296,15 @@ def growing_of(settings: Settings, job: Job) -> Growing | None:
         )
     select = GROWTH_STRATEGIES.bind(growth.select, growth.arguments, "growth")
     return Growing(growth, scaling, select, mode == "both")
+
+
+def minimization_of(settings: Settings, job: Job, growing: Growing | None) -> Minimization:
+    """How it removes: a scaling strategy that does not grow may take as many steps more as growth might."""
+    chosen = settings.minimization
+    if growing or not settings.strategies[job.strategy].scaling or chosen.limits.steps is None:
+        return chosen
+    steps = chosen.limits.steps + settings.scaling.max_steps
+    return chosen.model_copy(update={"limits": chosen.limits.model_copy(update={"steps": steps})})
 
 
 def curves_of(job: Job, settings: Settings) -> list[list[float]]:

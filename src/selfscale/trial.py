@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 import numpy as np
 
@@ -79,6 +80,11 @@ class Round:
         """The records without those of growth."""
         return [record for record in self.records if not record.grows]
 
+    @property
+    def failures(self) -> int:
+        """Trials of removal in a row that were not kept, up to now."""
+        return sum(1 for _ in takewhile(lambda record: not record.accepted, reversed(self.removals)))
+
     def of(self, candidate: int) -> Round:
         """The same for one of the trials."""
         return replace(self, candidate=candidate)
@@ -109,6 +115,7 @@ class Round:
         seconds = sum(record.session.seconds for record in self.removals)
         return (
             self.decisions_left() == 0
+            or (limits.failures is not None and self.failures >= limits.failures)
             or (limits.seconds is not None and seconds >= limits.seconds)
             or (
                 limits.macs_per_pixel is not None
