@@ -2,9 +2,10 @@
 
     make bench
 
-Run it in the project's folder after `dvc repro`, with nothing else to do for the machine; it takes
-about two hours. Words choose measurements (`python benchmarks/performance.py training inference`);
-the rest of the table stays as it was. Needs the extra `bench`.
+Run it in the project's folder after `dvc repro` and `python benchmarks/exhaustive.py sobel`, with
+nothing else to do for the machine; it takes about two hours. Words choose measurements
+(`python benchmarks/performance.py training inference`); the rest of the table stays as it was. Needs
+the extra `bench`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ MEASUREMENTS = {
     "training": "training_speed",
     "tracking": "tracking_cost",
     "search": "search",
+    "exhaustive": "exhaustive_steps",
     "growth": "growth",
     "inference": "inference",
     "data": "data_size",

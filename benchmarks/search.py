@@ -10,7 +10,7 @@ import numpy as np
 import optuna
 from rows import TASK, Row, settings
 
-from selfscale import frontier, pipeline
+from selfscale import pipeline
 from selfscale.dataset import load_split
 from selfscale.minimization import minimize
 from selfscale.network import size
@@ -61,7 +61,6 @@ def measure() -> Iterator[Row]:
         "MACs within the same limit; our training step",
         {"seconds": 1 / 3, "macs": 1.0, "test": 1.0},
     )
-    yield from exhaustive([found.steps for found in ours])
 
 
 def selfscale(seed: int) -> tuple[Found, pipeline.Trainer, float]:
@@ -127,23 +126,4 @@ def compared(
             [getattr(found, field) for found in peer],
             allowed if number == 0 else "",
             at_most=targets.get(field),
-        )
-
-
-def exhaustive(ours: list[float]) -> Iterator[Row]:
-    """Steps of the exhaustive search in both its ways, where `exhaustive.py` was run."""
-    benchmark = frontier.read_benchmark(settings(), TASK)
-    if benchmark is None:
-        return
-    ways = {"first_session": "each until it stagnates", "equal_steps": f"{benchmark['steps']} steps each"}
-    for way, recipe in ways.items():
-        networks = benchmark["networks"][way]
-        steps = float(sum(network["training_steps"] for network in networks))
-        yield Row(
-            f"a whole search, steps; exhaustive search, {recipe}",
-            "steps",
-            ours,
-            [steps] * len(ours),
-            f"{len(networks)} trainings from scratch: all widths, {len(benchmark['seeds'])} seeds each",
-            at_most=0.1,
         )

@@ -12,8 +12,9 @@ from unittest.mock import patch
 
 from rows import TASK, Row, settings
 
-from selfscale import pipeline
+from selfscale import minimizing
 from selfscale.delivery import Courier, Recorder
+from selfscale.store import open_store
 from selfscale.workspace import Job
 
 REPETITIONS = 3
@@ -58,7 +59,7 @@ def one() -> tuple[float, float]:
             Path(name).symlink_to(source / name)
         Path("models").mkdir()
         Path("models/trained").symlink_to(source / "models/trained")
-        pipeline.open_store(Path())  # the first one makes the database, once in a project's life
+        open_store(Path())  # the first one makes the database, once in a project's life
         with (
             patch.object(Recorder, "__init__", counted(Recorder.__init__, time.perf_counter)),
             patch.object(Recorder, "record", counted(Recorder.record, time.perf_counter)),
@@ -66,6 +67,6 @@ def one() -> tuple[float, float]:
             patch.object(Courier, "run", counted(Courier.run, time.thread_time)),
         ):
             started = time.perf_counter()
-            pipeline.run_minimization(chosen, job)
+            minimizing.run_minimization(chosen, job)
             total = time.perf_counter() - started
     return total, spent

@@ -6,11 +6,10 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from selfscale import cli, cli_registry
+from selfscale import cli, cli_registry, registering
 from selfscale.champions import Standing
 from selfscale.config import Settings
 from selfscale.network import build
@@ -134,7 +133,8 @@ def test_register_prints_a_line_a_task_or_one_json_object(command, project, monk
     def standing(settings: Settings, task: str) -> Standing:
         return Standing(f"selfscale-{task}", 2, 1, None, "not champion: worse")
 
-    monkeypatch.setattr(cli_registry, "import_pipeline", lambda execution: SimpleNamespace(register=standing))
+    monkeypatch.setattr(cli_registry, "import_pipeline", lambda execution: None)
+    monkeypatch.setattr(registering, "register", standing)
     lines = [f"selfscale-{task} version 2: not champion: worse\n" for task in ("sobel", "canny")]
     assert command("register")[:2] == (0, "".join(lines))
     code, out, _ = command("register", "--json")

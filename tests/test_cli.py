@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from selfscale import cli, pipeline
+from selfscale import cli, minimizing, pipeline
 from selfscale.store import open_store
 from selfscale.tracking import MinimizationRun, TrainingRun
 from selfscale.workspace import PREPARED, TARGETS, Job
@@ -222,7 +222,7 @@ def test_a_server_that_does_not_answer(command, trained, monkeypatch, words):
 def test_a_store_that_cannot_be_opened_is_found_before_the_work(command, trained, monkeypatch, words):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "nonsense://store")
     monkeypatch.setattr(pipeline, "first_session", None)
-    monkeypatch.setattr(pipeline, "minimize", None)
+    monkeypatch.setattr(minimizing, "minimize", None)
     before = contents(trained / "models")
     assert_one_line(command(*words), "MLFLOW_TRACKING_URI=nonsense://store: MLflow cannot open this store")
     assert contents(trained / "models") == before
@@ -282,7 +282,7 @@ def test_a_full_disk(command, trained, monkeypatch, words, written):
 
 def test_jobs_are_chosen_by_words_or_by_the_first_of_each_list(command, empty, monkeypatch):
     jobs: list[Job] = []
-    monkeypatch.setattr(pipeline, "run_minimization", lambda settings, job, **more: jobs.append(job))
+    monkeypatch.setattr(minimizing, "run_minimization", lambda settings, job, **more: jobs.append(job))
     monkeypatch.setattr(
         pipeline, "train", lambda settings, task, seed, *_, **more: jobs.append(Job(task, "", seed))
     )
@@ -299,7 +299,7 @@ def test_ctrl_c_is_no_traceback(command, empty, monkeypatch):
     def interrupted(*arguments: object, **more: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline, "run_minimization", interrupted)
+    monkeypatch.setattr(minimizing, "run_minimization", interrupted)
     ended = command("minimize", "sobel")
     assert ended.code == 130
     assert len(ended.err.splitlines()) <= 1

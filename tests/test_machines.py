@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from selfscale import answers, cli, files, pipeline, stages
+from selfscale import answers, cli, files, minimizing, pipeline, stages
 from selfscale.registry import register
 from selfscale.store import open_store
 from selfscale.workspace import Control, Job, Training
@@ -155,7 +155,7 @@ def test_what_was_done_is_told_apart_from_what_was_up_to_date(answered, monkeypa
 
 def test_scale(answered, monkeypatch):
     """Its growth is tested elsewhere; its answer is the file of the minimization, as in `minimize`."""
-    monkeypatch.setattr(pipeline, "scale", lambda *_: "a line for people")
+    monkeypatch.setattr(minimizing, "scale", lambda *_: "a line for people")
     shutil.copytree(Job("sobel", "random", 0).output, Job("sobel", "scale", 0).output)
     assert answered("scale", "sobel").keys() == KEYS["scale TASK"]
 

@@ -23,7 +23,7 @@ from ruamel.yaml import YAML
 
 from selfscale import made
 from selfscale.config import load
-from selfscale.pipeline import register
+from selfscale.registering import register
 from selfscale.store import open_store
 from selfscale.workspace import Job
 from stores import python

@@ -276,16 +276,16 @@ def test_the_second_of_two_waits_and_writes_without_training(project, expected, 
 WAITS = """
 import sys, time
 from pathlib import Path
-from selfscale import cli, pipeline
+from selfscale import cli, minimizing
 
-write_result = pipeline.write_result
+write_result = minimizing.write_result
 
 def late(*arguments):
     while not Path("go").exists():
         time.sleep(0.05)
     return write_result(*arguments)
 
-pipeline.write_result = late
+minimizing.write_result = late
 sys.argv = ["selfscale", *sys.argv[1:]]
 cli.main()
 """

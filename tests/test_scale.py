@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import yaml
 
-from selfscale import files, pipeline, report
+from selfscale import files, minimizing, report
 from selfscale.config import Settings
 from selfscale.network import filters_per_layer
 from selfscale.workspace import Job
@@ -92,7 +92,7 @@ def test_where_nothing_grows_its_steps_are_for_removals(strategy, mode, limit, s
     content["runs"].update(tasks=["sobel"], strategies=[strategy], seeds=[0])
     settings = Settings.model_validate(content)
     (job,) = report.jobs(settings)
-    found = pipeline.minimization_of(settings, job, pipeline.growing_of(settings, job))
+    found = minimizing.minimization_of(settings, job, minimizing.growing_of(settings, job))
     assert found == settings.minimization.model_copy(
         update={"limits": settings.minimization.limits.model_copy(update={"steps": steps})}
     )

@@ -19,7 +19,7 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from conftest import pictures
-from selfscale import config, dataset, pipeline, targets
+from selfscale import config, dataset, minimizing, pipeline, targets
 from selfscale.store import Client
 from selfscale.workspace import PREPARED, TARGETS, Job
 from stores import new_store, python
@@ -133,7 +133,7 @@ def trained_project() -> Path:
 def minimize(folder: Path, **options: Any) -> None:
     """What `selfscale minimize` does, in this process."""
     with chdir(folder):
-        pipeline.run_minimization(config.load(Path("params.yaml")), JOB, **options)
+        minimizing.run_minimization(config.load(Path("params.yaml")), JOB, **options)
 
 
 def minimize_and_die(folder: Path, function: str, call: int, number: signal.Signals) -> int:

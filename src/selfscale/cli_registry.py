@@ -85,11 +85,12 @@ def register(as_json: JsonOption = False, params: ParamsOption = PARAMS) -> None
     It becomes the champion unless the present one has a better test score.
     """
     settings = load(params)
-    pipeline = import_pipeline(settings.execution)
+    import_pipeline(settings.execution)
+    from selfscale import registering
 
     standings = {}
     for task in settings.runs.tasks:
-        standings[task] = pipeline.register(settings, task)
+        standings[task] = registering.register(settings, task)
         if not as_json:
             typer.echo(in_words(standings[task]))
     answer(as_json, lambda: {task: standing._asdict() for task, standing in standings.items()})

@@ -73,13 +73,14 @@ def minimize(
 
         outcome = stages.minimize_all(settings)
         return answer(as_json, lambda: results(outcome))
-    pipeline = import_pipeline(settings.execution)
+    import_pipeline(settings.execution)
+    from selfscale import minimizing
     from selfscale.workspace import Job
 
     name = strategy or settings.runs.strategies[0]
     job = Job(task, name, first(seed, settings), tuple(settings.strategies[name].start or ()))
     with display() as progress:
-        pipeline.run_minimization(settings, job, snapshot=snapshot, progress=progress)
+        minimizing.run_minimization(settings, job, snapshot=snapshot, progress=progress)
     answer(as_json, lambda: result(job))
 
 
@@ -100,13 +101,14 @@ def scale(
         raise UserError(f"{params}: strategies: none of them has `scaling: true`; add it to one")
     if strategy is not None and strategy not in scaling:
         raise UserError(f"{params}: strategies.{strategy}.scaling: is false; choose one of {scaling}")
-    pipeline = import_pipeline(settings.execution)
+    import_pipeline(settings.execution)
+    from selfscale import minimizing
     from selfscale.workspace import Job
 
     name = strategy or scaling[0]
     job = Job(task, name, first(seed, settings), tuple(settings.strategies[name].start or ()))
     with display() as progress:
-        ended = pipeline.scale(settings, job, progress)
+        ended = minimizing.scale(settings, job, progress)
     answer(as_json, lambda: result(job), ended)
 
 

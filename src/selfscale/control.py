@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from typing import Any
 
 import numpy as np
 
@@ -13,9 +14,10 @@ from selfscale.dataset import load_split
 from selfscale.events import SILENT, Progress
 from selfscale.network import filters_per_layer, size
 from selfscale.pipeline import recorder, trainer_for
+from selfscale.records import SessionRecord
 from selfscale.report import longest
 from selfscale.switches import SwitchedNetwork
-from selfscale.training import Plan
+from selfscale.training import Plan, Trainer
 from selfscale.workspace import PREPARED, TARGETS, Control, Training, only_one
 
 log = logging.getLogger(__name__)
@@ -39,34 +41,18 @@ def train_control(settings: Settings, task: str, seed: int, progress: Progress =
         initial = Training(task, seed).output / "initial.keras"
         network = SwitchedNetwork(files.load_model(initial, f"train {task} --seed {seed}"))
         trainer = trainer_for(settings, task, network)
-        splits = {"validation": trainer.validation, "test": load_split(PREPARED, TARGETS / task, "test")}
-
-        def scores() -> dict[str, dict[str, float]]:
-            return {name: trainer.evaluator(split).scores() for name, split in splits.items()}
-
-        before = scores()
-        # Five numbers: no session of a training or a minimization draws the same batches.
-        rng = np.random.default_rng((seed, 0, 0, 0, 1))
         told = progress.job(control.title, most=steps, exact=True, filters=trainer.network.filters_kept)
-        session, _ = trainer.session(Plan(steps, settings.training.evaluations), rng, told)
-        after = scores()
-        better = (
-            session.ended == "completed"
-            and after["validation"][trainer.loss] < before["validation"][trainer.loss]
-        )
-        kept = after if better else before
-        filters, (parameters, macs) = filters_per_layer(network.model), size(network.model)
+        session, kept, scores = trained_on(trainer, task, seed, steps, told)
         result = {
             "task": task,
             "seed": seed,
             "loss": trainer.loss,
             "steps": steps,
             "ended": session.ended,
-            "kept": "trained-on" if better else "initial",
-            "filters_kept": filters,
-            "parameters": parameters,
-            "macs_per_pixel": macs,
-            **{split: {"initial": before[split], "final": kept[split]} for split in splits},
+            "kept": kept,
+            "filters_kept": filters_per_layer(network.model),
+            **size(network.model)._asdict(),
+            **scores,
             "decisions": 0,
             "training_steps": session.steps,
         }
@@ -77,5 +63,26 @@ def train_control(settings: Settings, task: str, seed: int, progress: Progress =
         made.note(control, made.inputs_of_control(settings, control, steps))
         log.info(
             "%s, seed %s: %s steps, kept the %s network, test score %.5g",
-            *(task, seed, session.steps, result["kept"], kept["test"][trainer.loss]),
+            *(task, seed, session.steps, result["kept"], result["test"]["final"][trainer.loss]),
         )
+
+
+def trained_on(
+    trainer: Trainer, task: str, seed: int, steps: int, progress: Progress
+) -> tuple[SessionRecord, str, dict[str, Any]]:
+    """The session, which network is kept, and by split the scores of the initial and of that one."""
+    splits = {"validation": trainer.validation, "test": load_split(PREPARED, TARGETS / task, "test")}
+
+    def scores() -> dict[str, dict[str, float]]:
+        return {name: trainer.evaluator(split).scores() for name, split in splits.items()}
+
+    before = scores()
+    # Five numbers: no session of a training or a minimization draws the same batches.
+    rng = np.random.default_rng((seed, 0, 0, 0, 1))
+    session, _ = trainer.session(Plan(steps, trainer.settings.evaluations), rng, progress)
+    after = scores()
+    now, then = (found["validation"][trainer.loss] for found in (after, before))
+    better = session.ended == "completed" and now < then
+    kept = after if better else before
+    both = {split: {"initial": before[split], "final": kept[split]} for split in splits}
+    return session, "trained-on" if better else "initial", both

@@ -68,37 +68,49 @@ def write_result(
     }
     out = job.output
     for record in records:
-        path = kept_path(kept, record)
-        if record.accepted and path.exists():
+        if record.accepted and (path := kept_path(kept, record)).exists():
             found = files.load_model(path, job.command)
             files.save_model(found, kept_path(out / "kept", record))
-            result["kept"].append(
-                {
-                    "decision": record.number,
-                    "filters_kept": list(record.filters_kept),
-                    "parameters": record.parameters,
-                    "macs_per_pixel": record.macs_per_pixel,
-                    "validation": record.score,
-                    "test": evaluator.of(found)(test, (trainer.loss,)).score(trainer.loss),
-                }
-            )
-    for number in [0, *(record.number for record in records if record.accepted)]:
-        for path in pictures(kept, number):
-            files.write_bytes(pictures_folder(out, number) / path.name, path.read_bytes())
-            if path.stem == "1":
-                files.write_bytes(out / "network.png", path.read_bytes())
+            score = evaluator.of(found)(test, (trainer.loss,)).score(trainer.loss)
+            result["kept"].append(point_of_curve(record, score))
+    copy_pictures(kept, out, [0, *(record.number for record in records if record.accepted)])
     files.save_model(model, out / "compact.keras")
     files.write_array(out / "removed_filters.npy", compaction.removed_filters(network))
     files.write_json(out / "decisions.json", [without_seconds(record) for record in records])
-    header = ("decision", "score", "limit", "accepted", "filters", "macs_per_pixel")
-    rows = [
-        (r.number, r.score, r.limit, int(r.accepted), sum(r.filters_kept), r.macs_per_pixel) for r in records
-    ]
-    files.write_csv(out / "curve.csv", header, rows)
+    files.write_csv(out / "curve.csv", *curve_of(records))
     initial = files.load_model(job.training.output / "initial.keras", job.training.command)
     files.write_bytes(out / "example.png", example(trainer.validation, [initial, model]))
     files.write_json(out / "result.json", result)
     return result
+
+
+def point_of_curve(record: DecisionRecord, test: float) -> dict[str, Any]:
+    """A network on the way, as a point of the curve of test score against size."""
+    return {
+        "decision": record.number,
+        "filters_kept": list(record.filters_kept),
+        "parameters": record.parameters,
+        "macs_per_pixel": record.macs_per_pixel,
+        "validation": record.score,
+        "test": test,
+    }
+
+
+def copy_pictures(kept: Path, out: Path, numbers: Sequence[int]) -> None:
+    """The pictures of the networks after these decisions; the first one of the last network has a name."""
+    for number in numbers:
+        for path in pictures(kept, number):
+            files.write_bytes(pictures_folder(out, number) / path.name, path.read_bytes())
+            if path.stem == "1":
+                files.write_bytes(out / "network.png", path.read_bytes())
+
+
+def curve_of(records: Sequence[DecisionRecord]) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+    """The head and the lines of `curve.csv`."""
+    head = ("decision", "score", "limit", "accepted", "filters", "macs_per_pixel")
+    return head, [
+        (r.number, r.score, r.limit, int(r.accepted), sum(r.filters_kept), r.macs_per_pixel) for r in records
+    ]
 
 
 def save_kept(

@@ -124,11 +124,11 @@ def start(settings: Settings) -> None:
 
 
 def run(settings: Settings, work: Work, progress: Progress) -> None:
-    from selfscale import control, pipeline  # which import TensorFlow
+    from selfscale import control, minimizing, pipeline  # which import TensorFlow
 
     if isinstance(work, Training):
         pipeline.train(settings, *work, progress=progress)
     elif isinstance(work, Job):
-        pipeline.run_minimization(settings, work, progress=progress)
+        minimizing.run_minimization(settings, work, progress=progress)
     else:
         control.train_control(settings, *work, progress=progress)

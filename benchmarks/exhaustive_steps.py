@@ -1,0 +1,43 @@
+"""Training steps of minimizations against those of the exhaustive search, counted from their results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rows import TASK, Row, settings
+
+from selfscale import files, frontier
+from selfscale.errors import UserError
+from selfscale.workspace import MINIMIZED
+
+
+def measure() -> Iterator[Row]:
+    """The minimizations of the project's folder, each with its initial training, against both ways.
+
+    Raises:
+        UserError: `exhaustive.py` was not run with these settings and images.
+    """
+    benchmark = frontier.read_benchmark(settings(), TASK)
+    if benchmark is None:
+        raise UserError(
+            f"{frontier.benchmark_path(TASK)}: is missing, or was made with other settings; run "
+            f"`python benchmarks/exhaustive.py {TASK}`"
+        )
+    results = [
+        files.read_json(path, f"minimize {TASK}")
+        for path in sorted(MINIMIZED.glob(f"{TASK}-*-seed-*/result.json"))
+    ]
+    ours = [float(found["training_steps"] + found["training_steps_initial"]) for found in results]
+    ways = {"first_session": "each until it stagnates", "equal_steps": f"{benchmark['steps']} steps each"}
+    for way, recipe in ways.items():
+        networks = benchmark["networks"][way]
+        steps = float(sum(network["training_steps"] for network in networks))
+        yield Row(
+            f"a whole search, steps; exhaustive search, {recipe}",
+            "steps",
+            ours,
+            [steps] * len(ours),
+            f"{len(networks)} trainings from scratch: all widths, {len(benchmark['seeds'])} seeds each",
+            at_most=0.1,
+            note=f"ours: {len(ours)} minimizations, with the training of their initial networks",
+        )
