@@ -32,12 +32,13 @@ def measure() -> Iterator[Row]:
     for way, recipe in ways.items():
         networks = benchmark["networks"][way]
         steps = float(sum(network["training_steps"] for network in networks))
+        seeds = len(benchmark["seeds"])
         yield Row(
             f"a whole search, steps; exhaustive search, {recipe}",
             "steps",
             ours,
             [steps] * len(ours),
-            f"{len(networks)} trainings from scratch: all widths, {len(benchmark['seeds'])} seeds each",
+            f"{len(networks)} trainings from scratch: all widths, {seeds} seed{'s' * (seeds > 1)} each",
             at_most=0.1,
             note=f"ours: {len(ours)} minimizations, with the training of their initial networks",
         )

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from typing import Any
 
 import keras
 import numpy as np
@@ -55,6 +56,17 @@ class Compilation:
     half: bool = False
 
 
+class OneReplicaAdam(keras.optimizers.Adam):
+    """Adam whose traces can be forgotten.
+
+    Keras sums gradients over replicas by an operation with a gradient of its own, for which TensorFlow
+    keeps the whole graph of each traced step until the process ends: some megabytes a network.
+    """
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+        return grads_and_vars
+
+
 class Trainer:
     """Trains one switched network with Adam; compiled once, whatever is switched afterwards.
 
@@ -77,7 +89,7 @@ class Trainer:
         self.feed = feed or Streamed(train, settings.crop)
         self.network, self.train, self.validation = network, train, validation
         self.loss, self.settings, self.evaluator = loss, settings, evaluator
-        self.optimizer = keras.optimizers.Adam(settings.learning_rate, global_clipnorm=settings.clip_norm)
+        self.optimizer = OneReplicaAdam(settings.learning_rate, global_clipnorm=settings.clip_norm)
         self.optimizer.build(network.graph.trainable_variables)
         self._steps = tf.function(
             self._train_steps,
