@@ -460,13 +460,20 @@ def test_a_last_filter_whose_layer_takes_too_long_does_not_keep_others_from_bein
     assert [t.steps for t in found] == [70, 20, 20]
 
 
-def test_a_limit_on_failures_in_a_row():
-    """What is kept starts the count again."""
-    for limit, count in ((1, 1), (3, 3), (None, 4)):
-        assert len(trials([4], new_settings(tries=0, failures=limit))) == count
+def test_after_many_failures_in_a_row_no_other_filter_is_tried():
+    """What is kept starts the count again; layers are tried all the same."""
+
+    def settings(most: int | None, tries: int = 0) -> Minimization:
+        chosen = new_settings(tries=tries)
+        removal = chosen.removal.model_copy(update={"max_failures": most})
+        return chosen.model_copy(update={"removal": removal})
+
+    for most, count in ((1, 1), (3, 3), (None, 4)):
+        assert len(trials([4], settings(most))) == count
     kept = iter([False, False, True, False, False, False, False])
-    course = Course([5], new_settings(tries=0, failures=3))
-    assert len(list(course.run(lambda trial: next(kept)))) == 6
+    assert len(list(Course([5], settings(3)).run(lambda trial: next(kept)))) == 6
+    found = [trial.alteration for trial in trials([4, 4], settings(3, tries=1))]
+    assert found == [REMOVE_LAYER, "disable", "disable", REMOVE_LAYER], "one try for each layer"
 
 
 def test_a_limit_on_seconds():

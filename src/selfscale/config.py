@@ -141,6 +141,7 @@ class Removal(Section):
         list[Literal["disable", "disable_and_freeze", "reinitialize"]], Field(min_length=1)
     ] = ["disable"]
     group: Literal["adaptive"] | Count = "adaptive"
+    max_failures: Count | None = 32
     steps: Count = 600
 
     @field_validator("group", mode="before")
@@ -160,13 +161,12 @@ class LayerRemoval(Section):
 
 
 class Limits(Section):
-    """No further trial once one of these is reached: trials, failures in a row, steps, seconds, size.
+    """No further trial once one of these is reached: trials, training steps and seconds, size.
 
-    `steps`, of training, also keeps out trials that would exceed it; the last session comes on top.
+    `steps` also keeps out trials that would exceed it; the last session comes on top.
     """
 
     decisions: Count | None = None
-    failures: Count | None = 32
     steps: Count | None = 11500
     seconds: Annotated[float, Field(gt=0)] | None = None
     macs_per_pixel: Annotated[float, Field(ge=0)] | None = None

@@ -16,12 +16,14 @@ from selfscale.trial import Round, Trial
 
 
 def filter_trials(round: Round, alteration: str, layers: Sequence[int]) -> list[Trial]:
-    """Trials of the best filters by the strategy, `speculative` of them; none if all have failed.
+    """Trials of the best filters by the strategy, `speculative` of them; none if all or too many failed.
 
     Each begins with the next best filter. The last filter of one of `layers`, which may be removed, is
     a candidate, too: it stands for the layer, whose trial stands alone.
     """
-    network, records = round.network, round.records
+    network, records, most = round.network, round.records, round.settings.removal.max_failures
+    if most is not None and round.failures >= most:
+        return []
     last_ones = {
         Filter(layer, int(index))
         for layer in layers

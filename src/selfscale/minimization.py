@@ -19,7 +19,7 @@ from selfscale.proposals import next_trials
 from selfscale.records import TRAIN, DecisionRecord, in_words, last_accepted
 from selfscale.shrinking import pays, shrunk
 from selfscale.snapshot import Snapshot
-from selfscale.training import Trainer
+from selfscale.training import Trainer, forget_kernels
 from selfscale.trial import Round, Select, Trial
 
 
@@ -90,6 +90,8 @@ def minimize(
         if decisions[-1].record.accepted and pays(kept, settings.removal.steps):
             kept = kept.of(shrunk(kept.network))
             decisions[-1] = decisions[-1]._replace(trainer=kept)
+        if kept is not trainer or trials[0].rebuilds:
+            forget_kernels()  # of the network that was left, or that was tried in vain
         if kept is not trainer:
             trainer, spares = kept, []
             probe = Probe(trainer.network, trainer.train, trainer.loss)

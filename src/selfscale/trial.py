@@ -115,7 +115,6 @@ class Round:
         seconds = sum(record.session.seconds for record in self.removals)
         return (
             self.decisions_left() == 0
-            or (limits.failures is not None and self.failures >= limits.failures)
             or (limits.seconds is not None and seconds >= limits.seconds)
             or (
                 limits.macs_per_pixel is not None
