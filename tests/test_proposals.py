@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -503,8 +504,11 @@ def test_at_a_limit_the_last_session_still_comes():
 
 @pytest.mark.parametrize("answer", [[1.0], [[1.0] * 7], [float("nan")] * 7, ["a"] * 7, None, [np.inf] * 7])
 def test_an_answer_that_is_no_scores_is_named(answer):
-    with pytest.raises(UserError, match="one finite number for each of 7 candidates") as caught:
-        Course([3, 4], new_settings(tries=0), lambda subject: answer).next()
+    def mine(subject: Subject, answer: object) -> object:
+        return answer
+
+    with pytest.raises(UserError, match=r"strategy mine must .* for each of 7 candidates") as caught:
+        Course([3, 4], new_settings(tries=0), partial(mine, answer=answer)).next()
     assert "\n" not in str(caught.value)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from selfscale.records import REMOVE_LAYER, DecisionRecord, Filter, last_accepte
 from selfscale.selection import Subject
 from selfscale.switches import SwitchedNetwork
 from selfscale.trial import Round, Trial
+
+if TYPE_CHECKING:
+    from selfscale.growth_selection import GrowthSubject
 
 
 def filter_trials(round: Round, alteration: str, layers: Sequence[int]) -> list[Trial]:
@@ -36,7 +39,7 @@ def filter_trials(round: Round, alteration: str, layers: Sequence[int]) -> list[
         return []
     last = next((record.filters[0] for record in reversed(records) if record.filters), None)
     subject = Subject(candidates, network.active, network.filter_weights, last, round.rng(0), round.probe)
-    scores = checked(round.select(subject), len(candidates))
+    scores = answer(round.select, subject)
     order = [i for i in np.argsort(-scores, kind="stable").tolist() if candidates[i] not in failed]
     count = 1 if alteration == "reinitialize" else group_size(round.settings.removal.group, records)
     found: list[Trial] = []
@@ -88,15 +91,18 @@ def first_that_may_go(order: Sequence[Filter], network: SwitchedNetwork, count: 
     return tuple(chosen)
 
 
-def checked(scores: np.ndarray, count: int) -> np.ndarray:
-    """A strategy's scores, as numbers; raises UserError if they are no scores for `count` candidates."""
+def answer(select: Callable[..., np.ndarray], subject: Subject | GrowthSubject) -> np.ndarray:
+    """A strategy's scores, as numbers; raises UserError if they are no scores of the candidates."""
+    scores, count = select(subject), len(subject.candidates)
     try:
         values = np.asarray(scores, dtype=float)
     except (TypeError, ValueError):
         values = np.array(np.nan)
     if values.shape != (count,) or not np.isfinite(values).all():
         found = " ".join(np.array2string(np.asarray(scores), threshold=8).split())
+        function = getattr(select, "func", select)  # arguments are bound by a partial
+        name = getattr(function, "__name__", type(function).__name__)
         raise UserError(
-            f"the strategy must return one finite number for each of {count} candidates, not {found}"
+            f"the strategy {name} must return one finite number for each of {count} candidates, not {found}"
         )
     return values

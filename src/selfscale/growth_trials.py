@@ -10,7 +10,7 @@ import numpy as np
 
 from selfscale.config import Growth as GrowthSettings
 from selfscale.config import Scaling
-from selfscale.filter_trials import checked
+from selfscale.filter_trials import answer
 from selfscale.growth import grown, hands_on_positive
 from selfscale.growth_selection import GrowthSubject
 from selfscale.network import Size, size
@@ -74,7 +74,7 @@ def growth_trial(growing: Growing, round: Round, trainer: Trainer, score: float)
         return round.probe.loss_of(network)
 
     subject = GrowthSubject(round.network, found, networks, costs, round.rng(0), round.probe, train)
-    scores = checked(growing.select(subject), len(found))
+    scores = answer(growing.select, subject)
     best = int(np.argmax(scores))
     worth = settings.min_gain * costs[best] / COST_UNIT / score
     return Trial(
