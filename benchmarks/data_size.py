@@ -15,7 +15,7 @@ from PIL import Image
 from rows import Row, settings
 from skimage import filters, io
 
-from selfscale.photographs import sample
+from selfscale.data.sources import sample
 
 COUNTS = (1_000, 10_000, 33_000)
 HEIGHT, WIDTH = 375, 500  # as most of VOC2012
@@ -26,8 +26,8 @@ import sys, time, resource, threading
 from pathlib import Path
 import psutil
 from selfscale.config import Data, Folder, Task
-from selfscale.dataset import prepare
-from selfscale.targets import make_targets
+from selfscale.data.prepare import prepare
+from selfscale.data.targets import make_targets
 
 def watch():
     global most

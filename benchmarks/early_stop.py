@@ -5,8 +5,8 @@ Run the pipeline with full-length trials first, then this:
     dvc repro    # with minimization.stop_hopeless: false in params.yaml
     python benchmarks/early_stop.py
 
-Each session of every minimization is replayed: the rule of `selfscale.patience` sees what it would
-have seen then, and its answer is compared with how the full trial ended. A false rejection is a
+Each session of every minimization is replayed: the rule of `selfscale.search.early_stopping` sees what
+it would have seen then, and its answer is compared with how the full trial ended. A false rejection is a
 trial that was kept, and that the rule would have stopped.
 """
 
@@ -20,10 +20,10 @@ from scipy.stats import beta
 
 from selfscale import config, files
 from selfscale.errors import UserError
-from selfscale.patience import hopeless_scores
-from selfscale.report import read_results
-from selfscale.training import Plan
-from selfscale.workspace import Job
+from selfscale.nn.trainer import Plan
+from selfscale.paths import Job
+from selfscale.pipeline.compare import read_results
+from selfscale.search.early_stopping import hopeless_scores
 
 
 def replay(

@@ -22,15 +22,17 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from selfscale import files, frontier, loading, parallel, tables
+from selfscale import files, parallel
+from selfscale.cli import loading
 from selfscale.config import Settings
 from selfscale.errors import UserError
-from selfscale.workspace import MINIMIZED, PREPARED, STATE, TARGETS, only_one
+from selfscale.paths import MINIMIZED, PREPARED, STATE, TARGETS, only_one
+from selfscale.reporting import frontier, tables
 
 if TYPE_CHECKING:
-    from selfscale.evaluation import Evaluation
+    from selfscale.nn.metrics import Evaluation
+    from selfscale.nn.trainer import Trainer
     from selfscale.records import SessionRecord
-    from selfscale.training import Trainer
 
 log = logging.getLogger(__name__)
 
@@ -57,9 +59,9 @@ def train(settings: Settings, task: str, state: Path, network: Network) -> dict[
     if done.exists():
         return dict(files.read_json(done, "train"))
     pipeline = loading.import_pipeline(settings.execution)
-    from selfscale.dataset import load_split
-    from selfscale.network import size
-    from selfscale.switches import SwitchedNetwork
+    from selfscale.data.prepare import load_split
+    from selfscale.nn.fcn import size
+    from selfscale.nn.masking import SwitchedNetwork
 
     # The copy is not checked: settings for the pipeline have a hidden layer, here there may be none.
     chosen = settings.network.model_copy(update={"widths": list(network.widths)})
@@ -89,7 +91,7 @@ def train(settings: Settings, task: str, state: Path, network: Network) -> dict[
 def session(trainer: Trainer, network: Network, attempt: int) -> tuple[SessionRecord, Evaluation]:
     import numpy as np
 
-    from selfscale.training import Plan, first_session
+    from selfscale.nn.trainer import Plan, first_session
 
     if network.steps is None:
         return first_session(trainer, network.seed, attempt)

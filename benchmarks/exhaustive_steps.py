@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from rows import TASK, Row, settings
 
-from selfscale import files, frontier
+from selfscale import files
 from selfscale.errors import UserError
-from selfscale.workspace import MINIMIZED
+from selfscale.paths import MINIMIZED
+from selfscale.reporting import frontier
 
 
 def measure() -> Iterator[Row]:

@@ -13,13 +13,13 @@ from pathlib import Path
 
 from rows import TASK, Row, settings
 
-from selfscale import pipeline
 from selfscale.config import Limits
-from selfscale.dataset import Split
-from selfscale.minimization import minimize
-from selfscale.selection import STRATEGIES
-from selfscale.switches import SwitchedNetwork
-from selfscale.training import Trainer, first_session
+from selfscale.data.prepare import Split
+from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.trainer import Trainer, first_session
+from selfscale.pipeline import train as pipeline
+from selfscale.search.importance import STRATEGIES
+from selfscale.search.loop import minimize
 
 WIDTHS = (5, 16, 32, 64)
 SEEDS = (0, 1, 2)
@@ -125,7 +125,8 @@ def workers() -> Row:
 STAGE = """
 import sys, time
 from pathlib import Path
-from selfscale import loading, stages
+from selfscale.cli import loading
+from selfscale.pipeline import stages
 
 if __name__ == "__main__":
     settings = loading.load(Path("params.yaml"))

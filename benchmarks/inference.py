@@ -12,9 +12,9 @@ from rows import TASK, Row, in_turns, seconds, settings
 from skimage import filters
 
 from selfscale import files
-from selfscale.network import size
-from selfscale.report import jobs
-from selfscale.workspace import Job
+from selfscale.nn.fcn import size
+from selfscale.paths import Job
+from selfscale.pipeline.compare import jobs
 
 REPETITIONS = 5
 SIDE = 1024

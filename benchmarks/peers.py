@@ -11,9 +11,9 @@ import torch
 import torch_pruning
 from torch import nn
 
-from selfscale.batches import draw, learning_rates
 from selfscale.config import Settings
-from selfscale.dataset import Split
+from selfscale.data.prepare import Split
+from selfscale.nn.input_pipeline import draw, learning_rates
 
 
 class Pruned(NamedTuple):
@@ -25,7 +25,7 @@ class Pruned(NamedTuple):
 
 
 def network(widths: list[int], seed: int, level: float) -> nn.Sequential:
-    """As `selfscale.network.build` and `calibrate` make it, as far as PyTorch's own functions go."""
+    """As `selfscale.nn.fcn.build` and `calibrate` make it, as far as PyTorch's own functions go."""
     torch.manual_seed(seed)
     layers: list[nn.Module] = []
     inputs = 1

@@ -23,8 +23,10 @@ import joblib
 import psutil
 import rows
 
-from selfscale import files, loading, tables
+from selfscale import files
+from selfscale.cli import loading
 from selfscale.errors import UserError
+from selfscale.reporting import tables
 
 MEASUREMENTS = {
     "training": "training_speed",

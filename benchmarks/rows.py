@@ -9,7 +9,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from selfscale import files, loading
+from selfscale import files
+from selfscale.cli import loading
 from selfscale.config import Settings
 
 TASK = "sobel"

@@ -10,14 +10,14 @@ import numpy as np
 import optuna
 from rows import TASK, Row, settings
 
-from selfscale import pipeline
-from selfscale.dataset import load_split
-from selfscale.minimization import minimize
-from selfscale.network import size
-from selfscale.selection import STRATEGIES
-from selfscale.switches import SwitchedNetwork
-from selfscale.training import Plan, first_session
-from selfscale.workspace import PREPARED, TARGETS
+from selfscale.data.prepare import load_split
+from selfscale.nn.fcn import size
+from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.trainer import Plan, first_session
+from selfscale.paths import PREPARED, TARGETS
+from selfscale.pipeline import train as pipeline
+from selfscale.search.importance import STRATEGIES
+from selfscale.search.loop import minimize
 
 SEEDS = (0, 1, 2)
 TRIALS, TRIAL_STEPS = 15, 3000

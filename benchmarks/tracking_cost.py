@@ -12,10 +12,10 @@ from unittest.mock import patch
 
 from rows import TASK, Row, settings
 
-from selfscale import minimizing
-from selfscale.delivery import Courier, Recorder
-from selfscale.store import open_store
-from selfscale.workspace import Job
+from selfscale.paths import Job
+from selfscale.pipeline import minimize as minimizing
+from selfscale.tracking.delivery import Courier, Recorder
+from selfscale.tracking.store import open_store
 
 REPETITIONS = 3
 

@@ -12,10 +12,11 @@ import keras
 import numpy as np
 from rows import TASK, Row, in_turns, seconds, settings
 
-from selfscale import devices, pipeline
-from selfscale.batches import draw, learning_rates
-from selfscale.switches import SwitchedNetwork
-from selfscale.training import Plan, Trainer
+from selfscale.nn import devices
+from selfscale.nn.input_pipeline import draw, learning_rates
+from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.trainer import Plan, Trainer
+from selfscale.pipeline import train as pipeline
 
 STEPS = 300
 REPETITIONS = 5

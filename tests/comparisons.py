@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from selfscale import report, sheet
 from selfscale.config import Runs, Settings, Strategy, Task
 from selfscale.files import write_bytes, write_json
-from selfscale.workspace import Control, Job, pictures_folder
+from selfscale.paths import Control, Job, pictures_folder
+from selfscale.pipeline import compare as report
+from selfscale.reporting import sheet
 
 SEEDS = [0, 1, 2, 3, 4]
 

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from skimage.filters import gaussian, sobel
 
-from selfscale import devices
 from selfscale.config import Execution, FirstSession, Training
-from selfscale.dataset import Split
-from selfscale.evaluation import Evaluator
-from selfscale.network import build, calibrate
-from selfscale.selection import STRATEGIES, Subject
-from selfscale.switches import SwitchedNetwork
-from selfscale.training import Trainer
+from selfscale.data.prepare import Split
+from selfscale.nn import devices
+from selfscale.nn.fcn import build, calibrate
+from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.metrics import Evaluator
+from selfscale.nn.trainer import Trainer
+from selfscale.search.importance import STRATEGIES, Subject
 
 # As each process of the pipeline does, and before anything else starts TensorFlow.
 devices.configure(Execution())

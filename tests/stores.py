@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from selfscale.records import DecisionRecord, Filter, SessionRecord
-from selfscale.store import Client, open_store
+from selfscale.tracking.store import Client, open_store
 
 RESULT: dict[str, Any] = {
     "task": "sobel",

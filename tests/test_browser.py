@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from comparisons import fill, settings
-from selfscale import report
+from selfscale.pipeline import compare as report
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 WIDE, PHONE, NARROW = 1400, 400, 320

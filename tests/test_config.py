@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from selfscale import config, loading
+from selfscale import config
+from selfscale.cli import loading
 from selfscale.errors import UserError
 
 ROOT = Path(__file__).parent.parent

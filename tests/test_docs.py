@@ -25,7 +25,7 @@ from dvc.cli import parse_args as parse_dvc
 from ruamel.yaml import YAML
 
 from pages import CHECKOUT, PAGES, Block, blocks, commands, merge
-from selfscale import cli
+from selfscale.cli import app as cli
 from selfscale.config import Settings
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]

@@ -9,13 +9,13 @@ import pytest
 from rich.console import Console
 
 from conftest import bind
+from selfscale.cli.display import Jobs, display
 from selfscale.config import Limits, Minimization
-from selfscale.display import Jobs, display
-from selfscale.events import Moment, Pace, Progress
-from selfscale.minimization import minimize, most_steps
-from selfscale.training import first_session
+from selfscale.nn.trainer import first_session
+from selfscale.progress import Moment, Pace, Progress
+from selfscale.search.ablation import worth
+from selfscale.search.loop import minimize, most_steps
 from selfscale.watching import EVERY, Lines, in_words, rounded, time_left
-from selfscale.worth import worth
 
 
 class Clock:

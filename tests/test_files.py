@@ -7,7 +7,7 @@ import pytest
 
 from selfscale import files
 from selfscale.errors import UserError
-from selfscale.network import build
+from selfscale.nn.fcn import build
 
 
 def test_the_same_model_is_the_same_bytes(tmp_path):

@@ -12,14 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_app import Command, Ended
 from typer.main import get_command
 
-from selfscale import answers, cli, files, minimizing, pipeline, stages
-from selfscale.registry import register
-from selfscale.store import open_store
-from selfscale.workspace import Control, Job, Training
+from selfscale import files
+from selfscale.cli import answers
+from selfscale.cli import app as cli
+from selfscale.paths import Control, Job, Training
+from selfscale.pipeline import minimize as minimizing
+from selfscale.pipeline import stages
+from selfscale.pipeline import train as pipeline
+from selfscale.tracking.registry import register
+from selfscale.tracking.store import open_store
 from stores import RESULT
-from test_cli import Command, Ended
 from workspaces import CHECKOUT, JOB, change_params, own_store, trained_project
 
 NETWORK = str(JOB.training.output / "initial.keras")

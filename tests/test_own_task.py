@@ -21,7 +21,7 @@ from ruamel.yaml import YAML
 from scipy import ndimage
 
 from pages import blocks, change
-from selfscale import cli
+from selfscale.cli import app as cli
 from stores import python
 from workspaces import CHECKOUT, contents, new_project, own_store
 

@@ -10,7 +10,7 @@ import pytest
 from pydantic import Field
 
 from selfscale.errors import UserError
-from selfscale.registered import Registry, check_arguments
+from selfscale.plugins import Registry, check_arguments
 
 
 def blur(

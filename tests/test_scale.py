@@ -13,13 +13,15 @@ import keras
 import numpy as np
 import pytest
 import yaml
+from test_app import assert_one_line, command, no_server  # noqa: F401
 
-from selfscale import files, minimizing, report
+from selfscale import files
 from selfscale.config import Settings
-from selfscale.network import filters_per_layer
-from selfscale.workspace import Job
+from selfscale.nn.fcn import filters_per_layer
+from selfscale.paths import Job
+from selfscale.pipeline import compare as report
+from selfscale.pipeline import minimize as minimizing
 from stores import python
-from test_cli import assert_one_line, command, no_server  # noqa: F401
 from workspaces import (
     CHECKOUT,
     DIES,
@@ -133,7 +135,7 @@ def test_every_network_that_was_kept_is_there(project):
 
 def test_killed_in_the_growth_it_goes_on(tmp_path):
     folder = new(tmp_path / "project")
-    dying = python(DIES, "selfscale.attempt:grown", "1", str(int(signal.SIGKILL)), *WORDS)
+    dying = python(DIES, "selfscale.search.attempt:grown", "1", str(int(signal.SIGKILL)), *WORDS)
     done = subprocess.run(dying, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
     moved = folder.rename(tmp_path / "moved")

@@ -18,8 +18,8 @@ import requests
 from PIL import Image
 
 from pages import CHECKOUT, Block, blocks
-from selfscale.network import build
-from selfscale.registry import register
+from selfscale.nn.fcn import build
+from selfscale.tracking.registry import register
 from stores import RESULT, new_store
 
 PAGE = CHECKOUT / "docs" / "serving.md"

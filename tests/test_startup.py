@@ -18,7 +18,7 @@ HEAVY = (
 )
 RUNS = """
 import sys
-from selfscale import cli
+from selfscale.cli import app as cli
 
 heavy, *sys.argv = sys.argv[1:]
 try:

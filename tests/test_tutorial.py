@@ -19,7 +19,7 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from pages import CHECKOUT, blocks, change, commands
-from selfscale import cli
+from selfscale.cli import app as cli
 from workspaces import TINY, change_params, new_project, own_store, save_photographs
 
 pytestmark = pytest.mark.pipeline

@@ -19,9 +19,13 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from conftest import pictures
-from selfscale import config, dataset, minimizing, pipeline, targets
-from selfscale.store import Client
-from selfscale.workspace import PREPARED, TARGETS, Job
+from selfscale import config
+from selfscale.data import prepare as dataset
+from selfscale.data import targets
+from selfscale.paths import PREPARED, TARGETS, Job
+from selfscale.pipeline import minimize as minimizing
+from selfscale.pipeline import train as pipeline
+from selfscale.tracking.store import Client
 from stores import new_store, python
 
 CHECKOUT = Path(__file__).parent.parent
@@ -50,7 +54,7 @@ OWN_PHOTOGRAPHS = {"data.source": "folder", "data.folder.path": "photos", "data.
 DIES = """
 import os, pkgutil, sys
 from unittest.mock import patch
-from selfscale import cli
+from selfscale.cli import app as cli
 
 name, left, number, *words = sys.argv[1:]
 real, left = pkgutil.resolve_name(name), int(left)

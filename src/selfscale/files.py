@@ -137,4 +137,4 @@ def content(path: Path, pattern: str = "**/*") -> str:
 @cache
 def code() -> str:
     """A hash of this package's modules: another version may come to other results."""
-    return content(Path(__file__).parent, "*.py")
+    return content(Path(__file__).parent, "**/*.py")

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from selfscale.events import Moment
+from selfscale.progress import Moment
 
 EVERY = 300.0  # seconds between two lines of a job
 

@@ -1,0 +1,165 @@
+"""The command line: each command is a stage of the pipeline, and usable by hand.
+
+TensorFlow and MLflow are imported by the commands that need them, so that help comes at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from selfscale import __version__
+from selfscale.cli import models as cli_models
+from selfscale.cli import registry as cli_registry
+from selfscale.cli import training as cli_training
+from selfscale.cli.answers import answer
+from selfscale.cli.loading import load
+from selfscale.cli.options import PARAMS, JsonOption, ParamsOption, TaskArgument
+from selfscale.errors import UserError
+from selfscale.quiet import silent_stderr
+from selfscale.stopping import clean_up_when_asked_to_end
+from selfscale.watching import log_to_stderr
+
+app = typer.Typer(
+    help="Train a small fully convolutional network for an image-processing task, then find the "
+    "smallest network that still does it.",
+    invoke_without_command=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(cli_training.commands)
+app.add_typer(cli_models.commands)
+app.add_typer(cli_registry.commands)
+# Click's, which newer versions of Typer carry inside themselves.
+UsageError: Any = typer.BadParameter.__bases__[0]
+# Errors of the system that a user can put right.
+PUT_RIGHT = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EISDIR, errno.ENOTDIR}
+
+
+@app.callback()
+def start(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"selfscale {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), nl=False)
+
+
+@app.command()
+def inputs(as_json: JsonOption = False, params: ParamsOption = PARAMS) -> None:
+    """Note in data/inputs in which state your folders of images and your own operators are, for DVC."""
+    settings = load(params)
+    from selfscale import paths as workspace
+    from selfscale.pipeline.inputs import look
+
+    found = look(settings, workspace.INPUTS)
+    answer(as_json, lambda: found)
+
+
+@app.command()
+def prepare(as_json: JsonOption = False, params: ParamsOption = PARAMS) -> None:
+    """Photographs -> gray crops as arrays, split by photograph, in data/prepared."""
+    settings = load(params)
+    from selfscale import paths as workspace
+    from selfscale.data import prepare as dataset
+
+    manifest = dataset.prepare(settings.data, workspace.PREPARED)
+    for split, counts in manifest["counts"].items():
+        logging.info("%s: %s images of %s photographs", split, counts["images"], counts["photographs"])
+    for skipped in manifest["skipped"]:
+        logging.warning("skipped %s: %s", skipped["name"], skipped["reason"])
+    answer(as_json, lambda: {key: value for key, value in manifest.items() if key != "images"})
+
+
+@app.command()
+def targets(task: TaskArgument, as_json: JsonOption = False, params: ParamsOption = PARAMS) -> None:
+    """The task's operator on every prepared image, or its wanted outputs, in data/targets/TASK."""
+    settings = load(params, task=task)
+    from selfscale import paths as workspace
+    from selfscale.data.targets import make_targets
+
+    made = make_targets(settings.tasks[task], workspace.PREPARED, workspace.TARGETS / task)
+    answer(as_json, lambda: {"task": task, **made})
+
+
+@app.command()
+def compare(as_json: JsonOption = False, params: ParamsOption = PARAMS) -> None:
+    """The table of all minimizations, in reports/comparison.md and .json."""
+    settings = load(params)
+    from selfscale import files
+    from selfscale.paths import REPORTS
+    from selfscale.pipeline import compare as report
+
+    page = report.compare(settings)
+    answer(as_json, lambda: files.read_json(REPORTS / "comparison.json", "compare"), page)
+
+
+@app.command()
+def deliver(as_json: JsonOption = False) -> None:
+    """Send what is recorded but not yet delivered to MLflow, after its server was slow or away."""
+    from selfscale.paths import store_root
+    from selfscale.tracking.delivery import deliver_abandoned
+    from selfscale.tracking.store import open_store
+
+    delivered = deliver_abandoned(open_store(store_root()), store_root())
+    answer(as_json, lambda: {"delivered": delivered}, f"{delivered} records delivered")
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000,
+) -> None:
+    """Open MLflow's pages on this project's runs and models; ends with Ctrl-C."""
+    from selfscale.tracking.ui import serve_ui
+
+    serve_ui(Path.cwd(), port)
+
+
+@app.command()
+def doctor(as_json: JsonOption = False, params: ParamsOption = PARAMS) -> None:
+    """What this installation and project have, and what to do about each problem (then: exit code 1)."""
+    with silent_stderr():
+        from selfscale.cli import doctor
+
+        findings = doctor.examine(lambda: load(params))
+    problems = sum(finding.problem for finding in findings)
+    found = [finding._asdict() for finding in findings]
+    answer(as_json, lambda: {"problems": problems, "findings": found}, doctor.render(findings))
+    if problems:
+        raise typer.Exit(1)
+
+
+def usage_line(error: Any) -> str:
+    """What Click says about wrong words, in one line, with the command whose help tells more."""
+    message = " ".join(error.format_message().split()).rstrip(".")
+    return f"{message} (see `{error.ctx.command_path if error.ctx else 'selfscale'} --help`)"
+
+
+def main() -> None:
+    """Run a command; what the user can put right becomes one line on stderr and exit code 2."""
+    # TensorFlow reports its start-up in many lines; a user's own choice stands.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    log_to_stderr()
+    clean_up_when_asked_to_end()
+    try:
+        sys.exit(app(standalone_mode=False))
+    except UsageError as error:
+        print(f"error: {usage_line(error)}", file=sys.stderr)
+        sys.exit(2)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in PUT_RIGHT:
+            raise
+        print(f"error: {error.filename or 'the disk'}: {os.strerror(error.errno)}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,156 @@
+"""The commands that use a network: they need no settings, and work outside of a project, too."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from selfscale.cli.answers import answer
+from selfscale.cli.options import JsonOption
+from selfscale.errors import UserError
+from selfscale.quiet import import_tensorflow
+
+if TYPE_CHECKING:
+    from selfscale.inference.picture_files import Picture
+
+commands = typer.Typer()
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        help="A .keras file, a minimization's folder, an MLflow run's id, TASK@ALIAS or TASK@VERSION.",
+        show_default=False,
+    ),
+]
+PathsArgument = Annotated[
+    list[str],
+    typer.Argument(help="Image files, folders (searched recursively) or globs.", show_default=False),
+]
+FolderOption = Annotated[
+    Path, typer.Option(file_okay=False, help="The folder for the results.", show_default=False)
+]
+CALIBRATION = 32  # images from which the ranges of 8-bit integers are taken
+FormatName = StrEnum("FormatName", ["keras", "saved_model", "tflite", "onnx"])
+
+
+@commands.command()
+def apply(
+    model: ModelArgument,
+    paths: PathsArgument,
+    out: FolderOption,
+    as_json: JsonOption = False,
+) -> None:
+    """Apply a network to images of any size: 8-bit gray PNG files of the same names in OUT."""
+    from selfscale.inference import load as models
+    from selfscale.inference import picture_files
+
+    pictures = picture_files.find(paths, out)
+    with models.find(model) as path:
+        import_tensorflow()
+        network = models.load(path, model)
+    from selfscale.inference.apply import apply_to_files
+    from selfscale.parallel import progress
+
+    report(progress(apply_to_files(network, pictures, out), "images", len(pictures)), pictures, out, as_json)
+
+
+@commands.command()
+def export(
+    model: ModelArgument,
+    to: Annotated[FormatName, typer.Option(help="The format.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The file, or the folder of a saved_model.", show_default=False)],
+    quantize: Annotated[
+        bool, typer.Option("--quantize", help="TFLite in 8-bit integers; says how much that changes.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a network in another format, and check that it gives the same output there."""
+    from selfscale.inference import export as exporting
+    from selfscale.inference import load as models
+
+    if quantize and to != "tflite":
+        raise UserError(f"--quantize: is for --to tflite only, not for {to.value}")
+    exporting.check_place(to.value, out)
+    exporting.require(to.value)
+    with models.find(model) as path:
+        import_tensorflow()
+        network, task = models.load(path, model), models.task_of(model, path)
+    from selfscale.inference import samples
+
+    (image, *_), source = samples.images("validation", 1)
+    calibration = samples.images("train", CALIBRATION)[0] if quantize else None
+    written = exporting.export(network, to.value, out, image, calibration)
+    logging.info("%s: %s, %s bytes", out, to.value, written.size)
+    logging.info(
+        "output differs from the Keras model's by at most %.2g, %.2g on average (on %s)",
+        *(written.largest, written.mean, source),
+    )
+    scores = samples.scores(task, network, written.function) if quantize and task else None
+    if scores:
+        logging.info("%s", scores)
+    content = {
+        "path": str(out),
+        "format": to.value,
+        "quantized": quantize,
+        "size": written.size,
+        "largest_difference": written.largest,
+        "mean_difference": written.mean,
+        "compared_on": source,
+        "scores": scores and scores._asdict(),
+    }
+    answer(as_json, lambda: content)
+
+
+@commands.command()
+def visualize(
+    model: ModelArgument,
+    paths: PathsArgument,
+    out: FolderOption,
+    task: Annotated[
+        str | None,
+        typer.Option(help="Compare with what the operator of this task makes.", show_default=False),
+    ] = None,
+    params: Annotated[
+        Path, typer.Option("--params", dir_okay=False, help="The file of settings, for --task.")
+    ] = Path("params.yaml"),
+    as_json: JsonOption = False,
+) -> None:
+    """Pictures of every filter's kernel and of every layer's output (red: negative, green: positive)."""
+    from selfscale.cli.loading import load
+
+    settings = load(params, task=task) if task else None
+    from selfscale.inference import load as models
+    from selfscale.inference import picture_files
+
+    pictures = picture_files.find(paths, out)
+    with models.find(model) as path:
+        import_tensorflow()
+        from selfscale.inference import remains
+        from selfscale.inference import visualize as visualizing
+        from selfscale.parallel import progress
+
+        network = models.load(path, model)
+        layers = remains.layers_of(network, path)
+    target = visualizing.target_of(settings.tasks[task]) if settings and task else None
+    done = visualizing.visualize(network, layers, pictures, out, target)
+    report(progress(done, "images", len(pictures)), pictures, out, as_json)
+
+
+def report(problems: Iterable[str | None], pictures: Sequence[Picture], out: Path, as_json: bool) -> None:
+    """Print each picture's problem as it comes; exit code 1 if there was one."""
+    skipped = []
+    for picture, problem in zip(pictures, problems, strict=True):
+        if problem:
+            print(problem, file=sys.stderr)  # as it is now: a progress bar takes its place
+            reason = problem.removeprefix(f"{picture.path}: skipped: ")
+            skipped.append({"name": str(picture.path), "reason": reason})
+    written, total = len(pictures) - len(skipped), len(pictures)
+    logging.info("%s of %s images written to %s", written, total, out)
+    answer(as_json, lambda: {"out": str(out), "written": written, "skipped": skipped})
+    if skipped:
+        raise typer.Exit(1)

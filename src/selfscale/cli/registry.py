@@ -1,0 +1,132 @@
+"""The commands that choose which network is in use: from the curve of sizes, and in the model registry."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from selfscale.cli.answers import answer
+from selfscale.cli.loading import import_pipeline, load
+from selfscale.cli.options import PARAMS, JsonOption, ParamsOption, TaskArgument
+from selfscale.errors import UserError
+
+if TYPE_CHECKING:
+    from selfscale.tracking.champions import Standing
+
+commands = typer.Typer()
+
+
+@commands.command()
+def curve(task: TaskArgument, as_json: JsonOption = False, params: ParamsOption = PARAMS) -> None:
+    """List the networks to pick from: the best of each size, and how fast each is on this machine."""
+    settings = load(params, task=task)
+    import_pipeline(settings.execution)
+    from selfscale.pipeline import pick as picking
+
+    found = [
+        picking.about(point, task) | {"ms_per_megapixel": picking.measured_milliseconds(point.path)}
+        for point in picking.networks(settings, task)
+    ]
+    lines = [
+        f"{network['macs_per_pixel']:g} multiply-accumulates per pixel, {network['parameters']} parameters, "
+        f"{network['ms_per_megapixel']:.1f} ms per megapixel, validation score {network['validation']:.4g}, "
+        f"test score {network['test']:.4g}: {network['path']}"
+        for network in found
+    ]
+    answer(as_json, lambda: {"task": task, "networks": found}, "\n".join(lines))
+
+
+@commands.command()
+def pick(
+    task: TaskArgument,
+    max_macs: Annotated[
+        float | None, typer.Option(min=0, help="Multiply-accumulates per pixel.", show_default=False)
+    ] = None,
+    min_score: Annotated[
+        float | None,
+        typer.Option(min=0, help="A validation score to reach (a loss: or below).", show_default=False),
+    ] = None,
+    max_ms: Annotated[
+        float | None, typer.Option(min=0, help="Milliseconds per megapixel, measured.", show_default=False)
+    ] = None,
+    as_json: JsonOption = False,
+    params: ParamsOption = PARAMS,
+) -> None:
+    """Choose a network from the curve of score against size; `register` then takes it."""
+    if (max_macs, min_score, max_ms).count(None) != 2:
+        raise UserError("pick: name one of --max-macs, --min-score and --max-ms")
+    settings = load(params, task=task)
+    import_pipeline(settings.execution)
+    from selfscale.pipeline import pick as picking
+
+    found = picking.pick(
+        settings,
+        task,
+        max_macs=max_macs,
+        min_score=min_score,
+        max_ms=max_ms,
+        milliseconds=picking.measured_milliseconds,
+    )
+    answer(
+        as_json,
+        lambda: found,
+        f"{task}: {found['strategy']}, seed {found['seed']}, decision {found['decision']}: filters "
+        f"{found['filters_kept']}, {found['macs_per_pixel']:g} multiply-accumulates per pixel, "
+        f"{found['ms_per_megapixel']:.1f} ms per megapixel, validation score {found['validation']:.4g}, "
+        f"test score {found['test']:.4g}: {found['path']}",
+    )
+
+
+@commands.command()
+def register(as_json: JsonOption = False, params: ParamsOption = PARAMS) -> None:
+    """Put each task's network that `registry` chooses into the model registry, as selfscale-TASK.
+
+    It becomes the champion unless the present one has a better test score.
+    """
+    settings = load(params)
+    import_pipeline(settings.execution)
+    from selfscale.pipeline import register as registering
+
+    standings = {}
+    for task in settings.runs.tasks:
+        standings[task] = registering.register(settings, task)
+        if not as_json:
+            typer.echo(in_words(standings[task]))
+    answer(as_json, lambda: {task: standing._asdict() for task, standing in standings.items()})
+
+
+@commands.command()
+def promote(
+    task: TaskArgument,
+    version: Annotated[
+        int | None, typer.Option(min=1, help="Default: the newest.", show_default=False)
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Even if it is worse than the champion.")] = False,
+    as_json: JsonOption = False,
+    params: ParamsOption = PARAMS,
+) -> None:
+    """Make a version of selfscale-TASK the champion, unless it is worse on the test split."""
+    load(params, task=task)
+    from selfscale.paths import store_root
+    from selfscale.tracking import champions
+    from selfscale.tracking.store import open_store
+
+    standing = champions.promote(open_store(store_root()), task, version, force=force)
+    answer(as_json, standing._asdict, in_words(standing))
+
+
+@commands.command()
+def rollback(task: TaskArgument, as_json: JsonOption = False, params: ParamsOption = PARAMS) -> None:
+    """Make the former champion of selfscale-TASK champion again; the present one becomes `previous`."""
+    load(params, task=task)
+    from selfscale.paths import store_root
+    from selfscale.tracking import champions
+    from selfscale.tracking.store import open_store
+
+    standing = champions.rollback(open_store(store_root()), task)
+    answer(as_json, standing._asdict, in_words(standing))
+
+
+def in_words(standing: Standing) -> str:
+    return f"{standing.name} version {standing.version}: {standing.note}"

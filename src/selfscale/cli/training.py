@@ -1,0 +1,195 @@
+"""The commands that train: a piece of work of `runs` by name, or all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from selfscale.cli.answers import answer
+from selfscale.cli.loading import import_pipeline, load
+from selfscale.cli.options import PARAMS, EachTaskArgument, JsonOption, ParamsOption, SeedOption, TaskArgument
+from selfscale.errors import UserError
+from selfscale.progress import Progress
+
+if TYPE_CHECKING:
+    from selfscale.config import Settings
+    from selfscale.paths import Control, Job, Training
+    from selfscale.pipeline.stages import Outcome
+
+commands = typer.Typer()
+
+
+@commands.command()
+def train(
+    task: EachTaskArgument = None,
+    seed: SeedOption = None,
+    start: Annotated[
+        str | None,
+        typer.Option(help="Filters of the hidden layers (5,5). Default: network.widths.", show_default=False),
+    ] = None,
+    as_json: JsonOption = False,
+    params: ParamsOption = PARAMS,
+) -> None:
+    """The long first training session of a network, until its score stagnates."""
+    settings = load(params, task=task)
+    if task is None:
+        not_without_task(seed=seed, start=start)
+        from selfscale.pipeline import stages
+
+        outcome = stages.train_all(settings)
+        return answer(as_json, lambda: results(outcome))
+    pipeline = import_pipeline(settings.execution)
+    from selfscale.paths import Training
+
+    training = Training(task, first(seed, settings), widths(start))
+    with display() as progress:
+        pipeline.train(settings, *training, progress=progress)
+    answer(as_json, lambda: result(training))
+
+
+@commands.command()
+def minimize(
+    task: EachTaskArgument = None,
+    strategy: Annotated[
+        str | None, typer.Option(help="Default: the first of runs.strategies.", show_default=False)
+    ] = None,
+    seed: SeedOption = None,
+    snapshot: Annotated[
+        Path | None,
+        typer.Option(help="Go on from this snapshot (.npz), whatever images it was made with."),
+    ] = None,
+    as_json: JsonOption = False,
+    params: ParamsOption = PARAMS,
+) -> None:
+    """Remove filters as long as the task is still done; a killed one goes on where it was."""
+    settings = load(params, task=task, strategy=strategy)
+    if task is None:
+        not_without_task(strategy=strategy, seed=seed, snapshot=snapshot)
+        from selfscale.pipeline import stages
+
+        outcome = stages.minimize_all(settings)
+        return answer(as_json, lambda: results(outcome))
+    import_pipeline(settings.execution)
+    from selfscale.paths import Job
+    from selfscale.pipeline import minimize as minimizing
+
+    name = strategy or settings.runs.strategies[0]
+    job = Job(task, name, first(seed, settings), tuple(settings.strategies[name].start or ()))
+    with display() as progress:
+        minimizing.run_minimization(settings, job, snapshot=snapshot, progress=progress)
+    answer(as_json, lambda: result(job))
+
+
+@commands.command()
+def scale(
+    task: TaskArgument,
+    strategy: Annotated[
+        str | None, typer.Option(help="Default: the first with `scaling: true`.", show_default=False)
+    ] = None,
+    seed: SeedOption = None,
+    as_json: JsonOption = False,
+    params: ParamsOption = PARAMS,
+) -> None:
+    """Find the size from any start: train, grow, shrink; a killed one goes on where it was."""
+    settings = load(params, task=task, strategy=strategy)
+    scaling = [name for name, chosen in settings.strategies.items() if chosen.scaling]
+    if strategy is None and not scaling:
+        raise UserError(f"{params}: strategies: none of them has `scaling: true`; add it to one")
+    if strategy is not None and strategy not in scaling:
+        raise UserError(f"{params}: strategies.{strategy}.scaling: is false; choose one of {scaling}")
+    import_pipeline(settings.execution)
+    from selfscale.paths import Job
+    from selfscale.pipeline import minimize as minimizing
+
+    name = strategy or scaling[0]
+    job = Job(task, name, first(seed, settings), tuple(settings.strategies[name].start or ()))
+    with display() as progress:
+        ended = minimizing.scale(settings, job, progress)
+    answer(as_json, lambda: result(job), ended)
+
+
+@commands.command()
+def worth(
+    task: TaskArgument,
+    seed: SeedOption = None,
+    as_json: JsonOption = False,
+    params: ParamsOption = PARAMS,
+) -> None:
+    """What each filter of a trained network is worth, in reports/worth-TASK-seed-SEED.json and .png."""
+    settings = load(params, task=task)
+    import_pipeline(settings.execution)
+    from selfscale.pipeline import worth as worth_report
+
+    with display() as progress:
+        report, table = worth_report.run_worth(settings, task, first(seed, settings), progress)
+    answer(as_json, lambda: report, table)
+
+
+@commands.command()
+def control(
+    task: EachTaskArgument = None,
+    seed: SeedOption = None,
+    as_json: JsonOption = False,
+    params: ParamsOption = PARAMS,
+) -> None:
+    """Train the untouched initial network on for as many steps as its longest minimization took."""
+    settings = load(params, task=task)
+    if task is None:
+        not_without_task(seed=seed)
+        from selfscale.pipeline import stages
+
+        outcome = stages.control_all(settings)
+        return answer(as_json, lambda: results(outcome))
+    import_pipeline(settings.execution)
+    from selfscale.paths import Control
+    from selfscale.pipeline.baseline import train_control
+
+    done = Control(task, first(seed, settings))
+    with display() as progress:
+        train_control(settings, *done, progress=progress)
+    answer(as_json, lambda: result(done))
+
+
+def not_without_task(**given: object) -> None:
+    """Raises UserError if an option was given that says which one of a task's jobs to do."""
+    for name, value in given.items():
+        if value is not None:
+            raise UserError(f"--{name}: says which of a task's to do; name the task, too")
+
+
+def widths(start: str | None) -> tuple[int, ...]:
+    """The numbers in `5,5`; raises UserError if it is anything else."""
+    parts = start.split(",") if start is not None else []
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise UserError(f"--start: expected filters of the hidden layers, as 5,5, not '{start}'")
+    return tuple(map(int, parts))
+
+
+def first(seed: int | None, settings: Settings) -> int:
+    return settings.runs.seeds[0] if seed is None else seed
+
+
+def result(work: Training | Job | Control) -> dict[str, Any]:
+    """The file of results that a piece of work has written."""
+    from selfscale import files
+
+    found: dict[str, Any] = files.read_json(work.result, work.command)
+    return found
+
+
+def results(outcome: Outcome) -> Mapping[str, Any]:
+    """The results of all of a stage's work by name: of what was done now, and of what was up to date."""
+    return {kind: {work.name: result(work) for work in works} for kind, works in outcome._asdict().items()}
+
+
+@contextmanager
+def display() -> Iterator[Progress]:
+    """Shows on stderr how far a job is."""
+    from selfscale.cli.display import display
+
+    with display() as listener:
+        yield Progress(listener)

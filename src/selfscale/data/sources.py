@@ -1,0 +1,119 @@
+"""Where photographs come from: named sources of encoded image files."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from selfscale.config import Data
+from selfscale.data import voc2012
+from selfscale.data.decoding import Cropping, centre_crop, tiles
+from selfscale.errors import UserError
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
+
+# Photographs only: drawings, texts and stereo twins of these packages are left out, and so is the
+# image of a retina, whose many smooth tiles would outweigh all the others.
+SAMPLE = {
+    "skimage": (
+        "data",
+        "astronaut.png brick.png camera.png cell.png chelsea.png clock_motion.png coffee.png coins.png "
+        "grass.png gravel.png hubble_deep_field.jpg ihc.png moon.png motorcycle_left.png rocket.jpg",
+    ),
+    "sklearn": ("datasets/images", "china.jpg flower.jpg"),
+}
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """An encoded image file: `length` bytes at `offset` of the file at `path`, by default all of it.
+
+    `name` says where it is within its source, never where the source is on this machine. Only the
+    place is kept, so that the bytes are read by the process that decodes them.
+    """
+
+    name: str
+    path: Path
+    offset: int = 0
+    length: int = -1
+
+    def state(self) -> tuple[str, str, int, int, int, int]:
+        """What changes when other bytes are there: for a file that is not read, without reading it."""
+        found = self.path.stat()
+        place = str(self.path.absolute()), self.offset, self.length
+        return self.name, *place, found.st_size, found.st_mtime_ns
+
+    def read(self) -> bytes:
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            return file.read(self.length)
+
+
+@dataclass(frozen=True)
+class Source:
+    """How photographs are found, and which crops of one are used."""
+
+    photographs: Callable[[Data], list[Photograph]]
+    crops: Cropping
+
+
+def photographs(settings: Data) -> list[Photograph]:
+    """All photographs of the source that the settings name, in the order of their names.
+
+    Files are listed, or downloaded, but not decoded. Raises UserError if there is none.
+    """
+    found = SOURCES[settings.source].photographs(settings)
+    return sorted(found, key=lambda photograph: photograph.name)
+
+
+def sample(settings: Data) -> list[Photograph]:
+    """The photographs inside the installed scikit-image and scikit-learn; needs no network."""
+    found = []
+    for package, (folder, names) in SAMPLE.items():
+        spec = importlib.util.find_spec(package)  # without importing it
+        if spec is None or spec.origin is None:
+            raise UserError(f"data.source: sample needs the package {package}, which is not installed")
+        for name in names.split():
+            path = Path(spec.origin).parent / folder / name
+            if not path.is_file():
+                raise UserError(f"data.source: the installed {package} has no {folder}/{name}; reinstall it")
+            found.append(Photograph(f"{package}/{name}", path))
+    return found
+
+
+def folder(settings: Data) -> list[Photograph]:
+    """Every image file below `data.folder.path`, by its suffix in small or capital letters."""
+    if settings.folder.path is None:
+        raise UserError("data.folder.path: name the folder of photographs that data.source: folder reads")
+    root = Path(settings.folder.path).expanduser()
+    files = image_files(root, "data.folder.path")
+    return [Photograph(path.relative_to(root).as_posix(), path) for path in files]
+
+
+def image_files(root: Path, where: str) -> list[Path]:
+    """Every image file below a folder, sorted; UserError, with `where` as the setting's key, without any."""
+    if not root.is_dir():
+        problem = "is not a folder" if root.exists() else "does not exist"
+        raise UserError(f"{where}: {root} {problem}")
+    files = [path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
+    if not files:
+        raise UserError(f"{where}: {root} has no image file ({', '.join(sorted(SUFFIXES))})")
+    return sorted(files)
+
+
+def voc(settings: Data) -> list[Photograph]:
+    """The photographs of the VOC2012 archives, read where they lie in the tar files."""
+    return [
+        Photograph(member.name, archive, member.offset, member.length)
+        for archive in voc2012.archives(settings.voc2012)
+        for member in voc2012.members(archive)
+    ]
+
+
+SOURCES = {
+    "sample": Source(sample, tiles),
+    "folder": Source(folder, centre_crop),
+    "voc2012": Source(voc, centre_crop),
+}

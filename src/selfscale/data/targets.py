@@ -1,0 +1,188 @@
+"""Targets: what an operator makes of every prepared image, or what files say that is wanted of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from selfscale.config import Task
+from selfscale.data import pairs, shards
+from selfscale.data.operators import Operator, resolve
+from selfscale.data.prepare import SPLITS
+from selfscale.errors import UserError
+from selfscale.files import code, read_json, write_bytes, write_json
+from selfscale.parallel import ordered_map, progress
+from selfscale.storage import map_array, new_array, new_folder
+
+
+class Shard(NamedTuple):
+    """Consecutive images of one array, from row `start` on, each with what its target is made by.
+
+    That is the `Pair` of a wanted output, or for an operator just the image's name for messages. Their
+    targets are the content of the file `path`.
+    """
+
+    path: Path
+    images: Path
+    start: int
+    items: Sequence[Any]
+
+
+class Way(NamedTuple):
+    """How targets come about: by an operator, or from files."""
+
+    title: str
+    described: dict[str, Any]  # for the manifest
+    items: Sequence[Any]  # of all images, see `Shard`
+    inputs: Any  # what the shards depend on, as JSON
+    make: Callable[[Shard], Path]  # writes a shard, unless it is there; runs in a worker process
+    # Of all shards, whether the targets are discrete, and what makes the bytes to keep of a shard's.
+    encoding: Callable[[Sequence[Path]], tuple[bool, Callable[[bytes], bytes]]]
+
+
+def make_targets(task: Task, prepared: Path, out: Path, workers: int | None = None) -> dict[str, Any]:
+    """Make the target of every prepared image, as floats in [0, 1], in the folder `out`.
+
+    Writes `train.npy`, `validation.npy` and `test.npy`, of the images' shape N,H,W,1, and
+    `manifest.json`. Discrete targets are uint8, 0 or 1. Others are float16: its error is at most
+    2.4e-4 for values up to 1 and 1.5e-5 at 0.05, a typical Sobel value, where a network errs by
+    about 3e-3; 8 bits would err by 2e-3. Cut off, it goes on after the last finished shard, as long
+    as images and operator, or files, are the same.
+
+    Returns the manifest. Raises UserError for an unknown operator or argument, if the operator
+    fails or answers in another shape or with other values than it may, if a wanted output is missing or
+    does not fit its input, if there are no prepared images, and if `out` cannot be written; `out` is
+    then as it was before.
+    """
+    manifest = read_json(prepared / "manifest.json", stage="prepare")
+    shapes = {split: map_array(prepared / f"{split}.npy").shape for split in SPLITS}
+    way = by_operator(task, manifest) if task.operator else by_files(task, manifest, out.name)
+    hashes = {split: hashlib.sha256() for split in SPLITS}
+    with new_folder(out) as folder, shards.kept(out, [manifest["fingerprint"], way.inputs]) as state:
+        work = {split: _shards(state, prepared, split, way, manifest["images"]) for split in SPLITS}
+        every = [shard for split in SPLITS for shard in work[split]]
+        paths = list(progress(ordered_map(way.make, every, workers), way.title, len(every)))
+        discrete, encode = way.encoding(paths)
+        check_loss(out.name, task, discrete=discrete)
+        for split in SPLITS:
+            with new_array(folder / f"{split}.npy", target_dtype(discrete), shapes[split]) as file:
+                for shard in work[split]:
+                    targets = encode(shard.path.read_bytes())
+                    file.write(targets)
+                    hashes[split].update(targets)
+        made = {
+            **way.described,
+            "discrete": discrete,
+            "images": manifest["fingerprint"],
+            # A user's own operator may change under the same name and arguments, and so may files.
+            "sha256": {split: digest.hexdigest() for split, digest in hashes.items()},
+        }
+        write_json(folder / "manifest.json", made)
+    return made
+
+
+def check_loss(name: str, task: Task, *, discrete: bool) -> None:
+    """Raises UserError if the task's loss needs discrete targets, and they are not."""
+    if task.loss == "soft_f1" and not discrete:
+        wanted = f"wanted outputs of just two values, which those in {task.targets} have not"
+        needs = "a discrete operator" if task.operator else wanted
+        raise UserError(f"tasks.{name}.loss: soft_f1 needs {needs}; use mae or mse")
+
+
+def _shards(state: Path, prepared: Path, split: str, way: Way, images: Sequence[Any]) -> list[Shard]:
+    found, start = [], 0
+    both = zip(way.items, images, strict=True)
+    for items in shards.parts([item for item, image in both if image["split"] == split]):
+        found.append(Shard(state / f"{split}-{start:06}", prepared / f"{split}.npy", start, items))
+        start += len(items)
+    return found
+
+
+def by_operator(task: Task, manifest: Mapping[str, Any]) -> Way:
+    """UserError for an unknown operator or argument."""
+    operator = resolve(task.operator or "")
+    operator.check(task.arguments, f"{operator.name}.arguments")
+    return Way(
+        f"{operator.name} targets",
+        {"operator": operator.name, "arguments": task.arguments},
+        [image["name"] for image in manifest["images"]],
+        [operator.name, task.arguments, operator.code()],
+        # The operator goes by name: a function from a user's own module may not survive pickling.
+        partial(apply_to_shard, operator=operator.name, arguments=task.arguments),
+        lambda paths: (operator.discrete, bytes),
+    )
+
+
+def by_files(task: Task, manifest: Mapping[str, Any], name: str) -> Way:
+    """UserError for a file without a partner."""
+    found = pairs.paired(task.targets or "", manifest, f"tasks.{name}.targets")
+    return Way(
+        f"{name} targets",
+        {"operator": None, "arguments": {}},
+        found,
+        [pairs.state(found), code()],
+        partial(cut_shard, size=manifest["size"]),
+        pairs.encoding,
+    )
+
+
+def cut_shard(shard: Shard, size: int) -> Path:
+    """Write the wanted outputs of some images, unless they are there, to the file that it returns.
+
+    Runs in a worker process.
+    """
+    if not shard.path.exists():
+        write_bytes(shard.path, b"".join(pairs.cut(pair, size).tobytes() for pair in shard.items))
+    return shard.path
+
+
+def target_dtype(discrete: bool) -> type[np.uint8] | type[np.float16]:
+    return np.uint8 if discrete else np.float16
+
+
+def apply_to_shard(shard: Shard, operator: str, arguments: dict[str, Any]) -> Path:
+    """Write the targets of some images, unless they are there, to the file that it returns.
+
+    Runs in a worker process.
+    """
+    if shard.path.exists():
+        return shard.path
+    found = resolve(operator)
+    checked = found.check(arguments, f"{operator}.arguments")
+    images = map_array(shard.images)[shard.start : shard.start + len(shard.items), ..., 0]
+    targets = (
+        apply_operator(found, checked, image / 255, name)
+        for image, name in zip(images, shard.items, strict=True)
+    )
+    write_bytes(shard.path, b"".join(target.tobytes() for target in targets))
+    return shard.path
+
+
+def apply_operator(
+    operator: Operator, arguments: dict[str, Any], image: NDArray[np.float64], name: str
+) -> NDArray[Any]:
+    """One image's target, H,W, in the dtype in which it is kept; UserError if it is not a valid one."""
+    where = f"operator {operator.name} on {name}"
+    try:
+        target = np.asarray(operator.function(image, **arguments))
+    except Exception as error:  # also a user's own function, which may raise anything
+        raise UserError(f"{where}: {type(error).__name__}: {error}") from error
+    if target.shape != image.shape:
+        raise UserError(f"{where}: the result has shape {target.shape}; it must be {image.shape}")
+    if target.dtype.kind not in "biuf":
+        raise UserError(
+            f"{where}: the result is of type {target.dtype}; it must be boolean, integer or float"
+        )
+    if operator.discrete and not np.isin(target, (0, 1)).all():
+        raise UserError(f"{where}: the result of a discrete operator must be 0 or 1 everywhere")
+    with np.errstate(over="ignore"):
+        kept = target.astype(target_dtype(operator.discrete))
+    if not np.isfinite(kept).all():
+        raise UserError(f"{where}: the result is not finite, or beyond 65504, somewhere")
+    return kept

@@ -1,0 +1,159 @@
+"""Processors and GPUs: what TensorFlow may use of them, and how.
+
+Imported by code that trains only, since it imports TensorFlow.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from statistics import median
+from typing import Any
+
+import keras
+import psutil
+import tensorflow as tf
+
+from selfscale.config import Execution
+from selfscale.data.prepare import Split
+from selfscale.errors import UserError
+from selfscale.nn.metrics import Evaluator
+
+VARIABLE = "CUDA_VISIBLE_DEVICES"
+HALF = "mixed_float16"
+# How far half precision may move a score, relative to that in single precision.
+ALLOWED = 0.01
+CALLS = 5
+# XLA has to win clearly: else chance would choose, and the same seed could give other weights.
+CLEARLY = 1.2
+
+log = logging.getLogger(__name__)
+
+
+def configure(execution: Execution) -> bool:
+    """Apply the settings to this process, before it makes its first tensor; whether it uses a GPU.
+
+    Operations run in `execution.threads` threads, and, if that is one, one after another. A GPU's memory
+    is taken as it is needed, so that several processes can share it. Determinism can only be
+    turned on, and it stays on until the process ends.
+
+    Raises:
+        UserError: `execution.mixed_precision` without a GPU.
+        RuntimeError: TensorFlow has started with other settings already.
+    """
+    tf.config.threading.set_intra_op_parallelism_threads(execution.threads)
+    tf.config.threading.set_inter_op_parallelism_threads(1 if execution.threads == 1 else 0)
+    gpus = visible_gpus()
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)
+    if problem := missing_gpu():
+        log.warning("%s", problem)
+    if execution.mixed_precision and not gpus:
+        raise UserError(NO_GPU)
+    if execution.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    return bool(gpus)
+
+
+NO_GPU = "execution.mixed_precision: TensorFlow sees no GPU, and no other device gains by it; set it to false"
+
+
+def visible_gpus() -> list[Any]:
+    return tf.config.list_physical_devices("GPU")
+
+
+def missing_gpu() -> str | None:
+    """What is wrong, in one line, if CUDA_VISIBLE_DEVICES names a GPU but TensorFlow sees none."""
+    asked = os.environ.get(VARIABLE, "").strip()
+    if asked in ("", "-1", "none", "NoDevFiles") or visible_gpus():
+        return None
+    return (
+        f"{VARIABLE}={asked}: TensorFlow sees no GPU, so the CPU is used; check the driver with "
+        "`nvidia-smi` and install the CUDA libraries with pip install -e '.[gpu]'"
+    )
+
+
+def check_batch(batch: int, side: int, channels: int) -> None:
+    """Refuse a batch whose training step has no room; `channels` of all layers are kept for the gradients.
+
+    Raises:
+        UserError: activations and their gradients alone, in float32, are more than the free memory.
+    """
+    needed, free = 2 * 4 * batch * side**2 * channels, psutil.virtual_memory().available
+    if needed > free:
+        raise UserError(
+            f"training.batch: {batch} images of {side}x{side} take {needed / 2**30:.1f} GiB, but "
+            f"{free / 2**30:.1f} GiB of memory are free; lower training.batch or training.crop"
+        )
+
+
+def jit_compile(compiled: Callable[[bool], Callable[[], Any]]) -> bool:
+    """Whether to compile with XLA: on a GPU by measurement, on the CPU never.
+
+    `compiled(jit)` hands out a step, compiled with XLA or without, that can be called any number of
+    times (see `faster_with_xla`). On the CPU nothing is measured: there XLA's convolutions take three
+    times as long (212 ms instead of 66 ms for a step on 8 images of 256x256, TensorFlow 2.21).
+    """
+    return bool(visible_gpus()) and faster_with_xla(compiled)
+
+
+def faster_with_xla(
+    compiled: Callable[[bool], Callable[[], Any]], clock: Callable[[], float] = time.perf_counter
+) -> bool:
+    """Whether XLA makes a step at least 1.2 times faster: the medians of 5 calls each, in turns.
+
+    The first call of each is not counted, since it traces and compiles. False also if XLA cannot
+    compile the step. The step has to answer with a number that it computed, or an array: reading it is
+    how the end of a GPU's work is awaited.
+    """
+    steps = {jit: compiled(jit) for jit in (False, True)}
+    seconds: dict[bool, list[float]] = {False: [], True: []}
+    try:
+        for step in steps.values():
+            keras.ops.convert_to_numpy(step())
+    except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError) as error:
+        log.warning("XLA cannot compile the training step: %s", str(error).partition("\n")[0])
+        return False
+    for _ in range(CALLS):
+        for jit, step in steps.items():
+            started = clock()
+            keras.ops.convert_to_numpy(step())
+            seconds[jit].append(clock() - started)
+    return median(seconds[False]) >= CLEARLY * median(seconds[True])
+
+
+@contextmanager
+def half_precision(model: keras.Model) -> Iterator[None]:
+    """Inside, what is traced of a chain computes in float16, all but its last layer; weights stay float32.
+
+    To be held around the tracing of a training step: evaluation, export and what is on disk stay in
+    single precision. The last layer does, too, so that losses are computed from float32.
+    """
+    layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)][:-1]
+    before = [layer.dtype_policy for layer in layers]
+    for layer in layers:
+        layer.dtype_policy = keras.DTypePolicy(HALF)
+    try:
+        yield
+    finally:
+        for layer, policy in zip(layers, before, strict=True):
+            layer.dtype_policy = policy
+
+
+def check_mixed_precision(model: keras.Model, evaluator: Evaluator, validation: Split, loss: str) -> None:
+    """Refuse half precision where it changes the score `loss` on the images of `validation` by over 1 %.
+
+    Raises:
+        UserError: it does.
+    """
+    single = evaluator.of(model)(validation, (loss,)).score(loss)
+    with half_precision(model):
+        half = evaluator.of(model)(validation, (loss,)).score(loss)
+    if not abs(half - single) <= ALLOWED * abs(single):  # also where half is not a number
+        raise UserError(
+            f"execution.mixed_precision: half precision changes the validation {loss} from {single:.5g} to "
+            f"{half:.5g}, more than 1 %; set it to false"
+        )

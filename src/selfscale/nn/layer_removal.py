@@ -1,0 +1,165 @@
+"""Removal of a whole hidden layer: a network without it, which starts from what was learnt.
+
+The network is rebuilt rather than bypassed by a switch. A bypass would have to stand in for the
+layer's channels, however many they are, in every step of every session, for the sake of a few
+removals that each need one new trace (about a second).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import keras
+import numpy as np
+
+from selfscale.nn.fcn import RESIZING, Block, calibrate_layer
+from selfscale.nn.masking import SwitchedNetwork
+from selfscale.records import Filter
+
+FITTED_IMAGES = 16
+PIXELS = 20_000
+# Relative to the largest singular value: directions that the features hardly have get no weight.
+CUTOFF = 1e-6
+
+
+def removable_layers(network: SwitchedNetwork) -> list[int]:
+    """Hidden layers that the network may do without: not the only one, and none that resizes the image."""
+    if len(network.layers) < 2:
+        return []
+    return [layer for layer in network.layers if not resizes(network.block(layer))]
+
+
+def resizes(block: Block) -> bool:
+    convolution = block.convolution
+    return (
+        convolution.strides != (1, 1)
+        or convolution.padding != "same"
+        or any(isinstance(layer, RESIZING) for layer in block.followers)
+    )
+
+
+def without_layer(
+    network: SwitchedNetwork,
+    layer: int,
+    images: np.ndarray,
+    targets: np.ndarray,
+    attempt: int,
+    rng: np.random.Generator,
+) -> SwitchedNetwork:
+    """A new network without a hidden layer; `network` is not touched.
+
+    `images`, uint8 (N, H, W, C), and `targets` are training images, of which the first 16 are used.
+    All other layers keep weights and switches, except the convolution behind the removed one, whose
+    inputs are now other ones. On the first `attempt` (0) it is fitted by least squares to what it put
+    out before, from its new inputs (reconstruction, as He et al. 2017, arXiv:1707.06168, do for
+    channels). On the second one it keeps its weights where their shape fits; where not, and on all
+    further ones, it is drawn anew by its initializers. An output layer that was not fitted is
+    calibrated to the mean of the targets. Filters that are then zero everywhere are drawn anew, too:
+    they could not learn.
+
+    Raises:
+        ValueError: the layer may not be removed.
+    """
+    if layer not in removable_layers(network):
+        raise ValueError(f"layer {layer} may not be removed")
+    smaller = with_layers(network, [other for other in network.layers if other != layer])
+    behind = (*network.layers, len(network.widths))[network.layers.index(layer) + 1]
+    refitted = network.block(behind).convolution
+    convolution = smaller.block(behind).convolution
+    pictures = images[:FITTED_IMAGES] / np.float32(255)
+    features = np.asarray(smaller.features(behind)(pictures))
+    if attempt == 0:
+        fit(convolution, features, linear(refitted, np.asarray(network.features(behind)(pictures))), rng)
+    elif attempt > 1 or convolution.kernel.shape != refitted.kernel.shape:
+        for filter in smaller.filters(behind):
+            smaller.reinitialize(filter, rng)
+    if attempt > 0 and behind == len(network.widths):
+        calibrate_layer(convolution, features, float(targets[:FITTED_IMAGES].mean(dtype=np.float64)))
+    for filter in silent(smaller, pictures):
+        smaller.reinitialize(filter, rng)
+    return smaller
+
+
+def without_layers(
+    network: SwitchedNetwork,
+    layers: Sequence[int],
+    images: np.ndarray,
+    targets: np.ndarray,
+    attempt: int,
+    rng: np.random.Generator,
+) -> SwitchedNetwork:
+    """A new network without several hidden layers: one after another, see `without_layer`."""
+    for layer in layers:
+        network = without_layer(network, layer, images, targets, attempt, rng)
+    return network
+
+
+def silent(network: SwitchedNetwork, pictures: np.ndarray) -> list[Filter]:
+    """Enabled hidden filters that are zero everywhere on `pictures`, float32 (N, H, W, C)."""
+    found = []
+    for layer, reader in zip(network.layers, (*network.layers[1:], len(network.widths)), strict=True):
+        fired = (np.asarray(network.features(reader)(pictures)) != 0).any(axis=(0, 1, 2))
+        is_silent = network.enabled()[network.position(layer)] & ~fired
+        found += [network.filters(layer)[channel] for channel in np.flatnonzero(is_silent)]
+    return found
+
+
+def with_layers(network: SwitchedNetwork, layers: Sequence[int]) -> SwitchedNetwork:
+    """A new network with these hidden layers only, switched alike; weights stay where their shape fits."""
+    kept = [network.block(layer) for layer in (*layers, len(network.widths))]
+    inputs = keras.Input(network.model.input_shape[1:], name=network.model.input.name)
+    x = inputs
+    for old in (old for block in kept for old in block.layers):
+        new = type(old).from_config(old.get_config())
+        x = new(x)
+        if [weight.shape for weight in new.weights] == [weight.shape for weight in old.weights]:
+            new.set_weights(old.get_weights())
+    indices = [network.indices[network.position(layer)] for layer in layers]
+    smaller = SwitchedNetwork(
+        keras.Model(inputs, x, name=network.model.name), network.widths, layers, indices
+    )
+    smaller.set_switches(network.active)
+    return smaller
+
+
+def linear(convolution: keras.layers.Conv2D, features: np.ndarray) -> np.ndarray:
+    """What a convolution puts out before its activation."""
+    response = keras.ops.conv(
+        features,
+        convolution.kernel,
+        convolution.strides,
+        convolution.padding,
+        dilation_rate=convolution.dilation_rate,
+    )
+    return np.asarray(response + convolution.bias if convolution.use_bias else response)
+
+
+def fit(
+    convolution: keras.layers.Conv2D, features: np.ndarray, wanted: np.ndarray, rng: np.random.Generator
+) -> None:
+    """Set a convolution's weights so that it turns `features` into `wanted`, by least squares.
+
+    Both are float32 (N, H, W, C), `wanted` of the size that the convolution puts out; a sample of
+    its pixels is used.
+    """
+    share = max(1, PIXELS // len(features))
+    samples = []
+    for image, result in zip(features, wanted, strict=True):  # one by one: patches take k*k times the memory
+        patches = keras.ops.image.extract_patches(
+            image[None],
+            convolution.kernel_size,
+            convolution.strides,
+            dilation_rate=convolution.dilation_rate[0],
+            padding=convolution.padding,
+        )
+        rows, results = (np.asarray(part).reshape(-1, part.shape[-1]) for part in (patches, result))
+        chosen = rng.permutation(len(rows))[:share]
+        samples.append((rows[chosen], results[chosen]))
+    system, results = (np.concatenate(part).astype(np.float64) for part in zip(*samples, strict=True))
+    if convolution.use_bias:
+        system = np.hstack([system, np.ones((len(system), 1))])
+    solution = np.linalg.lstsq(system, results, rcond=CUTOFF)[0]
+    inputs = prod(convolution.kernel.shape[:-1])
+    kernel = solution[:inputs].reshape(convolution.kernel.shape)
+    convolution.set_weights([kernel, *solution[inputs:]])

@@ -1,0 +1,139 @@
+"""What strategies measure on images: every filter in one pass, without training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+import numpy as np
+import tensorflow as tf
+
+from selfscale.data.prepare import Split
+from selfscale.nn.losses import LOSSES, ratio
+from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.metrics import to_float
+from selfscale.records import Filter
+
+IMAGES = 32
+IMAGES_PER_CALL = 8
+
+
+class Probe:
+    """Measurements of a switched network on the first images of a split; compiled once."""
+
+    def __init__(self, network: SwitchedNetwork, split: Split, loss: str) -> None:
+        self._network, self._loss = network, LOSSES[loss]
+        self.split = split
+        self.images, self.targets = split.images[:IMAGES], split.targets[:IMAGES]
+
+    def losses_without(self, candidates: Sequence[Filter]) -> np.ndarray:
+        """The loss with each of the candidates switched off alone; float64 (candidates,)."""
+        gates = [np.tile(gate, (len(candidates), 1)) for gate in self._gates()]
+        position = {layer: position for position, layer in enumerate(self._network.layers)}
+        for row, filter in enumerate(candidates):
+            gates[position[filter.layer]][row, self._network.channel(filter)] = 0.0
+        sums = np.sum([self._sums(*batch, gates).numpy() for batch in self._batches()], axis=0)
+        return sums[:, 0] / sums[:, 1]
+
+    def loss_of(self, network: SwitchedNetwork) -> float:
+        """The loss of another network on the same images."""
+        sums = np.zeros(2)
+        for images, targets in self._batches():
+            pair = self._loss(tf.cast(targets, tf.float32), network.graph(to_float(images), training=False))
+            sums += [float(tf.reduce_sum(part)) for part in pair]
+        return float(sums[0] / sums[1])
+
+    def squared_gradient(self, network: SwitchedNetwork) -> float:
+        """The squared norm of the loss's gradient by all weights of another network, on the same images."""
+        variables = network.graph.trainable_variables
+        sums: list[np.ndarray] = []
+        for images, targets in self._batches():
+            with tf.GradientTape() as tape:
+                output = network.graph(to_float(images), training=False)
+                loss = ratio(self._loss(tf.cast(targets, tf.float32), output))
+            gradients = tape.gradient(loss, [variable.value for variable in variables])
+            sums.append(np.concatenate([np.ravel(gradient) for gradient in gradients]))
+        return float(np.sum(np.square(np.mean(sums, axis=0, dtype=np.float64))))
+
+    def gradients(self) -> list[np.ndarray]:
+        """Root mean square over the batches of the loss's derivative by each filter's switch.
+
+        The derivative by a factor on a filter's output is the sum of activation times gradient.
+        """
+        batches = [self._derivatives(*batch, self._gates()) for batch in self._batches()]
+        return self._network.by_filter(
+            [np.sqrt(np.mean(np.square(part), axis=0)) for part in zip(*batches, strict=True)]
+        )
+
+    def activations(self) -> list[np.ndarray]:
+        """The mean activation of each filter."""
+        return self._network.by_filter([mean for mean, _ in self._statistics()])
+
+    def zeros(self) -> list[np.ndarray]:
+        """The share of pixels at which each filter's activation is zero."""
+        return self._network.by_filter([zeros for _, zeros in self._statistics()])
+
+    def _statistics(self) -> list[np.ndarray]:
+        batches = [self._activity(*batch, self._gates()) for batch in self._batches()]
+        return [np.mean(layer, axis=0) for layer in zip(*batches, strict=True)]
+
+    def _gates(self) -> list[np.ndarray]:
+        """The switches as they are, one array per hidden layer that is still there."""
+        return [enabled.astype(np.float32) for enabled in self._network.enabled()[:-1]]
+
+    def _batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Equal batches; a rest that does not fill one is left out, unless there is nothing else."""
+        size = min(IMAGES_PER_CALL, len(self.images))
+        for start in range(0, len(self.images) - size + 1, size):
+            yield self.images[start : start + size], self.targets[start : start + size]
+
+    def _run(self, images: tf.Tensor, gates: Sequence[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """The output and the hidden layers' outputs, with `gates` in the place of the switches."""
+        x, hidden = to_float(images), []
+        for position, block in enumerate(self._network.blocks):
+            for layer in block.layers:
+                x = layer(x, training=False)
+            if position < len(gates):
+                x = x * gates[position]
+                hidden.append(x)
+        return x, hidden
+
+    @cached_property
+    def _sums(self) -> tf.types.experimental.PolymorphicFunction:
+        @tf.function(reduce_retracing=True)
+        def sums(images: tf.Tensor, targets: tf.Tensor, gates: list[tf.Tensor]) -> tf.Tensor:
+            target = tf.cast(targets, tf.float32)
+
+            def of_one(one: list[tf.Tensor]) -> tf.Tensor:
+                pair = self._loss(target, self._run(images, one)[0])
+                return tf.stack([tf.reduce_sum(tf.cast(part, tf.float64)) for part in pair])
+
+            return tf.map_fn(of_one, gates, fn_output_signature=tf.float64)
+
+        return sums
+
+    @cached_property
+    def _derivatives(self) -> tf.types.experimental.PolymorphicFunction:
+        @tf.function(reduce_retracing=True)
+        def derivatives(images: tf.Tensor, targets: tf.Tensor, gates: list[tf.Tensor]) -> list[tf.Tensor]:
+            gates = [tf.convert_to_tensor(gate) for gate in gates]
+            with tf.GradientTape() as tape:
+                tape.watch(gates)
+                output, _ = self._run(images, gates)
+                loss = ratio(self._loss(tf.cast(targets, tf.float32), output))
+            return tape.gradient(loss, gates)
+
+        return derivatives
+
+    @cached_property
+    def _activity(self) -> tf.types.experimental.PolymorphicFunction:
+        @tf.function(reduce_retracing=True)
+        def activity(images: tf.Tensor, targets: tf.Tensor, gates: list[tf.Tensor]) -> list[tf.Tensor]:
+            _, hidden = self._run(images, gates)
+            over = (0, 1, 2)
+            return [
+                tf.stack([tf.reduce_mean(x, over), tf.reduce_mean(tf.cast(x == 0, tf.float32), over)])
+                for x in hidden
+            ]
+
+        return activity

@@ -1,0 +1,145 @@
+"""Growth that keeps a network's output: more filters in a layer, or a layer more."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+from selfscale.nn.fcn import Block
+from selfscale.nn.layer_removal import silent
+from selfscale.nn.masking import SwitchedNetwork
+from selfscale.records import INSERT_LAYER, Filter, Growth
+
+REDRAWS = 10  # of new filters that are zero everywhere
+
+
+def grown(
+    network: SwitchedNetwork, growth: Growth, pictures: np.ndarray, rng: np.random.Generator
+) -> SwitchedNetwork:
+    """A new network that puts out the same (within 1e-5); `network` is not touched.
+
+    `pictures`, float32 (N, H, W, C) in 0..1, show which new filters would be silent.
+
+    Raises:
+        ValueError: there is no such layer, or nothing can be inserted behind it.
+    """
+    if growth.alteration == INSERT_LAYER:
+        (layer,) = growth.layers
+        return inserted(network, layer - 1)
+    for layer, count in growth.layers.items():
+        network = widened(network, layer, count, pictures, rng)
+    return network
+
+
+def widened(
+    network: SwitchedNetwork, layer: int, count: int, pictures: np.ndarray, rng: np.random.Generator
+) -> SwitchedNetwork:
+    """With `count` filters more in a hidden layer.
+
+    They are drawn by the layer's own initializers, and what reads them starts with zeros, so that they
+    change nothing at first. (Net2WiderNet, Chen et al. 2016, arXiv:1511.05641, copies filters
+    instead, which have to be told apart by noise; zeros behind fresh filters keep the output exactly
+    and give each a gradient of its own, as in Evci et al. 2022, arXiv:2201.05125.) A filter that is
+    zero everywhere on the pictures is drawn again.
+    """
+    position, first = network.position(layer), network.widths[layer]
+    inputs = keras.Input(network.model.input_shape[1:], name=network.model.input.name)
+    x = inputs
+    for place, block in enumerate(network.blocks):
+        for old in block.layers:
+            config = old.get_config()
+            if place == position and old is block.convolution:
+                config["filters"] += count
+            new = type(old).from_config(config)
+            x = new(x)
+            new.set_weights(
+                [
+                    placed(value, np.zeros_like(fresh) if place == position + 1 else fresh)
+                    for value, fresh in zip(old.get_weights(), new.get_weights(), strict=True)
+                ]
+            )
+    widths = [width + count * (number == layer) for number, width in enumerate(network.widths)]
+    indices = list(network.indices)
+    indices[position] = np.append(indices[position], np.arange(first, first + count))
+    model = keras.Model(inputs, x, name=network.model.name)
+    larger = SwitchedNetwork(model, widths, network.layers, indices)
+    active = network.active
+    active[layer] = np.append(active[layer], np.ones(count, bool))
+    larger.set_switches(active)
+    larger.freeze(*network.frozen())
+    new_ones = {Filter(layer, index) for index in range(first, first + count)}
+    to_draw = sorted(new_ones)
+    for _ in range(REDRAWS):
+        for filter in to_draw:
+            larger.reinitialize(filter, rng)
+        to_draw = sorted(new_ones.intersection(silent(larger, pictures)))
+        if not to_draw:
+            break
+    return larger
+
+
+def placed(value: np.ndarray, into: np.ndarray) -> np.ndarray:
+    """`value` in the leading corner of a copy of `into`, which is as large or larger."""
+    result = into.copy()
+    result[tuple(slice(length) for length in value.shape)] = value
+    return result
+
+
+def inserted(network: SwitchedNetwork, layer: int) -> SwitchedNetwork:
+    """With one more layer behind a hidden layer, of as many filters, that hands on what it gets.
+
+    Identity kernels behind a ReLU change nothing (Net2DeeperNet, Chen et al. 2016, arXiv:1511.05641).
+    """
+    block = network.block(layer)
+    if not hands_on_positive(block):
+        raise ValueError(f"what layer {layer} hands on may be negative: no ReLU can be inserted behind it")
+    convolution = block.convolution
+    taken = {old.name for old in network.model.layers}
+    name = next(name for n in range(len(taken) + 1) if (name := f"inserted_{n}") not in taken)
+    more = keras.layers.Conv2D.from_config(
+        {
+            **convolution.get_config(),
+            "name": name,
+            "strides": (1, 1),
+            "dilation_rate": (1, 1),
+            "padding": "same",
+            "activation": "relu",
+        }
+    )
+    inputs = keras.Input(network.model.input_shape[1:], name=network.model.input.name)
+    x = inputs
+    for other in network.blocks:
+        for old in other.layers:
+            new = type(old).from_config(old.get_config())
+            x = new(x)
+            new.set_weights(old.get_weights())
+        if other is block:
+            x = more(x)
+    kernel = np.zeros(more.kernel.shape, np.float32)
+    center = [(side - 1) // 2 for side in more.kernel_size]
+    kernel[*center] = np.eye(block.filters)
+    more.set_weights([kernel, *(np.zeros_like(bias) for bias in more.get_weights()[1:])])
+    place, count = network.position(layer) + 1, block.filters
+    widths = [*network.widths[: layer + 1], count, *network.widths[layer + 1 :]]
+    layers = [number + (number > layer) for number in network.layers]
+    layers.insert(place, layer + 1)
+    indices = [*network.indices[:place], np.arange(count), *network.indices[place:]]
+    larger = SwitchedNetwork(keras.Model(inputs, x, name=network.model.name), widths, layers, indices)
+    # What is switched off in the layer before is zero there, and stays so.
+    active = network.active
+    larger.set_switches([*active[: layer + 1], np.ones(count, bool), *active[layer + 1 :]])
+    larger.freeze(*(Filter(f.layer + (f.layer > layer), f.index) for f in network.frozen()))
+    return larger
+
+
+def hands_on_positive(block: Block) -> bool:
+    """Whether nothing negative leaves the block, by its layers: the last word has a ReLU."""
+    positive = block.convolution.activation is keras.activations.relu
+    for layer in block.followers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            positive = False
+        elif isinstance(layer, keras.layers.Activation):
+            positive = layer.activation is keras.activations.relu
+        elif isinstance(layer, keras.layers.ReLU):
+            positive = not (layer.negative_slope or layer.threshold) and layer.max_value is None
+    return positive

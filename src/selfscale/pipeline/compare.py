@@ -1,0 +1,174 @@
+"""The comparison of all minimizations: tables and figures for people, and one file for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import product, starmap
+from typing import Any
+
+from selfscale import files
+from selfscale.config import Registry, Runs, Settings
+from selfscale.errors import UserError
+from selfscale.paths import REPORTS, Control, Job
+from selfscale.pipeline import made
+from selfscale.reporting import figures, statistics, tables
+from selfscale.reporting import html as page
+from selfscale.reporting import pareto as curve
+from selfscale.reporting.frontier import read_benchmark
+from selfscale.reporting.statistics import CONTROL
+
+
+def jobs(settings: Settings) -> list[Job]:
+    """All minimizations of `runs`."""
+    runs = settings.runs
+    starts = {name: tuple(settings.strategies[name].start or ()) for name in runs.strategies}
+    wanted = product(runs.tasks, runs.strategies, runs.seeds)
+    return [Job(task, name, seed, starts[name]) for task, name, seed in wanted]
+
+
+def read_results(settings: Settings) -> dict[str, dict[str, Any]]:
+    """The results of all tasks, strategies and seeds by name; UserError names the stage of a missing one."""
+    return {job.name: files.read_json(job.output / "result.json", job.command) for job in jobs(settings)}
+
+
+def shrinking(settings: Settings) -> list[str]:
+    """The strategies that a control is for: those that only shrink, unless there are none."""
+    names = settings.runs.strategies
+    return [name for name in names if not settings.strategies[name].scaling] or names
+
+
+def longest(settings: Settings, control: Control) -> int:
+    """Training steps of the longest minimization of a task and seed that only shrinks."""
+    one = {"tasks": [control.task], "seeds": [control.seed], "strategies": shrinking(settings)}
+    only = settings.model_copy(update={"runs": settings.runs.model_copy(update=one)})
+    return max(1, *(result["training_steps"] for result in read_results(only).values()))
+
+
+def read_controls(settings: Settings, results: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The controls of all tasks and seeds by name.
+
+    Raises:
+        UserError: one is missing, or was trained on for fewer steps than a minimization took.
+    """
+    controls, runs = {}, settings.runs
+    for chosen in starmap(Control, product(runs.tasks, runs.seeds)):
+        control = files.read_json(chosen.output, chosen.command)
+        took = max(
+            results[Job(chosen.task, name, chosen.seed).name]["training_steps"]
+            for name in shrinking(settings)
+        )
+        if control["steps"] < took:
+            raise UserError(
+                f"{chosen.output}: has {control['steps']} steps, but a minimization took {took}; "
+                f"run `selfscale {chosen.command}` again"
+            )
+        controls[chosen.name] = control
+    return controls
+
+
+def compare(settings: Settings) -> str:
+    """Write `comparison.json`, `comparison.md`, `index.html` and figures; returns the Markdown.
+
+    They depend on the results only. `seconds.md`, which varies from run to run, is apart from them.
+    """
+    runs = settings.runs
+    results = read_results(settings)
+    controls = read_controls(settings, results)
+    groups = {task: by_strategy(runs, task, results, controls) for task in runs.tasks}
+    reference = next((name for name in runs.strategies if settings.strategies[name].select == "random"), None)
+    comparison = {
+        "results": results,
+        "control": controls,
+        "summary": {
+            task: {name: statistics.summary(found) for name, found in group.items()}
+            for task, group in groups.items()
+        },
+        "paired": {task: pairs(group, reference) for task, group in groups.items()},
+    }
+    drawn = {task: draw(settings, task, group, results) for task, group in groups.items()}
+    chosen = {task: job_of(choose(comparison, task, settings.registry), settings) for task in runs.tasks}
+    markdown = tables.page(comparison, len(runs.seeds))
+    html = page.page(comparison, len(runs.seeds), drawn, chosen, settings.registry)
+    files.write_json(REPORTS / "comparison.json", comparison)
+    files.write_text(REPORTS / "comparison.md", markdown)
+    for task, pictures in drawn.items():
+        for kind, picture in pictures.items():
+            files.write_bytes(REPORTS / "figures" / f"{kind}-{task}.png", picture)
+    files.write_text(REPORTS / "index.html", html)
+    files.write_text(REPORTS / "seconds.md", tables.seconds(read_seconds(settings), len(runs.seeds)))
+    return markdown
+
+
+def draw(
+    settings: Settings, task: str, group: Mapping[str, Sequence[Any]], results: Mapping[str, Any]
+) -> dict[str, bytes]:
+    """A task's figures by their kind."""
+    benchmark = read_benchmark(settings, task)
+    on_the_way = curve.mean_fronts([job for job in jobs(settings) if job.task == task], results)
+    return {
+        "size": figures.size_figure(task, group, benchmark),
+        "curve": figures.curve_figure(task, on_the_way, benchmark),
+    }
+
+
+def job_of(result: Mapping[str, Any], settings: Settings) -> Job:
+    """The minimization of `runs` that came to a result."""
+    return next(
+        job for job in jobs(settings) if job[:3] == (result["task"], result["strategy"], result["seed"])
+    )
+
+
+def by_strategy(
+    runs: Runs, task: str, results: Mapping[str, Any], controls: Mapping[str, Any]
+) -> dict[str, list[dict[str, Any]]]:
+    """A task's results by strategy, and its controls as one more, all in the order of the seeds."""
+    group = {name: [results[Job(task, name, seed).name] for seed in runs.seeds] for name in runs.strategies}
+    return group | {CONTROL: [controls[Control(task, seed).name] for seed in runs.seeds]}
+
+
+def pairs(group: Mapping[str, Sequence[Any]], reference: str | None) -> list[dict[str, Any]]:
+    """Each strategy's paired differences to the strategy `reference`, if there is one, and to the control."""
+    return [
+        {"strategy": name, "against": against, **statistics.paired(found, group[against])}
+        for against in (reference, CONTROL)
+        if against is not None
+        for name, found in group.items()
+        if name not in (against, CONTROL)
+    ]
+
+
+def read_seconds(settings: Settings) -> dict[tuple[str, str], list[float]]:
+    """Seconds of each task's and strategy's minimizations, where the run that made the result noted them.
+
+    What DVC took from its cache may have been made elsewhere, by another run than the one noted.
+    """
+    seconds: dict[tuple[str, str], list[float]] = {}
+    for job in jobs(settings):
+        noted = seconds.setdefault((job.task, job.strategy), [])
+        if found := made.noted(job):
+            noted.append(found["seconds"])
+    return seconds
+
+
+def choose(comparison: Mapping[str, Any], task: str, rule: Registry) -> dict[str, Any]:
+    """The result of the task's network to register; among equals the one with the better test score.
+
+    Where none is within the tolerance, the best test score decides, whatever the rule.
+
+    Raises:
+        UserError: the comparison has no result of the task.
+    """
+    results = [result for result in comparison["results"].values() if result["task"] == task]
+    if not results:
+        raise UserError(
+            f"{REPORTS / 'comparison.json'}: has no result of {task}; run `selfscale compare` again"
+        )
+    if rule.rule == "smallest" and (small := [result for result in results if within(result, rule)]):
+        return min(small, key=lambda result: (result["macs_per_pixel"], statistics.score(result, "test")))
+    return min(results, key=lambda result: (statistics.score(result, "test"), result["macs_per_pixel"]))
+
+
+def within(result: Mapping[str, Any], rule: Registry) -> bool:
+    """Whether the test score is within the tolerance of the initial network's."""
+    limit = (1 + rule.tolerance) * statistics.score(result, "test", "initial")
+    return statistics.score(result, "test") <= limit

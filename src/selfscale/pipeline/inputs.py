@@ -1,0 +1,59 @@
+"""What DVC does not watch: the user's folders of images, and modules with own operators or strategies.
+
+Files that say in which state these are stand for them among the stages' dependencies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from selfscale.config import Data, Settings, Task
+from selfscale.data.operators import resolve
+from selfscale.data.sources import image_files
+from selfscale.files import write_json
+from selfscale.pipeline.made import own_code
+from selfscale.storage import new_folder
+
+
+def look(settings: Settings, out: Path) -> dict[str, Any]:
+    """Write `photographs.json`, `strategies.json`, and for each task of `runs` `tasks/TASK.json`, into `out`.
+
+    They change when a file was added, removed or changed in size or time, or a user's own operator or
+    strategy in its source. What comes with an installed package has no state. Returns the contents by
+    `photographs`, `tasks` and `strategies`. Raises UserError for a folder or a module that is not there.
+    """
+    with new_folder(out) as folder:
+        photographs = {"files": state_of_photographs(settings.data)}
+        write_json(folder / "photographs.json", photographs)
+        tasks = {name: state_of_task(settings.tasks[name], name) for name in settings.runs.tasks}
+        for name, found in tasks.items():
+            write_json(folder / "tasks" / f"{name}.json", found)
+        strategies = {name: own_code(settings, name) for name in settings.runs.strategies}
+        write_json(folder / "strategies.json", strategies)
+    return {"photographs": photographs, "tasks": tasks, "strategies": strategies}
+
+
+def state_of_photographs(data: Data) -> str:
+    if data.source != "folder" or data.folder.path is None:
+        return ""
+    root = Path(data.folder.path).expanduser()
+    return state(root, image_files(root, "data.folder.path"))
+
+
+def state_of_task(task: Task, name: str) -> dict[str, str]:
+    if task.targets is not None:
+        root = Path(task.targets).expanduser()
+        return {"files": state(root, image_files(root, f"tasks.{name}.targets"))}
+    operator = resolve(task.operator or "", f"tasks.{name}.operator")
+    return {"code": operator.code() if ":" in operator.name else ""}
+
+
+def state(root: Path, files: Iterable[Path]) -> str:
+    """A hash of the files' names, sizes and times: reading all of them could take minutes."""
+    found = [(path.relative_to(root).as_posix(), path.stat()) for path in files]
+    states = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in found]
+    return hashlib.sha256(json.dumps(states).encode()).hexdigest()

@@ -1,0 +1,214 @@
+"""The stage that minimizes: a trained network, settings and files in, files and MLflow runs out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from selfscale import files
+from selfscale.config import Minimization, Settings
+from selfscale.errors import UserError
+from selfscale.nn.fcn import build, size
+from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.metrics import Evaluation
+from selfscale.nn.trainer import Trainer
+from selfscale.paths import Job, only_one
+from selfscale.pipeline import made, resume
+from selfscale.pipeline.results import decision_line, pictures, save_kept, save_pictures, write_result
+from selfscale.pipeline.train import recorder, train, trainer_for
+from selfscale.progress import SILENT, Progress
+from selfscale.records import TRAIN, DecisionRecord
+from selfscale.reporting.overview import Example, examples
+from selfscale.search.growth import GROWTH_STRATEGIES
+from selfscale.search.growth_trials import Growing
+from selfscale.search.importance import STRATEGIES
+from selfscale.search.loop import Decision, minimize, most_steps
+from selfscale.tracking.delivery import Recorder
+from selfscale.watching import time_left
+
+log = logging.getLogger(__name__)
+
+
+def run_minimization(
+    settings: Settings, job: Job, *, snapshot: Path | None = None, progress: Progress = SILENT
+) -> None:
+    """Minimize a trained network; goes on where a killed minimization of the same inputs was.
+
+    `snapshot` goes on from that file instead, whatever images it was made with. What is written
+    depends on settings and inputs only (see `write_result`); the times and the MLflow run's key are
+    noted apart from it.
+    """
+    growing = growing_of(settings, job)
+    minimization = minimization_of(settings, job, growing)
+    progress = progress.job(job.title, most=most_steps(minimization, growing))
+    strategy = settings.strategies[job.strategy]
+    select = STRATEGIES.bind(strategy.select, strategy.arguments, f"strategies.{job.strategy}")
+    # What was made from other images is not what these settings would make.
+    inputs = str(snapshot) if snapshot else made.inputs_of_minimization(settings, job)
+    tags = {"task": job.task, "strategy": job.strategy, "seed": job.seed}
+    with only_one(f"minimize-{job.name}") as waited:
+        course = begun(settings, job, snapshot, waited)
+        with recorder(settings.starting_from(job.start), "minimization", key=course.key, **tags) as run:
+            record_past(course, run)
+            decisions = minimize(
+                course.trainer,
+                select,
+                minimization,
+                seed=job.seed,
+                initial=course.initial,
+                curves=curves_of(job, settings),
+                history=course.records,
+                growing=growing,
+                progress=progress,
+            )
+            for decision in decisions:
+                record_decision(course, run, decision, progress)
+            result = write_result(course.trainer, job, course.training, course.records, course.kept)
+            made.note(job, inputs, key=run.key, seconds=sum(r.session.seconds for r in course.records))
+            written = sorted(path for path in job.output.iterdir() if path.is_file())
+            run.record("finish", written, result=result)
+            course.save(run, finished=True)
+            resume.delete_others(course.state, job)
+
+
+@dataclass
+class Course:
+    """A minimization on its way; `trainer` has the network that was kept last.
+
+    `training` is the `training.json` of its initial network, `initial` that network's evaluation,
+    `state` is the file from which it goes on when it is killed, `key` that of the MLflow run that it goes
+    on in, and `shown` are the images on which its networks are shown.
+    """
+
+    job: Job
+    training: dict[str, Any]
+    trainer: Trainer
+    initial: Evaluation
+    records: list[DecisionRecord]
+    state: Path
+    key: str | None
+    shown: Sequence[Example]
+
+    @property
+    def kept(self) -> Path:
+        """The folder of the networks that it kept so far."""
+        return resume.kept_folder(self.state)
+
+    def save(self, run: Recorder, *, finished: bool = False) -> None:
+        resume.save(self.state, self.trainer, run.key, self.records, finished=finished)
+
+
+def begun(settings: Settings, job: Job, snapshot: Path | None, waited: bool) -> Course:
+    """A minimization before its next decision: that of `snapshot`, one that was killed, or a new one."""
+    training = files.read_json(job.training.output / "training.json", job.training.command)
+    model = files.load_model(job.training.output / "initial.keras", job.training.command)
+    trainer = trainer_for(settings, job.task, SwitchedNetwork(model))
+    initial = trainer.evaluator(trainer.validation)
+    state = resume.state_path(job, made.inputs_of_minimization(settings, job))
+    shown = examples(trainer.validation.images, trainer.validation.targets)
+    save_pictures(model, trainer.network, resume.kept_folder(state), [], shown)
+    done = resume.load(snapshot) if snapshot else resume.load_if_wanted(state, waited)
+    if not done:
+        return Course(job, training, trainer, initial, [], state, None, shown)
+    records = list(done.records)
+    log.info("%s: going on after decision %s", job.name, len(records))
+    trainer = resume.restore(done, trainer, snapshot or state)
+    if snapshot:
+        now = trainer.evaluator(trainer.validation)
+        records = resume.judged_anew(records, now.sums[trainer.loss])
+    return Course(job, training, trainer, initial, records, state, done.key, shown)
+
+
+def record_past(course: Course, run: Recorder) -> None:
+    """What the run has already, it passes over; but the store may have been deleted."""
+    course.save(run)
+    run.record(
+        "initial",
+        pictures(course.kept, 0),
+        score=course.initial.score(course.trainer.loss),
+        filters_kept=course.training["filters"],
+        parameters=course.training["parameters"],
+        macs_per_pixel=course.training["macs_per_pixel"],
+    )
+    for record in course.records:
+        run.record("decision", record=record)
+        if record.accepted:
+            run.record("pictures", pictures(course.kept, record.number), number=record.number)
+
+
+def record_decision(course: Course, run: Recorder, decision: Decision, progress: Progress) -> None:
+    record, trained, course.trainer, settled = decision
+    checkpoint = course.state.with_name(f"{course.job.name}-session.npz")
+    trained.save(checkpoint)
+    # Recorded before it is saved: what is recorded twice after a kill is recognised.
+    run.record("decision", [checkpoint], record=record, system=run.system(record.session.seconds))
+    checkpoint.unlink()
+    course.records.append(record)
+    if record.accepted:
+        pictured = save_kept(course.trainer.network, course.kept, course.records, course.shown)
+        run.record("pictures", pictured, number=record.number)
+    if settled:
+        course.save(run)
+    moment = progress.of(done=sum(record.steps for record in course.records)).now()
+    left = time_left(moment) if record.alteration != TRAIN else ""  # which is the last one
+    log.info("%s: %s", course.job.name, "; ".join(filter(None, (decision_line(record), left))))
+
+
+def scale(settings: Settings, job: Job, progress: Progress = SILENT) -> str:
+    """Train the start, if that is not up to date, then minimize; says in a line where it ended."""
+    growing_of(settings, job)  # what is wrong with the start is told before it is trained
+    inputs = made.inputs_of_training(settings, job.training)
+    if not made.up_to_date(job.training, inputs):
+        train(settings, *job.training, progress)
+    run_minimization(settings, job, progress=progress)
+    result = files.read_json(job.output / "result.json", job.command)
+    test = result["test"]
+    return (
+        f"{job.task}, seed {job.seed}: {result['macs_per_pixel_initial']:g} -> "
+        f"{result['macs_per_pixel']:g} multiply-accumulates per pixel, "
+        f"filters {list(result['filters_kept'])}, test {result['loss']} "
+        f"{test['initial'][result['loss']]:.4g} -> {test['final'][result['loss']]:.4g}, "
+        f"{result['training_steps_initial'] + result['training_steps']} training steps"
+    )
+
+
+def growing_of(settings: Settings, job: Job) -> Growing | None:
+    """How the minimization grows its network first; None if it does not.
+
+    Raises:
+        UserError: the start is not within the limits of growth.
+    """
+    scaling, growth = settings.scaling, settings.growth
+    chosen = settings.starting_from(job.start).network
+    start = size(build(chosen.widths, kernel=chosen.kernel))
+    mode = scaling.mode_from(start.macs_per_pixel)
+    if not settings.strategies[job.strategy].scaling or mode == "shrink":
+        return None
+    if not scaling.allows(*start):
+        raise UserError(
+            f"scaling: the start has {start.parameters} parameters and {start.macs_per_pixel:g} "
+            "multiply-accumulates per pixel, which max_parameters or max_macs_per_pixel forbids; raise "
+            "it, or start from fewer filters"
+        )
+    select = GROWTH_STRATEGIES.bind(growth.select, growth.arguments, "growth")
+    return Growing(growth, scaling, select, mode == "both")
+
+
+def minimization_of(settings: Settings, job: Job, growing: Growing | None) -> Minimization:
+    """How it removes: a scaling strategy that does not grow may take as many steps more as growth might."""
+    chosen = settings.minimization
+    if growing or not settings.strategies[job.strategy].scaling or chosen.limits.steps is None:
+        return chosen
+    steps = chosen.limits.steps + settings.scaling.max_steps
+    return chosen.model_copy(update={"limits": chosen.limits.model_copy(update={"steps": steps})})
+
+
+def curves_of(job: Job, settings: Settings) -> list[list[float]]:
+    """The validation scores in each cycle of the initial network's session."""
+    rows = files.read_csv(job.training.output / "curve.csv", job.training.command)
+    scores = [float(row["score"]) for row in rows]
+    length = settings.training.evaluations
+    return [scores[start : start + length] for start in range(0, len(scores), length)]

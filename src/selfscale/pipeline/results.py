@@ -1,0 +1,180 @@
+"""What a minimization leaves behind: files that depend on settings and inputs only."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from PIL import Image
+
+from selfscale import files
+from selfscale.data.prepare import Split, load_split
+from selfscale.nn import compaction
+from selfscale.nn.fcn import size, to_image
+from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.trainer import Trainer
+from selfscale.paths import PREPARED, TARGETS, Job, pictures_folder
+from selfscale.records import DecisionRecord, SessionRecord
+from selfscale.reporting.overview import Example, overviews
+
+GAP = 4  # white pixels between the pictures of an example
+
+
+def write_result(
+    trainer: Trainer,
+    job: Job,
+    training: dict[str, Any],
+    records: Sequence[DecisionRecord],
+    kept: Path,
+) -> dict[str, Any]:
+    """Compact the network, measure it, and write the minimization's folder.
+
+    `compact.keras` (the compact model), `removed_filters.npy` (the one-hot matrix),
+    `decisions.json`, `curve.csv` (a line per decision), `example.png` and `result.json`, which is
+    returned. `training` is the `training.json` of the initial network. The folder `kept` has what
+    `save_kept` and `save_pictures` wrote of the networks on the way; those go into `kept/` and `pictures/`,
+    and the first picture of the last network into `network.png`.
+    """
+    network = trainer.network
+    model = compaction.compact(network)
+    evaluator = trainer.evaluator.of(model)
+    test = load_split(PREPARED, TARGETS / job.task, "test")
+    final = {"validation": evaluator(trainer.validation).scores(), "test": evaluator(test).scores()}
+    trials = [record for record in records if record.filters]
+    result = {
+        "task": job.task,
+        "strategy": job.strategy,
+        "seed": job.seed,
+        "loss": trainer.loss,
+        "filters_initial": training["filters"],
+        "filters_grown": list(network.widths),
+        "filters_kept": list(network.filters_kept),
+        "parameters_initial": training["parameters"],
+        "parameters": size(model).parameters,
+        "macs_per_pixel_initial": training["macs_per_pixel"],
+        "macs_per_pixel": size(model).macs_per_pixel,
+        **{split: {"initial": training[split], "final": final[split]} for split in final},
+        "decisions": len(trials),
+        "accepted": sum(record.accepted for record in trials),
+        "reverted": sum(not record.accepted for record in trials),
+        "training_steps": sum(record.steps for record in records),
+        "training_steps_initial": training["training_steps"],
+        "targets": files.content(TARGETS / job.task / "manifest.json"),
+        "kept": [],
+    }
+    out = job.output
+    for record in records:
+        if record.accepted and (path := kept_path(kept, record)).exists():
+            found = files.load_model(path, job.command)
+            files.save_model(found, kept_path(out / "kept", record))
+            score = evaluator.of(found)(test, (trainer.loss,)).score(trainer.loss)
+            result["kept"].append(point_of_curve(record, score))
+    copy_pictures(kept, out, [0, *(record.number for record in records if record.accepted)])
+    files.save_model(model, out / "compact.keras")
+    files.write_array(out / "removed_filters.npy", compaction.removed_filters(network))
+    files.write_json(out / "decisions.json", [without_seconds(record) for record in records])
+    files.write_csv(out / "curve.csv", *curve_of(records))
+    initial = files.load_model(job.training.output / "initial.keras", job.training.command)
+    files.write_bytes(out / "example.png", example(trainer.validation, [initial, model]))
+    files.write_json(out / "result.json", result)
+    return result
+
+
+def point_of_curve(record: DecisionRecord, test: float) -> dict[str, Any]:
+    """A network on the way, as a point of the curve of test score against size."""
+    return {
+        "decision": record.number,
+        "filters_kept": list(record.filters_kept),
+        "parameters": record.parameters,
+        "macs_per_pixel": record.macs_per_pixel,
+        "validation": record.score,
+        "test": test,
+    }
+
+
+def copy_pictures(kept: Path, out: Path, numbers: Sequence[int]) -> None:
+    """The pictures of the networks after these decisions; the first one of the last network has a name."""
+    for number in numbers:
+        for path in pictures(kept, number):
+            files.write_bytes(pictures_folder(out, number) / path.name, path.read_bytes())
+            if path.stem == "1":
+                files.write_bytes(out / "network.png", path.read_bytes())
+
+
+def curve_of(records: Sequence[DecisionRecord]) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+    """The head and the lines of `curve.csv`."""
+    head = ("decision", "score", "limit", "accepted", "filters", "macs_per_pixel")
+    return head, [
+        (r.number, r.score, r.limit, int(r.accepted), sum(r.filters_kept), r.macs_per_pixel) for r in records
+    ]
+
+
+def save_kept(
+    network: SwitchedNetwork, folder: Path, records: Sequence[DecisionRecord], shown: Sequence[Example]
+) -> list[Path]:
+    """The network that the last decision kept, as a compact model among those of its minimization.
+
+    Returns the files of its pictures (see `save_pictures`).
+    """
+    model = compaction.compact(network)
+    files.save_model(model, kept_path(folder, records[-1]))
+    return save_pictures(model, network, folder, records, shown)
+
+
+def save_pictures(
+    model: keras.Model,
+    network: SwitchedNetwork,
+    folder: Path,
+    records: Sequence[DecisionRecord],
+    shown: Sequence[Example],
+) -> list[Path]:
+    """Pictures of a network whose compact model is given, one per example; returns their files."""
+    number = records[-1].number if records else 0
+    for name, content in enumerate(overviews(model, network.active, records, shown), 1):
+        files.write_bytes(pictures_folder(folder, number) / f"{name}.png", content)
+    return pictures(folder, number)
+
+
+def kept_path(folder: Path, record: DecisionRecord) -> Path:
+    return folder / f"{record.number:03}.keras"
+
+
+def pictures(folder: Path, number: int) -> list[Path]:
+    """The pictures of the network after a decision, by the number of the example; 0: the initial network."""
+    return sorted(pictures_folder(folder, number).glob("*.png"))
+
+
+def example(split: Split, models: Sequence[keras.Model]) -> bytes:
+    """A PNG: the first image, its target, and what each model makes of it, side by side."""
+    image = split.images[:1]
+    outputs = [np.asarray(model(image / np.float32(255))) for model in models]
+    pictures = [image, *(to_image(output) for output in [split.targets[:1], *outputs])]
+    gap = np.full((image.shape[1], GAP), 255, np.uint8)
+    row = [part for picture in pictures for part in (picture[0, ..., 0], gap)][:-1]
+    content = io.BytesIO()
+    Image.fromarray(np.hstack(row)).save(content, "png")
+    return content.getvalue()
+
+
+def without_seconds(record: DecisionRecord) -> dict[str, Any]:
+    content = asdict(record)
+    del content["session"]["seconds"]
+    return content
+
+
+def as_rows(session: SessionRecord) -> list[tuple[int, float, float]]:
+    """(step, training loss, validation score) at each evaluation of a session."""
+    pairs = zip(session.losses, session.scores, strict=True)
+    return [(step, loss, score) for (step, loss), (_, score) in pairs]
+
+
+def decision_line(record: DecisionRecord) -> str:
+    """One line for people: what was tried, how it ended and why, what is left."""
+    verdict = "kept" if record.accepted else "stepped back"
+    left = ", ".join(map(str, record.filters_kept))
+    return f"{record.number}. {record.alteration} {record.tried}: {verdict}, {record.reason}; filters {left}"

@@ -1,0 +1,126 @@
+"""A minimization's state on disk, so that one that was killed goes on where it was."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from selfscale.errors import UserError
+from selfscale.nn.checkpoint import Snapshot
+from selfscale.nn.layer_removal import with_layers
+from selfscale.nn.shrinking import with_filters
+from selfscale.nn.trainer import Trainer
+from selfscale.paths import STATE, Job
+from selfscale.records import DecisionRecord, Filter, SessionRecord
+from selfscale.search.growth_trials import replayed
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a minimization had done when it was last saved, `key` that of its MLflow run."""
+
+    key: str
+    finished: bool
+    records: tuple[DecisionRecord, ...]
+    snapshot: Snapshot
+
+
+def state_path(job: Job, inputs: str) -> Path:
+    """One file per minimization and hash of its inputs: with others it starts anew."""
+    return STATE / "minimizations" / f"{job.name}-{inputs}.npz"
+
+
+def kept_folder(state: Path) -> Path:
+    """Where the networks lie that the minimization of that state kept on its way."""
+    return STATE / "kept" / state.stem
+
+
+def save(
+    path: Path, trainer: Trainer, key: str, records: list[DecisionRecord], *, finished: bool = False
+) -> None:
+    content = [asdict(record) for record in records]
+    Snapshot.take(trainer, key=key, finished=finished, records=content).save(path)
+
+
+def delete_others(path: Path, job: Job) -> None:
+    """Delete what earlier minimizations of the same name left, which had other settings or inputs."""
+    for other in path.parent.glob(f"{job.name}-{'[0-9a-f]' * 16}.npz"):
+        if other != path:
+            other.unlink()
+            shutil.rmtree(kept_folder(other), ignore_errors=True)
+
+
+def load_if_wanted(path: Path, waited: bool) -> Done | None:
+    """The state to go on from, if there is one.
+
+    A finished one is wanted only by a process that waited for the one that finished it: it writes
+    the same outputs without training again. Else somebody asked for a new run.
+    """
+    if not path.exists():
+        return None
+    done = load(path)
+    return done if waited or not done.finished else None
+
+
+def load(path: Path) -> Done:
+    """Raises UserError if the file is missing or damaged."""
+    snapshot = Snapshot.load(path)
+    data = snapshot.data
+    try:
+        records = tuple(as_record(content) for content in data["records"])
+        return Done(data["key"], data["finished"], records, snapshot)
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path}: is not a snapshot of a minimization") from error
+
+
+def restore(done: Done, trainer: Trainer, path: Path) -> Trainer:
+    """The initial network's trainer brought to that state, or, if it became smaller, a new one.
+
+    Raises UserError if the snapshot is of a network of another shape.
+    """
+    state = done.snapshot.network
+    try:
+        larger = replayed(trainer.network, done.records)
+        if larger is not trainer.network:
+            trainer = trainer.of(larger)
+        if state.widths != trainer.network.widths:
+            raise ValueError(f"it has {state.widths} filters, the network {trainer.network.widths}")
+        if state.layers != trainer.network.layers:
+            trainer = trainer.of(with_layers(trainer.network, state.layers))
+        if not trainer.network.has_filters_of(state):
+            trainer = trainer.of(with_filters(trainer.network, state.layers, state.indices))
+        done.snapshot.restore(trainer)
+    except ValueError as error:
+        raise UserError(f"{path}: is a snapshot of another network than the trained one") from error
+    return trainer
+
+
+def judged_anew(records: Sequence[DecisionRecord], sums: np.ndarray) -> list[DecisionRecord]:
+    """The records for a trainer with other images: scores of former networks on the former images go.
+
+    Only the network that was kept last can still be compared with; `sums` are its sums per image.
+    """
+    last = max((record.number for record in records if record.accepted), default=0)
+    kept = tuple((float(a), float(b)) for a, b in sums)
+    return [replace(record, image_sums=kept if record.number == last else ()) for record in records]
+
+
+def as_record(content: dict[str, Any]) -> DecisionRecord:
+    """A record as it was before JSON, which has no tuples."""
+    session = dict(content["session"])
+    for curve in ("losses", "scores"):
+        session[curve] = tuple((step, value) for step, value in session[curve])
+    return DecisionRecord(
+        **{
+            **content,
+            "filters": tuple(Filter(*filter) for filter in content["filters"]),
+            "image_sums": tuple((a, b) for a, b in content["image_sums"]),
+            "filters_kept": tuple(content["filters_kept"]),
+            "session": SessionRecord(**session),
+        }
+    )

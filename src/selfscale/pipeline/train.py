@@ -1,0 +1,174 @@
+"""The training stages of the pipeline: settings and files in, files and MLflow runs out."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from selfscale import files
+from selfscale.config import Settings
+from selfscale.data.prepare import Split, load_split
+from selfscale.data.targets import check_loss
+from selfscale.errors import UserError
+from selfscale.nn.devices import check_batch, check_mixed_precision, jit_compile, visible_gpus
+from selfscale.nn.fcn import build, calibrate, filters_per_layer, size
+from selfscale.nn.feeding import feed_for
+from selfscale.nn.losses import without_skill
+from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.metrics import Evaluation, Evaluator
+from selfscale.nn.trainer import Compilation, Trainer, first_session
+from selfscale.paths import PREPARED, TARGETS, Training, only_one, store_root
+from selfscale.pipeline import made
+from selfscale.pipeline.results import as_rows
+from selfscale.progress import SILENT, Progress
+from selfscale.records import SessionRecord
+from selfscale.tracking.delivery import Recorder
+from selfscale.tracking.runs import Dataset
+
+CALIBRATION_IMAGES = 16
+
+log = logging.getLogger(__name__)
+
+
+def trainer_for(settings: Settings, task: str, network: SwitchedNetwork) -> Trainer:
+    """A trainer on the task's prepared images; decisions use at most `evaluation.max_images` of them."""
+    validation = load_split(PREPARED, TARGETS / task, "validation")
+    some = slice(settings.evaluation.max_images)
+    half = settings.execution.mixed_precision
+    train = load_split(PREPARED, TARGETS / task, "train")
+    check_loss(task, settings.tasks[task], discrete=train.discrete)
+    side = min(settings.training.crop or train.images.shape[1], train.images.shape[1])
+    check_batch(settings.training.batch, side, sum(block.filters for block in network.blocks))
+    trainer = Trainer(
+        network,
+        train,
+        Split(validation.images[some], validation.targets[some]),
+        loss=settings.tasks[task].loss,
+        settings=settings.training,
+        evaluator=Evaluator(
+            network.graph,
+            discrete=train.discrete,
+            threshold=settings.evaluation.threshold,
+        ),
+        compilation=Compilation(half=half),
+        feed=feed_for(train, settings.training.crop, "GPU:0" if visible_gpus() else None),
+    )
+    if half:
+        check_mixed_precision(network.graph, trainer.evaluator, trainer.validation, trainer.loss)
+    if jit_compile(lambda xla: trainer.of(compilation=Compilation(xla, half)).idle):
+        return trainer.of(compilation=Compilation(True, half))
+    return trainer
+
+
+def train(
+    settings: Settings,
+    task: str,
+    seed: int,
+    start: tuple[int, ...] = (),
+    progress: Progress = SILENT,
+) -> None:
+    """The long first session of one network; writes `initial.keras`, `training.json` and `curve.csv`.
+
+    A network that dies is restarted with fresh weights, as often as `training.first.restarts` says.
+
+    Raises:
+        UserError: it died each time.
+    """
+    training = Training(task, seed, start)
+    settings = settings.starting_from(start)
+    with only_one(f"train-{training.name}"):
+        # What may be missing is found before the work.
+        test_split = load_split(PREPARED, TARGETS / task, "test")
+        with recorder(settings, "training", task=task, seed=seed) as run:
+            (model, starts, session, validation), steps = living_network(settings, training, progress)
+            test = trainer_for(settings, task, SwitchedNetwork(model)).evaluator(test_split)
+            result = {
+                "task": task,
+                "seed": seed,
+                "starts": starts,
+                "ended": session.ended,
+                "training_steps": steps,
+                "filters": filters_per_layer(model),
+                **size(model)._asdict(),
+                "validation": validation.scores(),
+                "test": test.scores(),
+            }
+            out = training.output
+            files.save_model(model, out / "initial.keras")
+            files.write_json(out / "training.json", result)
+            files.write_csv(out / "curve.csv", ("step", "loss", "score"), as_rows(session))
+            made.note(training, made.inputs_of_training(settings, training))
+            ended = f"{session.ended} after {session.steps} steps"
+            system = run.system(session.seconds)
+            run.record(
+                "finish", sorted(out.iterdir()), session=session, result=result, note=ended, system=system
+            )
+        score = validation.score(settings.tasks[task].loss)
+        log.info("%s, seed %s: %s, score %.5g", task, seed, ended, score)
+
+
+class Started(NamedTuple):
+    """A network after its first session, which was that of the n-th start."""
+
+    model: keras.Model
+    start: int
+    session: SessionRecord
+    validation: Evaluation
+
+
+def living_network(settings: Settings, training: Training, progress: Progress) -> tuple[Started, int]:
+    """A network after its first session, and the training steps of all starts that it took.
+
+    A network that died starts afresh, and so does one that has learnt nothing: hardly better, by less than
+    `training.first.min_gain`, than an output that is the same everywhere, as a single filter may be
+    that puts out 1 almost everywhere, where a soft F1 has no gradient. Of those the best one is taken
+    if no start does better: the task may be such.
+    """
+    (task, seed, _), first = training, settings.training.first
+    found: list[Started] = []
+    steps = 0
+    for attempt in range(first.restarts + 1):
+        model = new_network(settings, task, seed, attempt)
+        trainer = trainer_for(settings, task, SwitchedNetwork(model))
+        session, validation = first_session(trainer, seed, attempt, progress.job(training.title))
+        ended, steps = session.ended, steps + session.steps
+        if ended in ("completed", "stagnated"):
+            found.append(Started(model, attempt + 1, session, validation))
+            constant = without_skill(trainer.loss, trainer.validation.targets)
+            skill = 1 - validation.score(trainer.loss) / constant if constant else 1.0
+            if skill >= first.min_gain:
+                return found[-1], steps
+            ended = f"hardly better ({skill:.1%}) than the same output everywhere"
+        log.warning("%s, seed %s: start %s ended %s", task, seed, attempt + 1, ended)
+    if found:
+        return min(found, key=lambda one: one.validation.score(settings.tasks[task].loss)), steps
+    raise UserError(
+        f"{task}, seed {seed}: the network is {session.ended} after each of {attempt + 1} starts; "
+        "lower training.learning_rate or change network.init_deviation"
+    )
+
+
+def new_network(settings: Settings, task: str, seed: int, attempt: int) -> keras.Model:
+    """Fresh weights for each seed and attempt, calibrated to the first training images."""
+    chosen = settings.network
+    model = build(
+        chosen.widths,
+        kernel=chosen.kernel,
+        mean=chosen.init_mean,
+        deviation=chosen.init_deviation,
+        seed=(seed, attempt),
+    )
+    split = load_split(PREPARED, TARGETS / task, "train")
+    images, targets = split.images[:CALIBRATION_IMAGES], split.targets[:CALIBRATION_IMAGES]
+    calibrate(model, images / np.float32(255), float(targets.mean(dtype=np.float64)))
+    return model
+
+
+def recorder(settings: Settings, kind: str, **run: Any) -> Recorder:
+    """Records a run of that kind on the prepared images, for the project's MLflow store."""
+    manifest = files.read_json(PREPARED / "manifest.json", "prepare")
+    dataset = Dataset(manifest["source"], manifest["fingerprint"])
+    return Recorder(store_root(), kind, settings=settings.model_dump(), dataset=dataset, **run)

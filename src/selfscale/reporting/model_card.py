@@ -1,0 +1,93 @@
+"""The model card: what a registered network is, what it was made from, and where its limits are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from selfscale.config import Registry
+from selfscale.pipeline import compare as report
+from selfscale.reporting import statistics
+from selfscale.tracking import entries
+
+SHOWN = 12  # characters of a fingerprint
+
+
+def card(
+    result: Mapping[str, Any],
+    prepared: Mapping[str, Any],
+    targets: Mapping[str, Any],
+    rule: Registry,
+    interval: tuple[float, float],
+    *,
+    picked: bool = False,
+) -> str:
+    """Markdown from a minimization's result and the manifests of the images and targets that it used.
+
+    `interval`: of the test score, 95 % over the test images (see `statistics.over_images`).
+    `picked`: `rule` did not choose the network, but somebody with `selfscale pick`.
+    """
+    counts = ", ".join(f"{count['images']} {split}" for split, count in prepared["counts"].items())
+    side = prepared["size"]
+    facts = {
+        "task": f"`{result['task']}`: {what_it_does(targets)}",
+        **({"arguments": code(json.dumps(targets["arguments"]))} if targets["arguments"] else {}),
+        "images": f"source `{prepared['source']}`, gray {side}x{side} crops: {counts}",
+        "data fingerprint": f"images `{prepared['fingerprint'][:SHOWN]}`, "
+        f"targets `{result['targets'][:SHOWN]}`",
+        "strategy": f"`{result['strategy']}`, seed {result['seed']}",
+    }
+    return "\n".join(
+        [
+            "| | |",
+            "| --- | --- |",
+            *(f"| {name} | {text} |" for name, text in facts.items()),
+            "",
+            "### Before and after",
+            "",
+            entries.summary(result),
+            "",
+            f"95 % interval of the final {result['loss']} over the {prepared['counts']['test']['images']} "
+            f"test images (bootstrap): {interval[0]:.4g} to {interval[1]:.4g}.",
+            "",
+            "### Limits",
+            "",
+            *(f"- {limit}" for limit in limits(result, targets["discrete"], rule, picked)),
+        ]
+    )
+
+
+def what_it_does(targets: Mapping[str, Any]) -> str:
+    kind = "0 or 1 a pixel" if targets["discrete"] else "a gray value a pixel"
+    if targets["operator"] is None:
+        return f"learned from pairs of an input and its wanted output, {kind}"
+    return f"imitates the operator {code(targets['operator'])}, {kind}"
+
+
+def limits(result: Mapping[str, Any], discrete: bool, rule: Registry, picked: bool) -> Sequence[str]:
+    worse = statistics.relative(statistics.score(result, "test"), statistics.score(result, "test", "initial"))
+    change = "" if worse is None else f" ({worse:+.1%})"
+    verdict = "within" if report.within(result, rule) else "**not within**"
+    by_rule = {
+        "smallest": "fewest multiply-accumulates within the tolerance",
+        "score": "best score",
+    }[rule.rule]
+    chosen = (
+        "Picked from the networks that were kept on the way, by the validation split."
+        if picked
+        else f"Chosen from all strategies and seeds by the test split ({by_rule}), which flatters its score."
+    )
+    return [
+        f"On the test split it is {verdict} the tolerance of {rule.tolerance:.0%} of the initial network's "
+        f"{result['loss']}{change}; the initial network is no perfect imitation either.",
+        chosen,
+        "Measured on crops of the images above only; noise, other scales or contrasts were not tried.",
+        "Takes float images (N, height, width, 1) from 0 to 1; beyond their border it sees zeros.",
+        "Its output can exceed 1." + (" It is continuous: threshold it." if discrete else ""),
+    ]
+
+
+def code(text: str) -> str:
+    """Inline code in a Markdown table."""
+    return f"`{text}`".replace("|", "\\|")

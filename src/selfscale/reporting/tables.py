@@ -1,0 +1,160 @@
+"""The comparison as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from selfscale.reporting import statistics
+from selfscale.reporting.statistics import FEWEST_SEEDS, score
+
+RESULT_HEADER = (
+    "task",
+    "strategy",
+    "seed",
+    "filters",
+    "parameters",
+    "MACs/pixel",
+    "validation score",
+    "test score",
+    "control's test score",
+    "decisions",
+    "kept",
+    "stepped back",
+    "training steps",
+)
+SUMMARY_HEADER = (
+    "strategy",
+    "filters",
+    "hidden layers",
+    "parameters",
+    "MACs/pixel",
+    "validation score",
+    "test score",
+    "decisions",
+    "training steps",
+)
+PAIRED_HEADER = ("strategy", "against", "test score", "p", "MACs/pixel", "p", "training steps", "p")
+READING = """\
+Scores are the task's loss: lower is better. MACs/pixel are multiply-accumulates for each pixel. The
+untouched control is the initial network trained on, without any removal, for as many steps as the
+longest minimization of the same task and seed took (strategies with `scaling`, which may take
+longer, do not count); where that made it worse on the validation images, it is the initial network
+itself.
+"""
+
+
+def page(comparison: Mapping[str, Any], seeds: int) -> str:
+    """All of `comparison.md`."""
+    parts = ["# Comparison of the minimizations\n", READING, markdown([RESULT_HEADER, *rows(comparison)])]
+    for task, summary in comparison["summary"].items():
+        parts += [
+            f"## {task}\n",
+            f"![Test score against size](figures/size-{task}.png)\n",
+            f"![The networks on the way](figures/curve-{task}.png)\n",
+            interval_note(seeds),
+            markdown([SUMMARY_HEADER, *(summary_row(name, found) for name, found in summary.items())]),
+            paired_note(seeds),
+            markdown([PAIRED_HEADER, *map(paired_row, comparison["paired"][task])]),
+        ]
+    return "\n".join(parts)
+
+
+def rows(comparison: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """All minimizations."""
+    controls = {(control["task"], control["seed"]): control for control in comparison["control"].values()}
+    results = comparison["results"].values()
+    return [row(result, controls[result["task"], result["seed"]]) for result in results]
+
+
+def row(result: Mapping[str, Any], control: Mapping[str, Any]) -> tuple[str, ...]:
+    """One minimization, initial → final."""
+
+    def change(split: str) -> str:
+        before, after = (score(result, split, network) for network in ("initial", "final"))
+        return f"{result['loss']} {before:.4g} → {after:.4g}"
+
+    return (
+        result["task"],
+        result["strategy"],
+        str(result["seed"]),
+        f"{numbers(result['filters_initial'])} → {numbers(result['filters_kept'])}",
+        f"{result['parameters_initial']} → {result['parameters']}",
+        f"{result['macs_per_pixel_initial']:g} → {result['macs_per_pixel']:g}",
+        change("validation"),
+        change("test"),
+        f"{score(control, 'test'):.4g}",
+        str(result["decisions"]),
+        str(result["accepted"]),
+        str(result["reverted"]),
+        str(result["training_steps"]),
+    )
+
+
+def summary_row(name: str, summary: Mapping[str, Any]) -> tuple[str, ...]:
+    return (name, *(plus_minus(summary[quantity]) for quantity in statistics.QUANTITIES))
+
+
+def paired_row(found: Mapping[str, Any]) -> tuple[str, ...]:
+    cells = [found["strategy"], found["against"]]
+    for name in statistics.DIFFERENCES:
+        p = found[name]["p"]
+        cells += [plus_minus(found[name], ".1%" if name == "test_score" else None)]
+        cells += ["–" if p is None else f"{p:.3f}"]  # noqa: RUF001
+    return tuple(cells)
+
+
+def interval_note(seeds: int) -> str:
+    if seeds == 1:
+        return "One seed: no interval can be given, and nothing can be concluded from one run.\n"
+    return f"Mean over {seeds} seeds ± half the width of its 95 % interval (Student's t).\n"
+
+
+def paired_note(seeds: int) -> str:
+    note = (
+        "Differences between runs of the same seed, their mean ± half the width of its 95 % interval; "
+        "that of the test score is relative. Negative is better, smaller, shorter."
+    )
+    if seeds < FEWEST_SEEDS:
+        return f"{note} With fewer than {FEWEST_SEEDS} seeds nothing can be concluded from them.\n"
+    return (
+        f"{note} p is that of a two-sided sign-flip permutation test, not corrected for the number of "
+        f"comparisons; with {seeds} seeds it cannot be below {2 ** (1 - seeds):.2g}.\n"
+    )
+
+
+def seconds(found: Mapping[tuple[str, str], Sequence[float]], seeds: int) -> str:
+    """All of `seconds.md`."""
+    lines = [
+        (task, strategy, f"{len(values)} of {seeds}", plus_minus(statistics.estimate(values)._asdict()))
+        for (task, strategy), values in found.items()
+    ]
+    note = (
+        "Seconds of training in a minimization, on the machine that it ran on and with whatever ran beside "
+        f"it: compare training steps instead. {interval_note(seeds)}"
+    )
+    return "\n".join([note, markdown([("task", "strategy", "seeds noted", "seconds"), *lines])])
+
+
+def plus_minus(found: Mapping[str, Any], form: str | None = None) -> str:
+    """`mean ± half-width`; the mean alone, or a dash, where there is no more."""
+    mean, half_width = found["mean"], found["half_width"]
+    if mean is None:
+        return "–"  # noqa: RUF001
+    text = format(mean, form or digits(mean, 4))
+    return text if half_width is None else f"{text} ± {format(half_width, form or digits(half_width, 3))}"
+
+
+def digits(value: float, significant: int) -> str:
+    return ".0f" if abs(value) >= 1000 else f".{significant}g"
+
+
+def numbers(values: Sequence[int]) -> str:
+    return ", ".join(map(str, values))
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first row is its header."""
+    lines = [f"| {' | '.join(cells)} |" for cells in rows]
+    lines.insert(1, "|" + " --- |" * len(rows[0]))
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,145 @@
+"""One trial of the minimization: what is altered, how it is trained, how it is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from selfscale.config import Minimization
+from selfscale.nn import redundancy
+from selfscale.nn.alterations import ALTERATIONS
+from selfscale.nn.checkpoint import Snapshot
+from selfscale.nn.layer_removal import FITTED_IMAGES, without_layers
+from selfscale.nn.metrics import Evaluation
+from selfscale.nn.trainer import Plan, Trainer, joined
+from selfscale.nn.widening import grown
+from selfscale.progress import Progress
+from selfscale.records import REMOVE_LAYER, DecisionRecord, Growth, SessionRecord, layers_of
+from selfscale.search.acceptance import RULES, Judge, Verdict, reference_of, threshold
+from selfscale.search.early_stopping import hopeless_scores
+from selfscale.search.trial import Round, Trial
+
+
+class Attempt(NamedTuple):
+    """How a trial went; `trainer` is left as its session left it, which `trained` remembers."""
+
+    trial: Trial
+    judge: Judge
+    score_before_training: float
+    session: SessionRecord
+    evaluation: Evaluation
+    verdict: Verdict
+    trained: Snapshot
+    trainer: Trainer
+
+    @property
+    def score(self) -> float:
+        return self.evaluation.score(self.trainer.loss)
+
+
+def attempt(
+    trainer: Trainer,
+    round: Round,
+    trial: Trial,
+    initial: Evaluation,
+    curves: Sequence[Sequence[float]],
+    progress: Progress,
+) -> Attempt:
+    """Alter, reset Adam, train, evaluate, judge."""
+    settings, records = round.settings, round.records
+    judge = judge_of(trial, settings, initial.sums[trainer.loss], records)
+    tried = alter(trainer, trial, round.rng(2))
+    tried.reset()
+    score_before = tried.evaluate_loss()
+    stops: Mapping[int, float] = {}
+    # While filters are frozen, a score does not come down as far as it will.
+    stoppable = trial.removes or trial.grows
+    if settings.stop_hopeless and stoppable and trial.steps and not tried.network.frozen():
+        known = [*curves, *([score for _, score in record.session.scores] for record in records)]
+        stops = hopeless_scores(known, Plan(trial.steps, trainer.settings.evaluations), judge.limit)
+    session, evaluation = train_trial(tried, round, trial, judge, stops, progress.of(limit=judge.limit))
+    verdict = judge(evaluation.sums[trainer.loss], session.ended)
+    return Attempt(trial, judge, score_before, session, evaluation, verdict, Snapshot.take(tried), tried)
+
+
+def alter(trainer: Trainer, trial: Trial, rng: np.random.Generator) -> Trainer:
+    """Do what the trial is about; the trainer of the network to be trained, a new one where it `rebuilds`."""
+    if trial.alteration == REMOVE_LAYER:
+        train, layers = trainer.train, layers_of(trial.filters)
+        return trainer.of(
+            without_layers(trainer.network, layers, train.images, train.targets, trial.attempt, rng)
+        )
+    if trial.grows:
+        pictures = trainer.train.images[:FITTED_IMAGES] / np.float32(255)
+        growth = Growth(trial.alteration, trial.filters)
+        return trainer.of(grown(trainer.network, growth, pictures, rng))
+    if trial.spare:
+        redundancy.merge(trainer.network, trial.spare)
+    elif trial.filters:
+        ALTERATIONS[trial.alteration](trainer.network, trial.filters, rng)
+    return trainer
+
+
+def train_trial(
+    trainer: Trainer,
+    round: Round,
+    trial: Trial,
+    judge: Judge,
+    stops: Mapping[int, float],
+    progress: Progress,
+) -> tuple[SessionRecord, Evaluation]:
+    """The trial's session, of several cycles where filters are frozen at first or it comes close.
+
+    One that comes close (`settings.near`) trains on for another cycle, as often as
+    `settings.max_cycles` and the limit on steps allow: a session that is cut off while it still gains
+    proves nothing. The session after the removal of a layer is long as it is: it gets no other
+    cycle, and ends as soon as the trial can be kept.
+    """
+    if not trial.steps:
+        evaluation = trainer.evaluator(trainer.validation)
+        return SessionRecord(0, (), (), "dead" if evaluation.dead else "completed", 0.0), evaluation
+    of_layer = trial.alteration == REMOVE_LAYER
+    plan = Plan(trial.steps, trainer.settings.evaluations, trial.learning_rate)
+    cycles = round.settings.max_cycles if trial.removes and not of_layer else 1
+    sessions: list[SessionRecord] = []
+
+    def accepted(evaluation: Evaluation) -> bool:
+        return judge(evaluation.sums[trainer.loss], "completed").accepted
+
+    while True:
+        session, evaluation = trainer.session(
+            plan,
+            round.rng(1, len(sessions)),
+            progress.after(len(sessions) * trial.steps),
+            hopeless={} if sessions else stops,
+            sufficient=accepted if of_layer else None,
+        )
+        sessions.append(session)
+        frozen = trainer.network.frozen()
+        trainer.network.unfreeze(*frozen)
+        verdict = judge(evaluation.sums[trainer.loss], session.ended)
+        near = not verdict.accepted and verdict.relative_loss <= round.settings.near
+        longer = round.allows(trial.steps * (len(sessions) + 1))
+        another = near and longer and len(sessions) < cycles
+        if session.ended != "completed" or not (frozen or another):
+            return joined(sessions), evaluation
+
+
+def judge_of(
+    trial: Trial, settings: Minimization, initial: np.ndarray, records: Sequence[DecisionRecord]
+) -> Judge:
+    """The settings' judge of a removal; other trials are compared with what they started from.
+
+    Growth is held to the rule's mirror image: it has to be better by a margin, beyond doubt. What
+    neither grows nor shrinks must be no worse.
+    """
+    chosen = settings.acceptance
+    if trial.removes:
+        reference = reference_of(chosen.reference, initial, records)
+        return Judge(reference, settings.tolerance, RULES[chosen.rule], chosen.confidence)
+    previous = reference_of("previous", initial, records)
+    if trial.grows:
+        return Judge(previous, -trial.least_gain, RULES[chosen.rule], chosen.confidence)
+    return Judge(previous, 0.0, threshold, chosen.confidence)

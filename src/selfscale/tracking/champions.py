@@ -1,0 +1,146 @@
+"""Which version of a task's registered model is in use: the alias `champion`, and `previous` before it.
+
+Whoever moves `champion` keeps to one rule: no version that is worse on the test split takes its place,
+unless it is forced to. Versions that were measured on other images or targets cannot be compared.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from selfscale.errors import UserError
+from selfscale.tracking.store import store_errors
+
+CHAMPION, PREVIOUS = "champion", "previous"
+
+
+class Standing(NamedTuple):
+    """The aliases after a version was looked at, and in words why they are so."""
+
+    name: str
+    version: int
+    champion: int
+    previous: int | None
+    note: str
+
+
+class Comparison(NamedTuple):
+    """Whether a version is worse than the champion, and the reason in words."""
+
+    worse: bool
+    words: str
+
+
+def model_name(task: str) -> str:
+    return f"selfscale-{task}"
+
+
+@store_errors()
+def promote(client: MlflowClient, task: str, number: int | None = None, *, force: bool = False) -> Standing:
+    """Make a version, by default the newest one, the champion.
+
+    Raises:
+        UserError: there is no such version, its files are gone, or it is worse and not forced.
+        StoreError: the store fails.
+    """
+    name = model_name(task)
+    version = version_of(client, name, number)
+    compared = compare(client, version)
+    if compared and compared.worse and not force:
+        raise UserError(
+            f"{name} version {version.version}: {compared.words}; --force promotes it all the same"
+        )
+    return appoint(client, version, compared)
+
+
+@store_errors()
+def rollback(client: MlflowClient, task: str) -> Standing:
+    """Let `champion` and `previous` change places.
+
+    Raises:
+        UserError: there is no former champion, or its files are gone.
+        StoreError: the store fails.
+    """
+    name = model_name(task)
+    version_of(client, name)
+    former = aliases(client, name).get(PREVIOUS)
+    if former is None:
+        raise UserError(f"{name}: has no former champion to go back to; `selfscale promote` names another")
+    return appoint(client, version_of(client, name, former), None)
+
+
+def propose(client: MlflowClient, version: ModelVersion) -> Standing:
+    """Make a version the champion unless it is worse."""
+    compared = compare(client, version)
+    if not compared or not compared.worse:
+        return appoint(client, version, compared)
+    task = version.name.removeprefix("selfscale-")
+    remedy = f"`selfscale promote {task} --version {version.version} --force` makes it champion all the same"
+    return standing(client, version, f"not champion: {compared.words}; {remedy}")
+
+
+def appoint(client: MlflowClient, version: ModelVersion, compared: Comparison | None) -> Standing:
+    """Move the alias `champion` to a version, and `previous` to the champion that it replaces."""
+    former = aliases(client, version.name).get(CHAMPION)
+    if former == int(version.version):
+        return standing(client, version, "champion already")
+    if former is not None:
+        client.set_registered_model_alias(version.name, PREVIOUS, str(former))
+    client.set_registered_model_alias(version.name, CHAMPION, version.version)
+    replaced = f"champion; version {former} is previous" if former is not None else "champion, the first one"
+    return standing(client, version, f"{replaced}: {compared.words}" if compared else replaced)
+
+
+def standing(client: MlflowClient, version: ModelVersion, note: str) -> Standing:
+    now = aliases(client, version.name)
+    return Standing(version.name, int(version.version), now[CHAMPION], now.get(PREVIOUS), note)
+
+
+def compare(client: MlflowClient, version: ModelVersion) -> Comparison | None:
+    """A version with the champion, by what their tags say of the test split; None without another one."""
+    number = aliases(client, version.name).get(CHAMPION)
+    if number is None or number == int(version.version):
+        return None
+    champion = client.get_model_version(version.name, str(number))
+    if not has_artifacts(client, champion.source):
+        return Comparison(False, f"the files of version {number} are gone")
+    if any(version.tags.get(key) != champion.tags.get(key) for key in ("loss", "targets")):
+        return Comparison(
+            False, f"version {number} was measured on other images or targets, and not compared"
+        )
+    new, present = (float(found.tags["test_final"]) for found in (version, champion))
+    verdict = "worse than" if new > present else "not worse than"
+    words = f"test {version.tags['loss']} {new:.4g} is {verdict} the {present:.4g} of version {number}"
+    return Comparison(new > present, words)
+
+
+def version_of(client: MlflowClient, name: str, number: int | None = None) -> ModelVersion:
+    """A version, by default the newest, whose files are there; raises UserError if there is none."""
+    versions = {int(version.version): version for version in client.search_model_versions(f"name = '{name}'")}
+    if not versions:
+        raise UserError(f"{name}: is not registered; run `selfscale register` first")
+    number = max(versions) if number is None else number
+    if number not in versions:
+        there = ", ".join(map(str, sorted(versions)))
+        raise UserError(f"{name}: there is no version {number}; versions: {there}")
+    if not has_artifacts(client, versions[number].source):
+        raise UserError(f"{name} version {number}: its files are gone; run `selfscale register` again")
+    return versions[number]
+
+
+def aliases(client: MlflowClient, name: str) -> dict[str, int]:
+    return {alias: int(version) for alias, version in client.get_registered_model(name).aliases.items()}
+
+
+def has_artifacts(client: MlflowClient, source: str) -> bool:
+    try:
+        found = client.list_logged_model_artifacts(source.removeprefix("models:/"))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return False
+    return any(file.path == "MLmodel" for file in found)

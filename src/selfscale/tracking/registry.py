@@ -1,0 +1,134 @@
+"""The model registry: a task's network as `selfscale-TASK`, loadable without this package.
+
+`models:/selfscale-TASK@champion` is the present one, `@previous` the one before it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.types import Schema, TensorSpec
+
+from selfscale import files
+from selfscale.errors import UserError
+from selfscale.tracking import entries
+from selfscale.tracking.champions import Standing, has_artifacts, model_name, propose
+from selfscale.tracking.store import existing_run, experiment, store_errors
+
+DIGEST = "sha256"
+EXAMPLE_SIDE = 32
+# (N, H, W, 1), float32 in 0..1: any number of gray images of any one size.
+IMAGES = Schema([TensorSpec(np.dtype(np.float32), (-1, -1, -1, 1))])
+
+
+@store_errors()
+def register(
+    client: MlflowClient,
+    task: str,
+    model_path: Path,
+    result: Mapping[str, Any],
+    card: str,
+    run_id: str | None,
+) -> Standing:
+    """Make the `.keras` file a version, and the champion of its task unless the present one is better.
+
+    A file that is registered already gets no second version. The model belongs to the run `run_id`,
+    or, if that was deleted, to a new one (`kind=registration`); the version's description is the
+    Markdown `card`, with a link to that run.
+
+    Raises:
+        UserError: the file is missing or damaged.
+        StoreError: the store fails.
+    """
+    if not model_path.exists():
+        raise UserError(f"{model_path}: is missing; run `selfscale minimize {task}` first")
+    version = find(client, model_name(task), files.sha256(model_path))
+    return propose(client, version or add(client, task, model_path, result, card, run_id))
+
+
+def find(client: MlflowClient, name: str, digest: str) -> ModelVersion | None:
+    """The newest version made from a file of that digest whose artifacts are still there."""
+    versions = client.search_model_versions(f"name = '{name}'")
+    for version in sorted(versions, key=lambda version: int(version.version), reverse=True):
+        if version.tags.get(DIGEST) == digest and has_artifacts(client, version.source):
+            return version
+    return None
+
+
+def add(
+    client: MlflowClient,
+    task: str,
+    model_path: Path,
+    result: Mapping[str, Any],
+    card: str,
+    run_id: str | None,
+) -> ModelVersion:
+    name = model_name(task)
+    whole = existing_run(client, run_id) is not None and client.list_artifacts(run_id)
+    holder = run_id if run_id and whole else registration_run(client, task, entries.summary(result))
+    source = log_model(client, task, model_path, holder)
+    try:
+        client.create_registered_model(name, description=f"Minimized network that does what {task} does.")
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    tags = {DIGEST: files.sha256(model_path)} | version_tags(result)
+    page = f"#/experiments/{experiment(client, task)}/runs/{holder}"
+    described = f"{card}\n\nMade by the run [`{holder}`]({page})."
+    return client.create_model_version(
+        name, source, holder, tags, description=described, model_id=source.removeprefix("models:/")
+    )
+
+
+def registration_run(client: MlflowClient, task: str, words: str) -> str:
+    """A run that only holds a model, ended at once: the files are registered, but their run is gone."""
+    tags = {"kind": "registration", "task": task, "mlflow.note.content": words}
+    run = client.create_run(experiment(client, task), tags=tags, run_name="registration")
+    client.set_terminated(run.info.run_id)
+    return str(run.info.run_id)
+
+
+def log_model(client: MlflowClient, task: str, model_path: Path, run_id: str) -> str:
+    """Log in MLflow's TensorFlow flavor, with what is needed to load and serve it; returns its URI."""
+    import keras
+    import mlflow.tensorflow
+    import tensorflow
+
+    # MLflow tries the example, of which Keras shows a progress bar, else in the log.
+    keras.config.disable_interactive_logging()
+    logging.getLogger("absl").setLevel(logging.WARNING)
+    ramp = np.linspace(0, 1, EXAMPLE_SIDE, dtype=np.float32)
+    logged = client.create_logged_model(experiment(client, task), model_name(task), source_run_id=run_id)
+    Model.log(
+        artifact_path=None,
+        flavor=mlflow.tensorflow,
+        model_id=logged.model_id,
+        run_id=run_id,
+        model=files.load_model(model_path, f"minimize {task}"),
+        signature=ModelSignature(inputs=IMAGES, outputs=IMAGES),
+        input_example=np.broadcast_to(ramp, (EXAMPLE_SIDE, EXAMPLE_SIDE))[None, ..., None],
+        pip_requirements=[
+            f"{package.__name__}=={package.__version__}" for package in (mlflow, tensorflow, keras)
+        ],
+    )
+    return f"models:/{logged.model_id}"
+
+
+def version_tags(result: Mapping[str, Any]) -> dict[str, str]:
+    """What the result says in one line each, and the loss on each split before and after."""
+    plain = {key: value for key, value in result.items() if not isinstance(value, Mapping)}
+    loss = result["loss"]
+    scores = {
+        f"{split}_{when}": result[split][when][loss]
+        for split in ("validation", "test")
+        for when in ("initial", "final")
+    }
+    return {key: str(value) for key, value in (plain | scores).items()}

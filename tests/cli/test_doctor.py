@@ -1,0 +1,222 @@
+"""What `selfscale doctor` finds in whole, empty and broken projects, and what it says to do."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from selfscale import __version__
+from selfscale.cli import app as cli
+from selfscale.cli import doctor, loading
+from selfscale.cli.doctor import Finding
+from selfscale.config import Execution
+from selfscale.errors import UserError
+from selfscale.nn import devices
+from selfscale.paths import PREPARED, TARGETS
+from selfscale.tracking.outbox import Journal
+from workspaces import CHECKOUT, change_params, contents, own_store, trained_project
+
+
+@pytest.fixture(autouse=True)
+def no_server(monkeypatch) -> Iterator[None]:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(devices, "visible_gpus", list)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with own_store():
+        yield
+
+
+@pytest.fixture
+def empty(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Path:
+    """Prepared, with targets and a trained network of the one task that it runs."""
+    folder = shutil.copytree(trained_project(), tmp_path / "project")
+    change_params(folder / "params.yaml", {"runs.tasks": ["sobel"]})
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def examine() -> list[Finding]:
+    return doctor.examine(lambda: loading.load(Path("params.yaml")))
+
+
+def problems() -> list[str]:
+    return [finding.text for finding in examine() if finding.problem]
+
+
+def test_nothing_is_wrong(project):
+    before = contents(project / "data") | contents(project / "models")
+    result = CliRunner().invoke(cli.app, ["doctor"])
+    assert result.exit_code == 0, result.output
+    assert result.output.endswith("nothing is wrong\n")
+    for part in (
+        f"selfscale {__version__}, python 3.",
+        "tensorflow 2.",
+        "no GPU: the CPU is used",
+        " cores, ",
+        "workers of 1 threads each, for 2 minimizations",
+        "mlruns: opens, 2 experiments",
+        "data/prepared: folder, images: train 6, validation 2, test 2",
+        "data/targets/sobel: targets of sobel",
+        "1 of 1 trained\n",
+        "0 of 2 minimized; `dvc repro` makes the others",
+    ):
+        assert part in result.output
+    assert contents(project / "data") | contents(project / "models") == before
+
+
+def test_an_empty_folder_stays_empty(empty):
+    result = CliRunner().invoke(cli.app, ["doctor"])
+    assert result.exit_code == 1
+    assert "! settings  params.yaml: there is no such file; run this in the project's folder" in result.output
+    assert "! data      data/prepared/manifest.json: is missing; run `selfscale prepare`" in result.output
+    assert "mlflow.db: not there yet; the first training makes it" in result.output
+    assert result.output.endswith("2 problems, marked with !\n")
+    assert list(empty.iterdir()) == []
+
+
+def test_settings_without_data(empty):
+    shutil.copy(CHECKOUT / "params.yaml", empty)
+    missing = ["prepared", "targets/sobel", "targets/canny"]
+    found = problems()
+    assert [text.partition("/manifest")[0] for text in found] == [f"data/{name}" for name in missing]
+    assert "run `selfscale targets canny` first" in found[-1]
+
+
+def test_broken_settings_hide_nothing_else(project):
+    (project / "params.yaml").write_text("network: [")
+    findings = examine()
+    (problem,) = [finding for finding in findings if finding.problem]
+    assert problem.subject == "settings"
+    assert problem.text.startswith("params.yaml: is not valid YAML")
+    assert {"store", "data", "devices", "machine"} <= {finding.subject for finding in findings}
+
+
+def test_a_server_that_does_not_answer(project, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
+    (problem,) = problems()
+    assert problem == (
+        "MLFLOW_TRACKING_URI=http://127.0.0.1:9: no server answers; start it, or unset MLFLOW_TRACKING_URI"
+    )
+
+
+def test_a_store_that_does_not_open(project):
+    for path in (project / "mlruns").glob("mlflow.db*"):
+        path.write_bytes(b"no database" * 100)
+    (problem,) = problems()
+    assert "mlflow.db: MLflow cannot open this store: " in problem
+    assert problem.endswith("mlflow.db away to start with an empty store")
+
+
+def test_records_that_wait_are_counted(project):
+    journal = Journal.new(project, "some-key")
+    for call in ("minimization", "kill"):
+        journal.append(call)
+    (text,) = [finding.text for finding in examine() if "outbox" in finding.text]
+    assert "1 records wait; `selfscale deliver` sends them" in text
+    journal.delete()
+
+
+@pytest.mark.parametrize(
+    ("damaged", "part"),
+    [
+        (PREPARED / "manifest.json", "manifest.json: is damaged; run `selfscale prepare` again"),
+        (PREPARED / "test.npy", "test.npy: not a whole array; delete it and make it again"),
+        (
+            TARGETS / "sobel" / "manifest.json",
+            "is damaged; run `selfscale targets sobel` again",
+        ),
+        (Path("models/trained/sobel-seed-0/training.json"), "run `selfscale train sobel --seed 0` again"),
+    ],
+    ids=str,
+)
+def test_damaged_files(project, damaged, part):
+    content = (project / damaged).read_bytes()
+    (project / damaged).write_bytes(content[: len(content) // 2])
+    assert any(part in problem for problem in problems())
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "part"),
+    [
+        ("data.size", 64, "data/prepared: made with another data.size; run `selfscale prepare`"),
+        (
+            "tasks.sobel.arguments",
+            {"combine": "geometric_mean"},
+            "data/targets/sobel: made with another operator or arguments; run `selfscale targets sobel`",
+        ),
+        ("execution.mixed_precision", True, devices.NO_GPU),
+    ],
+)
+def test_settings_that_do_not_fit_what_is_there(project, key, value, part):
+    change_params(project / "params.yaml", {key: value})
+    assert problems() == [part]
+
+
+def test_targets_of_other_images(project):
+    path = project / PREPARED / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"fingerprint": "other"}))
+    (problem,) = problems()
+    assert "made from other images than data/prepared holds; run `selfscale targets sobel` again" in problem
+
+
+def test_a_gpu_that_tensorflow_does_not_see(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/nvidia-smi")
+    (finding,) = doctor.devices(Execution())
+    assert finding.problem
+    assert "pip install -e '.[gpu]'" in finding.text
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    (finding,) = doctor.devices(Execution())
+    assert finding.problem
+    assert finding.text.startswith("CUDA_VISIBLE_DEVICES=0: TensorFlow sees no GPU")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")  # not to be used
+    assert list(doctor.devices(Execution())) == [Finding("devices", "no GPU: the CPU is used")]
+
+
+def test_more_workers_than_cores(monkeypatch):
+    monkeypatch.setattr("joblib.cpu_count", lambda: 2)
+    *_, finding = doctor.machine(Execution(workers=3, threads=2), minimizations=9, trials=1)
+    assert finding.problem
+    assert "3 workers of 2 threads each are more than 2 cores; lower execution.workers" in finding.text
+    assert not any(found.problem for found in doctor.machine(Execution(), minimizations=9, trials=1))
+
+
+def test_packages_that_are_missing(monkeypatch):
+    def version(name: str) -> str:
+        raise doctor.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(doctor.metadata, "version", version)
+    assert [finding.problem for finding in doctor.versions()].count(True) == len(doctor.PACKAGES)
+    assert doctor.collect("versions", lambda: doctor.engine(Execution())) == []
+    (finding,) = doctor.collect("versions", lambda: doctor.engine(Execution(engine="ray")))
+    assert finding.problem
+    assert "execution.engine: ray is not installed; pip install -e '.[ray]'" in finding.text
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (UserError("key: wrong; do"), "key: wrong; do"),
+        (ImportError("no module x"), "no module x; install selfscale again"),
+        (PermissionError(13, "Permission denied", "some/file"), "some/file: Permission denied; make it read"),
+    ],
+)
+def test_an_error_ends_a_check_and_keeps_what_it_found(error, text):
+    def check() -> Iterator[Finding]:
+        yield Finding("some", "thing")
+        raise error
+
+    first, last = doctor.collect("some", check)
+    assert first == Finding("some", "thing")
+    assert last.problem
+    assert last.text.startswith(text)

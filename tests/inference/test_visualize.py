@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+from skimage.filters import sobel
+
+from conftest import pictures
+from selfscale.config import Task
+from selfscale.errors import UserError
+from selfscale.inference import visualize as visualizing
+from selfscale.inference.picture_files import find
+from selfscale.inference.remains import layers_of
+from selfscale.inference.visualize import middle, target_of, visualize
+from selfscale.nn import compaction
+from selfscale.nn.fcn import build
+from selfscale.nn.layer_removal import with_layers
+from selfscale.nn.masking import SwitchedNetwork
+from selfscale.records import Filter
+from stores import record
+
+
+@pytest.fixture
+def minimized(tmp_path) -> Path:
+    """A minimization's folder: of 3, 2, 4 filters, layer 1 and filters 0.1, 2.0 and 2.3 are removed."""
+    network = with_layers(SwitchedNetwork(build([3, 2, 4], kernel=3, deviation=0.4, seed=(1,))), [0, 2])
+    for filter in (Filter(0, 1), Filter(2, 0), Filter(2, 3)):
+        network.disable(filter)
+    compaction.compact(network).save(tmp_path / "compact.keras")
+    np.save(tmp_path / "removed_filters.npy", compaction.removed_filters(network))
+    records = [
+        record(1, alteration="remove_layer", filters=(Filter(1, 0), Filter(1, 1))),
+        record(2, filters=(Filter(0, 0),), accepted=False),
+        record(3, alteration="reinitialize", filters=(Filter(0, 2),)),
+        record(4, filters=(Filter(2, 0), Filter(2, 3))),
+    ]
+    (tmp_path / "decisions.json").write_text(json.dumps([asdict(record) for record in records]))
+    (tmp_path / "result.json").write_text('{"filters_grown": [3, 2, 4], "task": "sobel"}')
+    return tmp_path / "compact.keras"
+
+
+def shown(figures) -> dict[str, list[str]]:
+    """The texts in each figure's cells: labels of filters, and what removed ones say."""
+    return {name: [text.get_text() for text in draw().axes[0].texts] for name, draw in figures.items()}
+
+
+def test_removed_filters_and_layers_are_crossed_out_with_their_decisions(minimized):
+    model = keras.saving.load_model(minimized)
+    figures = visualizing.kernel_figures(layers_of(model, minimized))
+    assert shown(figures) == {
+        "kernels-0.png": ["removed"],
+        "kernels-1.png": ["decision 1", "decision 1"],
+        "kernels-2.png": ["decision 4", "decision 4"],
+        "kernels-3.png": [],
+    }
+    axes = {name: draw().axes[0] for name, draw in figures.items()}
+    columns = {name: [text.get_text() for text in ax.get_xticklabels()] for name, ax in axes.items()}
+    rows = {name: [text.get_text() for text in ax.get_yticklabels()] for name, ax in axes.items()}
+    assert columns["kernels-2.png"] == ["2.0", "2.1", "2.2", "2.3"]
+    assert rows["kernels-2.png"] == ["reads 0.0", "reads 0.2"]
+    assert rows["kernels-3.png"] == ["reads 2.1", "reads 2.2"]
+    # 2.1 is the first filter of the compact layer, in the second column.
+    array = np.ma.filled(axes["kernels-2.png"].images[0].get_array(), np.nan)
+    np.testing.assert_array_equal(array[:3, 4:7], model.layers[2].kernel.numpy()[:, :, 0, 0])
+
+
+def test_outputs_are_those_of_each_layer(minimized):
+    model = keras.saving.load_model(minimized)
+    layers = layers_of(model, minimized)
+    features = keras.Model(model.input, [block.layers[-1].output for block in layers.blocks])
+    gray = pictures(1, seed=0)[0, ..., 0]
+    figures = visualizing.picture_figures(layers, features, gray, "a.png", None)
+    assert sorted(figures) == ["comparison.png", *(f"output-{layer}.png" for layer in range(4))]
+    output = np.asarray(model(gray[None, ..., None] / np.float32(255)))[0, ..., 0]
+    (shown_output,) = figures["output-3.png"]().axes[0].images
+    np.testing.assert_allclose(shown_output.get_array(), output, atol=1e-6)
+    assert shown({"x": figures["output-2.png"]})["x"] == [
+        "2.0",
+        "decision 4",
+        "2.1",
+        "2.2",
+        "2.3",
+        "decision 4",
+    ]
+
+
+def test_any_other_network_has_all_its_filters(minimized, tmp_path):
+    model = build([2, 1], kernel=3)
+    for path in (tmp_path / "other.keras", tmp_path / "none" / "compact.keras"):
+        layers = layers_of(model, path)
+        assert [removed.tolist() for removed in layers.removed] == [[False, False], [False], [False]]
+    with pytest.raises(UserError, match="belongs to another network"):
+        layers_of(model, minimized)
+    minimized.with_name("decisions.json").write_text("[{}]")
+    with pytest.raises(UserError, match="is damaged"):
+        layers_of(keras.saving.load_model(minimized), minimized)
+
+
+def test_files_for_each_image_with_the_operators_target(tmp_path):
+    model = build([2, 1], kernel=3, deviation=0.4)
+    for name in ("a.png", "b.png"):
+        Image.fromarray(pictures(1, seed=0)[0, ..., 0]).save(tmp_path / name)
+    (tmp_path / "c.png").write_text("no image")
+    seen = {}
+    real = visualizing.draw_comparison
+
+    def draw(name, image, target, output):
+        seen[name] = target
+        return real(name, image, target, output)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(visualizing, "draw_comparison", draw)
+        target = target_of(Task(operator="sobel", loss="mae"))
+        layers = layers_of(model, Path("x.keras"))
+        found = find([str(tmp_path)], tmp_path / "out")
+        problems = list(visualize(model, layers, found, tmp_path / "out", target))
+    assert problems[:2] == [None, None]
+    assert problems[2] is not None and "c.png: skipped: broken" in problems[2]
+    files = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.png"))
+    of_each = ("comparison.png", "output-0.png", "output-1.png", "output-2.png")
+    assert files == [
+        *(f"{name}/{file}" for name in "ab" for file in of_each),
+        *(f"kernels-{layer}.png" for layer in range(3)),
+    ]
+    np.testing.assert_allclose(seen["a.png"], sobel(pictures(1, seed=0)[0, ..., 0] / 255), atol=1e-3)
+
+
+def test_of_large_images_the_middle_is_shown():
+    image = np.random.default_rng(0).integers(0, 256, (1030, 900), np.uint8)
+    np.testing.assert_array_equal(middle(image), image[3:1027])

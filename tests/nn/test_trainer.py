@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from conftest import TINY, new_trainer, pictures
+from selfscale.data.prepare import Split
+from selfscale.nn.fcn import build
+from selfscale.nn.input_pipeline import draw, learning_rates
+from selfscale.nn.trainer import Compilation, Plan, first_session
+from selfscale.records import Filter
+
+
+def test_learning_rates_rise_linearly_and_decay_to_zero():
+    rates = learning_rates(100, 0.01, 0.1)
+    np.testing.assert_allclose(rates[:10], np.arange(1, 11) * 0.001, rtol=1e-5)
+    assert rates.argmax() == 9
+    assert np.all(np.diff(rates[9:]) < 0)
+    assert rates[-1] == pytest.approx(0, abs=1e-9)
+    assert rates[54] == pytest.approx(0.005, rel=1e-2)  # the cosine's middle
+
+
+def test_crops_are_cut_alike_from_images_and_targets():
+    images = pictures(3, seed=0)
+    crops = draw(Split(images, images), (4, 2), 16, np.random.default_rng(0))
+    assert crops.images.shape == (4, 2, 16, 16, 1)
+    np.testing.assert_array_equal(crops.images, crops.targets)
+    windows = np.lib.stride_tricks.sliding_window_view(images[..., 0], (16, 16), axis=(1, 2)).reshape(-1, 256)
+    every = {row.tobytes() for row in windows}
+    assert all(crop.tobytes() in every for crop in crops.images.reshape(-1, 256))
+
+
+def test_whole_images_and_crops_larger_than_the_image():
+    images = pictures(3, seed=0)
+    for crop in (None, 500):
+        drawn = draw(Split(images, images), (2, 2), crop, np.random.default_rng(0))
+        assert drawn.images.shape == (2, 2, 40, 40, 1)
+
+
+def test_a_session_learns_and_is_traced_once_whatever_is_switched(trainer):
+    start = trainer.evaluate_loss()
+    for number, filter in enumerate([None, Filter(0, 0), Filter(1, 1)]):
+        if filter:
+            trainer.network.disable(filter)
+        trainer.reset()
+        record, evaluation = trainer.session(Plan(40, 2), np.random.default_rng(number))
+        assert record.ended == "completed"
+        assert [step for step, _ in record.scores] == [20, 40]
+        assert record.scores[-1][1] == evaluation.score("mae")
+    assert evaluation.score("mae") < 0.7 * start
+    assert trainer._steps.experimental_get_tracing_count() == 1
+
+
+@pytest.mark.parametrize("compilation", [Compilation(xla=True), Compilation(half=True)], ids=str)
+def test_another_compilation_learns_alike(train_split, validation_split, compilation):
+    scores = {}
+    for chosen in (Compilation(), compilation):
+        trainer = new_trainer(train_split, validation_split).of(compilation=chosen)
+        trainer.session(Plan(40, 2), np.random.default_rng(0))
+        scores[chosen] = trainer.evaluate_loss()
+        assert {variable.dtype for variable in trainer.network.graph.variables} == {"float32"}
+    assert scores[compilation] == pytest.approx(scores[Compilation()], rel=0.02)
+
+
+def test_half_precision_computes_the_hidden_layers_in_float16(trainer):
+    for compilation, types in (
+        (Compilation(), {tf.float32}),
+        (Compilation(half=True), {tf.float16, tf.float32}),
+    ):
+        compiled = trainer.of(compilation=compilation)
+        compiled.idle()
+        (traced,) = compiled._steps._list_all_concrete_functions()
+        functions = traced.graph.as_graph_def().library.function
+        nodes = [node for function in functions for node in function.node_def if node.op == "Conv2D"]
+        assert {tf.as_dtype(node.attr["T"].type) for node in nodes} == types
+
+
+def test_idle_steps_change_nothing(trainer):
+    before = trainer.network.state()
+    assert trainer.idle() > 0
+    after = trainer.network.state()
+    for one, other in zip(before.weights, after.weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_one_step_is_keras_own_adam_step(train_split, validation_split):
+    """Against a plain Keras loop: gradient, clipping, Adam; with one image the crop does not matter."""
+    one = Split(train_split.images[:1], train_split.targets[:1])
+    model = build([3], kernel=3, seed=(5,))
+    reference = keras.models.clone_model(model)
+    reference.set_weights(model.get_weights())
+    trainer = new_trainer(one, validation_split, model, TINY.model_copy(update={"crop": None, "batch": 1}))
+    trainer.reset()
+    trainer.session(Plan(3, 1), np.random.default_rng(0))
+
+    adam = keras.optimizers.Adam(1.0, global_clipnorm=TINY.clip_norm)
+    for rate in learning_rates(3, TINY.learning_rate, TINY.warmup):
+        adam.learning_rate = float(rate)
+        with tf.GradientTape() as tape:
+            output = reference(one.images / np.float32(255), training=True)
+            loss = tf.reduce_mean(tf.abs(output - one.targets.astype(np.float32)))
+        gradients = tape.gradient(loss, [v.value for v in reference.trainable_variables])
+        adam.apply_gradients(zip(gradients, reference.trainable_variables, strict=True))
+    for ours, theirs in zip(model.get_weights(), reference.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_evaluation_changes_nothing(trainer):
+    before = trainer.network.state()
+    trainer.evaluator(trainer.validation)
+    for old, new in zip(before.weights, trainer.network.state().weights, strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_reset_zeroes_all_of_adam(trainer):
+    trainer.session(Plan(5, 1), np.random.default_rng(0))
+    assert any(np.any(v.numpy()) for v in trainer.optimizer.variables)
+    trainer.reset()
+    assert not any(np.any(v.numpy()) for v in trainer.optimizer.variables)
+
+
+def test_a_dead_network_and_a_loss_that_is_no_number_end_the_session(train_split, validation_split):
+    model = build([2], kernel=3)
+    model.layers[-1].bias.assign([-100.0])
+    record, _ = new_trainer(train_split, validation_split, model).session(
+        Plan(20, 2), np.random.default_rng(0)
+    )
+    assert (record.ended, record.steps) == ("dead", 10)
+    model.layers[-1].bias.assign([np.inf])
+    record, _ = new_trainer(train_split, validation_split, model).session(
+        Plan(20, 2), np.random.default_rng(0)
+    )
+    assert (record.ended, record.steps) == ("non-finite", 10)
+
+
+def test_a_hopeless_session_ends_at_the_step_that_shows_it(trainer):
+    rng = np.random.default_rng
+    record, _ = trainer.session(Plan(30, 3), rng(0), hopeless={20: 1e-9})
+    assert (record.ended, record.steps) == ("hopeless", 20)
+    record, _ = trainer.session(Plan(30, 3), rng(0), hopeless={20: 1e9})
+    assert (record.ended, record.steps) == ("completed", 30)
+
+
+def test_the_same_seed_gives_the_same_weights(train_split, validation_split):
+    weights = []
+    for seed in (1, 1, 2):
+        trainer = new_trainer(train_split, validation_split)
+        trainer.session(Plan(20, 1), np.random.default_rng(seed))
+        weights.append(np.concatenate([w.ravel() for w in trainer.network.model.get_weights()]))
+    np.testing.assert_array_equal(weights[0], weights[1])
+    assert not np.array_equal(weights[0], weights[2])
+
+
+class Scripted:
+    """A trainer whose cycles end with given scores."""
+
+    loss = "mae"
+
+    def __init__(self, trainer, scores):
+        self.settings, self.network, self.left = trainer.settings, trainer.network, list(scores)
+        self.done = []
+
+    def session(self, plan, rng, progress=None, hopeless=None):
+        from selfscale.nn.metrics import Evaluation
+        from selfscale.records import SessionRecord
+
+        score = self.left.pop(0)
+        ended = "completed" if score is not None else "dead"
+        value = 1.0 if score is None else score
+        bias = self.network.model.layers[-1].bias
+        bias.assign([value])
+        evaluation = Evaluation({"mae": np.array([[value, 1.0]])}, 0.0, value)
+        return SessionRecord(
+            plan.steps, ((plan.steps, value),), ((plan.steps, value),), ended, 1.0
+        ), evaluation
+
+
+@pytest.mark.parametrize(
+    ("scores", "ended", "steps", "kept"),
+    [
+        ([0.5, 0.48], "stagnated", 120, 0.48),  # gained 4 %
+        ([0.5, 0.6], "stagnated", 120, 0.5),
+        ([0.5, 0.4], "completed", 120, 0.4),
+        ([0.5, None], "stagnated", 120, 0.5),
+        ([None], "dead", 60, 1.0),
+    ],
+)
+def test_the_first_session_ends_when_a_cycle_gains_too_little(trainer, scores, ended, steps, kept):
+    scripted = Scripted(trainer, scores)
+    record, evaluation = first_session(scripted, seed=0, attempt=0)
+    assert (record.ended, record.steps) == (ended, steps)
+    assert evaluation.score("mae") == kept
+    assert trainer.network.model.layers[-1].bias.numpy()[0] == np.float32(kept)
+    assert [step for step, _ in record.scores] == list(range(60, steps + 1, 60))

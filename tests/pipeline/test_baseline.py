@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import shutil
+from contextlib import chdir
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from selfscale import config
+from selfscale import paths as workspace
+from selfscale.errors import UserError
+from selfscale.files import read_json, write_json
+from selfscale.nn.trainer import Trainer
+from selfscale.paths import Control, Job
+from selfscale.pipeline.baseline import train_control
+from selfscale.tracking.store import open_store
+from workspaces import own_store, runs, trained_project
+
+STEPS = {"random": 20, "sequential": 30}
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A trained network, and of its minimizations nothing but how long they took."""
+    folder = shutil.copytree(trained_project(), tmp_path / "project")
+    for strategy, steps in STEPS.items():
+        path = folder / Job("sobel", strategy, 0).output / "result.json"
+        write_json(path, {"training_steps": steps})
+    with own_store():
+        yield folder
+
+
+def control(folder: Path) -> dict:
+    with chdir(folder):
+        train_control(config.load(Path("params.yaml")), "sobel", 0)
+        return read_json(Control("sobel", 0).output, "control")
+
+
+def mae(folder: Path, split: str) -> float:
+    """The initial network's, without any of our own code."""
+    images, target = (
+        np.load(folder / part / f"{split}.npy").astype("float32")
+        for part in ("data/prepared", "data/targets/sobel")
+    )
+    model = keras.saving.load_model(folder / "models/trained/sobel-seed-0/initial.keras", compile=False)
+    some = slice(8 if split == "validation" else None)  # evaluation.max_images
+    return float(np.abs(model.predict(images[some] / 255, verbose=0) - target[some]).mean(dtype=float))
+
+
+def test_it_takes_as_many_steps_as_the_longest_minimization_and_keeps_the_better(project):
+    found = control(project)
+    assert (found["steps"], found["training_steps"]) == (30, 30)
+    assert found["filters_kept"] == [3, 2]
+    for split in ("validation", "test"):
+        assert found[split]["initial"]["mae"] == pytest.approx(mae(project, split), rel=1e-4)
+    before, after = (found["validation"][network]["mae"] for network in ("initial", "final"))
+    assert after < before if found["kept"] == "trained-on" else after == before
+    (run,) = runs(open_store(project), "control")
+    assert run.info.run_name == "control - seed 0"
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["test_final_mae"] == pytest.approx(found["test"]["final"]["mae"])
+    first = (project / Control("sobel", 0).output).read_bytes()
+    control(project)
+    assert (project / Control("sobel", 0).output).read_bytes() == first
+
+
+def test_where_training_on_does_harm_the_initial_network_counts(project, monkeypatch):
+    session = Trainer.session
+
+    def ruin(trainer, plan, rng, progress=None):
+        record = session(trainer, plan, rng, progress)
+        for weights in trainer.network.graph.trainable_variables:
+            weights.assign(weights * 10)
+        return record
+
+    monkeypatch.setattr(Trainer, "session", ruin)
+    found = control(project)
+    assert found["kept"] == "initial"
+    assert found["validation"]["final"] == found["validation"]["initial"]
+    assert found["test"]["final"] == found["test"]["initial"]
+
+
+def test_a_missing_minimization_is_named(project):
+    (project / Job("sobel", "sequential", 0).output / "result.json").unlink()
+    with pytest.raises(UserError, match="selfscale minimize sobel --strategy sequential --seed 0"):
+        control(project)
+    assert not (project / workspace.STATE / "control").exists()
+    assert not (project / Control("sobel", 0).output).exists()

@@ -1,0 +1,89 @@
+"""The stages on a Ray cluster: nothing is lost or counted twice when one of its nodes is."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import chdir
+from pathlib import Path
+
+import pytest
+
+from selfscale import config
+from selfscale.config import Execution
+from selfscale.errors import UserError
+from selfscale.pipeline import cluster, stages
+from selfscale.tracking.store import open_store
+from workspaces import OWN_PHOTOGRAPHS, change_params, contents, new_project, own_store, prepare, runs
+
+ray = cluster.import_ray()
+RUNS = {"runs.tasks": ["sobel"], "runs.strategies": ["random", "sequential", "cosine"], "runs.seeds": [0]}
+DIES_WITHIN = 60.0  # seconds until the cluster has noticed that a node does not answer
+
+
+@pytest.fixture(scope="module")
+def two_nodes() -> Iterator:
+    """Two nodes of one CPU each on this machine, beside the driver's, which has none."""
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(
+        initialize_head=True, connect=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
+    )
+    nodes = [made.add_node(num_cpus=1) for _ in range(2)]
+    made.wait_for_nodes()
+    yield made, nodes
+    ray.shutdown()
+    made.shutdown()
+
+
+def run(folder: Path, stage) -> None:
+    with chdir(folder):
+        stage(config.load(Path("params.yaml")))
+
+
+def wait_for_nodes(count: int) -> None:
+    deadline = time.monotonic() + DIES_WITHIN
+    while len(alive := [node for node in ray.nodes() if node["Alive"]]) != count:
+        assert time.monotonic() < deadline, alive
+        time.sleep(0.5)
+
+
+def test_a_comparison_survives_the_loss_of_a_node(two_nodes, tmp_path, monkeypatch):
+    made, nodes = two_nodes
+    folder, expected = tmp_path / "project", tmp_path / "expected"
+    with own_store():
+        for project in (folder, expected):
+            new_project(project, OWN_PHOTOGRAPHS | RUNS | {"execution.workers": 1})
+            prepare(project)
+            run(project, stages.train_all)
+        run(expected, stages.minimize_all)
+
+        change_params(folder / "params.yaml", {"execution.engine": "ray", "execution.workers": None})
+        decided = folder / ".selfscale" / "minimizations"
+
+        def lose_a_node() -> None:
+            while len(list(decided.glob("*-seed-?-*.npz"))) < 2:  # until both nodes are at it
+                time.sleep(0.05)
+            made.remove_node(nodes[0], allow_graceful=False)
+
+        loss = threading.Thread(target=lose_a_node)
+        loss.start()
+        run(folder, stages.minimize_all)
+        loss.join()
+        wait_for_nodes(2)  # the driver's and one other
+        assert contents(folder / "models") == contents(expected / "models")
+        client, reference = open_store(folder), open_store(expected)
+        for kind in ("minimization", "decision", "session"):
+            found = runs(client, kind)
+            assert {run.info.status for run in found} == {"FINISHED"}
+            names = sorted((run.data.tags["strategy"], run.info.run_name) for run in found)
+            again = sorted((run.data.tags["strategy"], run.info.run_name) for run in runs(reference, kind))
+            assert names == again
+
+
+def test_without_ray_it_says_what_to_do(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match=r"execution\.engine: ray is not installed; `pip install"):
+        list(cluster.cluster_map(abs, [1], Execution(engine="ray")))

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from comparisons import SEEDS, control, fill, result, settings
+from selfscale.config import Registry, Settings
+from selfscale.errors import UserError
+from selfscale.files import read_json, write_bytes, write_json
+from selfscale.paths import Control, Job
+from selfscale.pipeline import compare as report
+from selfscale.pipeline import made
+
+LABEL = "untouched control"
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Callable[[Settings], Path]:
+    """A folder with made-up results and controls of all runs: cosine is a tenth worse than random."""
+    monkeypatch.chdir(tmp_path)
+
+    def fill_it(settings: Settings) -> Path:
+        fill(settings)
+        return tmp_path
+
+    return fill_it
+
+
+def test_the_table_has_a_line_per_result(project):
+    chosen = settings()
+    folder = project(chosen)
+    page = report.compare(chosen)
+    assert (folder / "reports" / "comparison.md").read_text(encoding="utf-8") == page
+    (line,) = [line for line in page.splitlines() if line.startswith("| sobel | cosine | 0 |")]
+    assert "5, 5 → 3, 2" in line
+    assert "mae 0.005 → 0.0044 | 0.0045 |" in line  # beside the control's
+    comparison = read_json(folder / "reports" / "comparison.json", "compare")
+    assert list(comparison["results"]) == ["sobel-random-seed-0", "sobel-cosine-seed-0"]
+    assert list(comparison["control"]) == ["sobel-seed-0"]
+
+
+def test_strategies_are_summed_up_and_paired_with_random_and_control(project):
+    chosen = settings(seeds=SEEDS)
+    folder = project(chosen)
+    page = report.compare(chosen)
+    comparison = read_json(folder / "reports" / "comparison.json", "compare")
+    summary = comparison["summary"]["sobel"]
+    assert list(summary) == ["random", "cosine", LABEL]
+    assert summary["random"]["test_score"]["mean"] == pytest.approx(0.012)
+    assert summary[LABEL]["test_score"]["half_width"] == pytest.approx(0)
+    paired = comparison["paired"]["sobel"]
+    assert [(row["strategy"], row["against"]) for row in paired] == [
+        ("cosine", "random"),
+        ("random", LABEL),
+        ("cosine", LABEL),
+    ]
+    assert paired[0]["test_score"]["mean"] == pytest.approx(0.1)
+    assert paired[0]["test_score"]["p"] == pytest.approx(0.0625)
+    assert paired[1]["macs_per_pixel"]["mean"] == -600
+    # 0.004, 0.008, ..., 0.02: deviation 0.006325, t(0.975, 4) = 2.7764
+    assert "| random | 5 | 2 | 281 | 275 | 0.012 ± 0.00785 | 0.012 ± 0.00785 |" in page.replace(" ± 0 ", " ")
+    assert "| cosine | random | 10.0% ± 0.0% | 0.062 | 0 ± 0 | 1.000 |" in page
+    assert "with 5 seeds it cannot be below 0.062" in page
+
+
+def test_random_is_known_by_what_it_selects_by(project):
+    chosen = settings(strategies=("cosine", "lots"))
+    folder = project(chosen)
+    report.compare(chosen)
+    paired = read_json(folder / "reports" / "comparison.json", "compare")["paired"]["sobel"]
+    assert ("cosine", "lots") in [(row["strategy"], row["against"]) for row in paired]
+
+
+@pytest.mark.parametrize("strategies", [("cosine",), ("random",)])
+def test_a_single_strategy_is_compared_with_the_control_alone(project, strategies):
+    chosen = settings(strategies=strategies)
+    folder = project(chosen)
+    report.compare(chosen)
+    (row,) = read_json(folder / "reports" / "comparison.json", "compare")["paired"]["sobel"]
+    assert row["against"] == LABEL
+
+
+def test_one_seed_proves_nothing_and_says_so(project):
+    chosen = settings()
+    folder = project(chosen)
+    page = report.compare(chosen)
+    assert "One seed: no interval" in page
+    assert "With fewer than 5 seeds nothing can be concluded" in page
+    assert "±" not in "".join(line for line in page.splitlines() if line.startswith("|"))
+    summary = read_json(folder / "reports" / "comparison.json", "compare")["summary"]["sobel"]
+    assert summary["random"]["filters"] == {"mean": 5.0, "half_width": None, "seeds": 1}
+
+
+def test_the_same_results_make_the_same_files(project):
+    chosen = settings(seeds=(0, 1))
+    reports = project(chosen) / "reports"
+    kept = []
+    for seconds in (1.0, 2.0):
+        job = Job("sobel", "random", 0)
+        made.note(job, "inputs", seconds=seconds)
+        report.compare(chosen)
+        assert f"| sobel | random | 1 of 2 | {seconds:g} |" in (reports / "seconds.md").read_text()
+        kept.append({path: path.read_bytes() for path in reports.rglob("*.*") if path.stem != "seconds"})
+    assert kept[0] == kept[1]
+    assert {path.name for path in kept[0]} == {
+        "comparison.json",
+        "comparison.md",
+        "index.html",
+        "size-sobel.png",
+        "curve-sobel.png",
+    }
+
+
+def test_seconds_of_another_run_than_the_one_that_made_the_model_do_not_count(project):
+    chosen = settings(strategies=("random",))
+    folder = project(chosen)
+    job = Job("sobel", "random", 0)
+    made.note(job, "inputs", seconds=3.0)
+    write_bytes(job.output / "compact.keras", b"from the cache")
+    report.compare(chosen)
+    assert "| sobel | random | 0 of 1 | – |" in (folder / "reports" / "seconds.md").read_text()  # noqa: RUF001
+
+
+def test_a_missing_result_names_the_command_that_makes_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="selfscale minimize sobel --strategy random --seed 4"):
+        report.compare(settings(seeds=(4,)))
+    assert not (tmp_path / "reports").exists()
+
+
+def test_a_missing_or_shorter_control_names_the_command_that_makes_it(project):
+    chosen = settings()
+    folder = project(chosen)
+    path = Control("sobel", 0).output
+    write_json(path, control("sobel", 0, steps=5799))
+    with pytest.raises(
+        UserError, match="a minimization took 5800; run `selfscale control sobel --seed 0` again"
+    ):
+        report.compare(chosen)
+    path.unlink()
+    with pytest.raises(UserError, match="selfscale control sobel --seed 0"):
+        report.compare(chosen)
+    assert not (folder / "reports").exists()
+
+
+@pytest.mark.parametrize(
+    ("rule", "chosen"),
+    [
+        (Registry(), "cosine"),  # of the two smallest within 0.0055, the one with the better test score
+        (Registry(tolerance=0.4), "taylor"),  # 0.0069 is within 0.007
+        (Registry(rule="score"), "random"),
+        (Registry(tolerance=0.0), "cosine"),  # no worse than the initial network's 0.005
+    ],
+    ids=str,
+)
+def test_the_rule_chooses_what_is_registered_by_the_test_split(rule, chosen):
+    found = [
+        result("sobel", "random", macs=300, score=0.003),
+        result("sobel", "sequential", macs=200, score=0.005),
+        result("sobel", "cosine", macs=200, score=0.004),
+        result("sobel", "taylor", macs=100, score=0.0069),
+        result("canny", "random", macs=50, score=0.001),
+    ]
+    for entry in found:  # the validation split has no say
+        entry["validation"] = {"initial": {"mae": 0.005}, "final": {"mae": 1 - entry["test"]["final"]["mae"]}}
+    comparison = {"results": {f"{r['task']}-{r['strategy']}": r for r in found}}
+    assert report.choose(comparison, "sobel", rule)["strategy"] == chosen
+    with pytest.raises(UserError, match="has no result of otsu; run `selfscale compare` again"):
+        report.choose(comparison, "otsu", rule)
+
+
+def test_where_none_is_within_the_tolerance_the_best_test_score_is_chosen():
+    found = [
+        result("sobel", "random", macs=300, score=0.008),
+        result("sobel", "cosine", macs=200, score=0.009),
+    ]
+    assert not any(report.within(entry, Registry()) for entry in found)
+    comparison = {"results": dict(enumerate(found))}
+    assert report.choose(comparison, "sobel", Registry())["strategy"] == "random"

@@ -1,0 +1,446 @@
+"""A minimization that was killed, wherever it was, goes on and ends as if it had not been."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import chdir
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from filelock import FileLock, Timeout
+from hypothesis import given
+from hypothesis import strategies as st
+
+from selfscale import config
+from selfscale import paths as workspace
+from selfscale.errors import UserError
+from selfscale.files import read_json
+from selfscale.nn.trainer import Trainer
+from selfscale.pipeline import made, resume
+from selfscale.pipeline.results import without_seconds
+from selfscale.progress import Moment, Progress
+from selfscale.records import DecisionRecord, Filter, SessionRecord
+from selfscale.search.acceptance import reference_of
+from selfscale.tracking.store import open_store
+from stores import new_store, python, record
+from workspaces import (
+    JOB,
+    OWN_PHOTOGRAPHS,
+    change_params,
+    contents,
+    minimize,
+    minimize_and_die,
+    new_project,
+    own_store,
+    prepare,
+    runs,
+    train,
+    trained_project,
+)
+
+SAVED = "going on after decision"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_server() -> Iterator[None]:
+    with own_store():
+        yield
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory) -> dict[str, bytes]:
+    """The outputs of an uninterrupted minimization."""
+    folder = shutil.copytree(trained_project(), tmp_path_factory.mktemp("uninterrupted") / "project")
+    minimize(folder)
+    files = contents(folder / JOB.output)
+    assert len(json.loads(files["decisions.json"])) >= 4  # so that there is something to interrupt
+    return files
+
+
+@pytest.fixture
+def project(tmp_path) -> Path:
+    return shutil.copytree(trained_project(), tmp_path / "project")
+
+
+def interrupt(folder: Path, evaluations: int) -> None:
+    """Ctrl-C at the n-th evaluation inside a session."""
+    left = evaluations
+
+    def listener(moment: Moment) -> None:
+        nonlocal left
+        left -= moment.score is not None
+        if not left:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        minimize(folder, progress=Progress(listener))
+
+
+def state(folder: Path) -> Path:
+    (path,) = (folder / ".selfscale" / "minimizations").iterdir()
+    return path
+
+
+def noted(folder: Path) -> dict[str, Any]:
+    with chdir(folder):
+        found = made.noted(JOB)
+    assert found
+    return found
+
+
+def assert_logged_once(folder: Path) -> None:
+    """One finished minimization, with each of its decisions and sessions once."""
+    client = open_store(folder)
+    decisions = read_json(folder / JOB.output / "decisions.json", "minimize")
+    numbers = [str(decision["number"]) for decision in decisions]
+    (parent,) = runs(client, "minimization")
+    children = runs(client, "decision"), runs(client, "session")
+    for kind in children:
+        assert sorted((run.data.tags["decision"] for run in kind), key=int) == numbers
+    assert {run.info.status for run in (parent, *children[0], *children[1])} == {"FINISHED"}
+    charted = client.get_metric_history(parent.info.run_id, "score")
+    first, *others = ((point.step, point.value) for point in charted)
+    assert first[0] == 0
+    assert others == [(d["number"], d["score"]) for d in decisions]
+    kept = client.get_metric_history(parent.info.run_id, "kept/score")
+    assert [point.step for point in kept] == [0, *(d["number"] for d in decisions if d["accepted"])]
+    (holder,) = runs(client, "pictures")
+    logged = [picture_of(file.path) for file in client.list_artifacts(holder.info.run_id, "images")]
+    written = [path for path in (folder / JOB.output / "pictures").rglob("*.png")]
+    assert len(written) >= 4  # of two images, and two networks
+    names = {(f"network on image {path.stem}", int(path.parent.name)) for path in written}
+    assert sorted(logged) == sorted((*name, kind) for name in names for kind in (".png", ".webp"))
+    assert noted(folder)["key"] == parent.data.tags["key"]
+
+
+def picture_of(path: str) -> tuple[str, int, str]:
+    """Key, step and kind of a picture that MLflow keeps."""
+    key, step = re.match(r"images/(.+?)\+step\+(\d+)\+", path).groups()
+    return key, int(step), Path(path).suffix
+
+
+def test_the_same_seed_twice_makes_the_same_files(expected, tmp_path):
+    again = tmp_path / "again"
+    new_project(again, OWN_PHOTOGRAPHS)
+    prepare(again)
+    train(again)
+    assert contents(again / "models") == contents(trained_project() / "models")
+    minimize(again)
+    assert contents(again / JOB.output) == expected
+    assert_logged_once(again)
+    (run,) = runs(open_store(again), "minimization")
+    scores = json.loads(expected["result.json"])["validation"]
+    charted = open_store(again).get_metric_history(run.info.run_id, "kept/score")
+    ends = [scores[which]["mae"] for which in ("initial", "final")]
+    assert [charted[0].value, charted[-1].value] == pytest.approx(ends)
+
+
+@pytest.mark.parametrize(
+    ("function", "call"),
+    [
+        pytest.param("selfscale.nn.trainer:Trainer._advance", 6, id="in a session"),
+        pytest.param("selfscale.tracking.runs:MinimizationRun._complete", 4, id="a decision half logged"),
+        pytest.param("selfscale.pipeline.resume:save", 4, id="a decision logged but not saved"),
+        pytest.param("selfscale.tracking.images:RunImages.log", 4, id="some pictures logged"),
+        pytest.param("selfscale.files:write_json", 2, id="outputs half written"),
+    ],
+)
+def test_killed_and_moved_it_goes_on(project, expected, tmp_path, function, call):
+    assert minimize_and_die(project, function, call, signal.SIGKILL) == -signal.SIGKILL
+    (run,) = runs(open_store(project), "minimization")
+    assert run.info.status == "RUNNING"
+    assert not (project / JOB.output / "result.json").exists()
+    moved = project.rename(tmp_path / "moved elsewhere")
+    minimize(moved)
+    assert contents(moved / JOB.output) == expected
+    assert_logged_once(moved)
+    assert state(moved)  # the only file left of all this
+
+
+def test_terminated_its_run_says_so_until_it_goes_on(project, expected, caplog):
+    code = minimize_and_die(project, "selfscale.nn.trainer:Trainer._advance", 6, signal.SIGTERM)
+    assert code == 128 + signal.SIGTERM
+    (run,) = runs(open_store(project), "minimization")
+    assert run.info.status == "KILLED"
+    with caplog.at_level(logging.INFO):
+        minimize(project)
+    assert re.search(f"{SAVED} [1-9]", caplog.text)
+    assert contents(project / JOB.output) == expected
+    assert_logged_once(project)
+
+
+def test_interrupted_again_and_again(project, expected):
+    for _ in range(3):
+        interrupt(project, evaluations=3)  # a decision has two or more
+    minimize(project)
+    assert contents(project / JOB.output) == expected
+    assert_logged_once(project)
+
+
+def test_it_goes_on_though_the_store_was_deleted(project, expected):
+    interrupt(project, evaluations=5)
+    shutil.rmtree(project / "mlruns")
+    new_store(project)
+    minimize(project)
+    assert contents(project / JOB.output) == expected
+    assert_logged_once(project)
+
+
+def test_other_settings_start_anew(project, expected, tmp_path, caplog):
+    changes = {"minimization.tolerance": 0.9}
+    fresh = shutil.copytree(project, tmp_path / "fresh")
+    change_params(fresh / "params.yaml", changes)
+    minimize(fresh)
+    interrupt(project, evaluations=5)
+    change_params(project / "params.yaml", changes)
+    with caplog.at_level(logging.INFO):
+        minimize(project)
+    assert SAVED not in caplog.text
+    assert contents(project / JOB.output) == contents(fresh / JOB.output) != expected
+    statuses = [run.info.status for run in runs(open_store(project), "minimization")]
+    assert sorted(statuses) == ["FINISHED", "KILLED"]
+
+
+def test_a_finished_one_starts_anew(project, expected):
+    minimize(project)
+    shutil.rmtree(project / JOB.output)  # as DVC does before it runs a stage
+    minimize(project)
+    assert contents(project / JOB.output) == expected
+    assert [run.info.status for run in runs(open_store(project), "minimization")] == ["FINISHED"] * 2
+
+
+def test_a_snapshot_goes_on_with_other_images(project, tmp_path):
+    interrupt(project, evaluations=7)
+    other = tmp_path / "other"
+    new_project(other, OWN_PHOTOGRAPHS)
+    prepare(other, seed=8)
+    shutil.copytree(project / "models", other / "models")
+    minimize(other, snapshot=state(project))
+    decisions = read_json(other / JOB.output / "decisions.json", "minimize")
+    known = json.loads(
+        json.dumps([without_seconds(record) for record in resume.load(state(project)).records])
+    )
+    assert 1 <= len(known) < len(decisions)
+    former = decisions[: len(known)]
+    for content in (*former, *known):
+        del content["image_sums"]  # those of other images say nothing about these
+    assert former == known
+    result = read_json(other / JOB.output / "result.json", "minimize")
+    assert sum(result["filters_kept"]) == 5 - result["accepted"]
+    assert_logged_once(other)
+
+
+def test_only_the_network_kept_last_is_compared_with_on_other_images():
+    records = [record(1), record(2), record(3, accepted=False)]
+    judged = resume.judged_anew(records, np.array([[7.0, 2.0]]))
+    assert [r.image_sums for r in judged] == [(), ((7.0, 2.0),), ()]
+    initial = np.array([[9.0, 2.0]])
+    for name, expected in (("initial", 9.0), ("previous", 7.0), ("best", 7.0)):
+        np.testing.assert_array_equal(reference_of(name, initial, judged), [[expected, 2.0]])
+
+
+def test_a_snapshot_of_another_network_is_refused(project):
+    interrupt(project, evaluations=1)
+    snapshot = state(project).rename(project / "snapshot.npz")
+    change_params(project / "params.yaml", {"network.widths": [4]})
+    train(project)
+    with pytest.raises(UserError, match=r"snapshot\.npz: is a snapshot of another network"):
+        minimize(project, snapshot=snapshot)
+    assert not (project / JOB.output).exists()
+
+
+def test_the_second_of_two_waits_and_writes_without_training(project, expected, monkeypatch):
+    """A killed `dvc repro` leaves its stage alive; the next one deletes the outputs and starts it again."""
+    first = subprocess.Popen(python(WAITS, *JOB.command.split()), cwd=project)
+    try:
+        wait_until(lambda: is_locked(project / ".selfscale" / f"minimize-{JOB.name}.lock"), first)
+        monkeypatch.setattr(workspace.log, "warning", lambda *_: (project / "go").touch())
+        monkeypatch.setattr(Trainer, "session", None)
+        minimize(project)
+    finally:
+        (project / "go").touch()
+        assert first.wait(timeout=60) == 0
+    assert contents(project / JOB.output) == expected
+    assert_logged_once(project)
+
+
+# `selfscale minimize`, which before its end waits for a file.
+WAITS = """
+import sys, time
+from pathlib import Path
+from selfscale.cli import app as cli
+from selfscale.pipeline import minimize as minimizing
+
+write_result = minimizing.write_result
+
+def late(*arguments):
+    while not Path("go").exists():
+        time.sleep(0.05)
+    return write_result(*arguments)
+
+minimizing.write_result = late
+sys.argv = ["selfscale", *sys.argv[1:]]
+cli.main()
+"""
+
+
+def is_locked(path: Path) -> bool:
+    if not path.exists():
+        return False
+    try:
+        with FileLock(path).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    while not condition():
+        assert process.poll() is None
+        time.sleep(0.05)
+
+
+def digest(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(folder)
+    return made.inputs_of_minimization(config.load(Path("params.yaml")), JOB)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"training.batch": 5},
+        {"evaluation.threshold": 0.4},
+        {"minimization.removal.steps": 21},
+        {"minimization.layers.tries": 1},
+        {"tasks.sobel.loss": "mse"},
+        {"strategies.random.select": "sequential"},
+    ],
+    ids=str,
+)
+def test_a_state_belongs_to_what_the_decisions_depend_on(project, monkeypatch, changes):
+    before = digest(project, monkeypatch)
+    change_params(project / "params.yaml", changes)
+    assert digest(project, monkeypatch) != before
+
+
+def test_a_state_does_not_belong_to_what_else_is_run(project, monkeypatch):
+    before = digest(project, monkeypatch)
+    change_params(
+        project / "params.yaml",
+        {
+            "runs.strategies": ["random", "cosine"],
+            "tasks.canny.loss": "mse",
+            "strategies.cosine.arguments": {"over": "maximum"},
+        },
+    )
+    assert digest(project, monkeypatch) == before
+
+
+values = st.floats(allow_nan=False)
+counts = st.integers(0, 10_000)
+curves = st.lists(st.tuples(counts, values), max_size=4).map(tuple)
+sessions = st.builds(
+    SessionRecord, counts, curves, curves, st.sampled_from(["completed", "dead", "non-finite"]), values
+)
+records = st.builds(
+    DecisionRecord,
+    number=counts,
+    alteration=st.sampled_from(["disable", "train"]),
+    filters=st.lists(st.builds(Filter, counts, counts), max_size=3).map(tuple),
+    selection_score=values,
+    started_from=counts,
+    limit=values,
+    score_before_training=values,
+    score=values,
+    relative_loss=values,
+    bound=values,
+    metrics=st.dictionaries(st.sampled_from(["mae", "uiqi", "f1"]), values),
+    image_sums=st.lists(st.tuples(values, values), max_size=3).map(tuple),
+    accepted=st.booleans(),
+    reason=st.text(),
+    filters_kept=st.lists(counts, max_size=4).map(tuple),
+    parameters=counts,
+    macs_per_pixel=values,
+    session=sessions,
+)
+
+
+@given(records)
+def test_a_record_survives_json(record: DecisionRecord):
+    back: dict[str, Any] = json.loads(json.dumps(asdict(record)))
+    assert resume.as_record(back) == record
+    assert all(isinstance(filter, Filter) for filter in resume.as_record(back).filters)
+
+
+# -- after a layer was removed -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def lenient(tmp_path_factory) -> Path:
+    """A trained project whose minimization keeps every trial: a layer is removed first."""
+    folder = tmp_path_factory.mktemp("lenient") / "project"
+    changes = {
+        "network.widths": [4, 4],
+        "minimization.layers.tries": 2,
+        "minimization.removal.group": 1,
+        "minimization.tolerance": 1e9,
+    }
+    new_project(folder, OWN_PHOTOGRAPHS | changes)
+    prepare(folder)
+    train(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected_smaller(lenient, tmp_path_factory) -> dict[str, bytes]:
+    folder = shutil.copytree(lenient, tmp_path_factory.mktemp("uninterrupted") / "project")
+    minimize(folder)
+    files = contents(folder / JOB.output)
+    decisions = json.loads(files["decisions.json"])
+    removals = [d["number"] for d in decisions if d["alteration"] == "remove_layer" and d["accepted"]]
+    assert removals and removals[0] < len(decisions) - 1  # so that there is something behind it
+    assert sorted(json.loads(files["result.json"])["filters_kept"]) == [0, 1]
+    return files
+
+
+def ends_of_sessions(files: dict[str, bytes]) -> list[int]:
+    """How often it had been evaluated at the end of each session after a layer was removed."""
+    evaluations, gone, ends = 0, False, []
+    for decision in json.loads(files["decisions.json"]):
+        evaluations += len(decision["session"]["scores"])
+        if gone and decision["session"]["steps"]:
+            ends.append(evaluations)
+        gone |= decision["alteration"] == "remove_layer" and decision["accepted"]
+    return ends
+
+
+@pytest.mark.parametrize("which", [0, -1], ids=["in the next session", "in the last session"])
+def test_killed_after_a_layer_was_removed_it_goes_on(lenient, tmp_path, expected_smaller, which):
+    project = shutil.copytree(lenient, tmp_path / "project")
+    call = ends_of_sessions(expected_smaller)[which]  # before the last part of a session
+    assert minimize_and_die(project, "selfscale.nn.trainer:Trainer._advance", call, signal.SIGKILL) < 0
+    done = resume.load(state(project))
+    assert len(done.snapshot.network.layers) == 1
+    assert 0 in done.records[-1].filters_kept
+    minimize(project)
+    assert contents(project / JOB.output) == expected_smaller
+    assert_logged_once(project)
+
+
+def test_interrupted_again_and_again_while_layers_are_removed(lenient, tmp_path, expected_smaller):
+    project = shutil.copytree(lenient, tmp_path / "project")
+    for _ in range(2):
+        interrupt(project, evaluations=2)
+    minimize(project)
+    assert contents(project / JOB.output) == expected_smaller
+    assert_logged_once(project)

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import io
+
+import matplotlib
+from matplotlib.figure import Figure
+from PIL import Image
+from test_compare import LABEL, control, result
+
+from selfscale.reporting.figures import draw_frontiers, draw_networks, size_figure
+
+GROUP = {
+    "random": [result("sobel", "random", seed, 150 + 25 * seed, 0.004) for seed in range(3)],
+    "cosine": [result("sobel", "cosine", seed, 200, 0.005) for seed in range(3)],
+    LABEL: [control("sobel", seed) for seed in range(3)],
+}
+POINTS = [
+    {"widths": [], "macs_per_pixel": 25.0, "test": 0.05},
+    {"widths": [3], "macs_per_pixel": 150.0, "test": 0.004},
+]
+BENCHMARK = {"steps": 9000, "frontiers": {"first_session": POINTS[1:], "equal_steps": POINTS}}
+
+
+def test_a_figure_is_a_png_with_the_same_bytes_each_time():
+    content = size_figure("sobel", GROUP, BENCHMARK)
+    with Image.open(io.BytesIO(content)) as image:
+        assert image.format == "PNG"
+        assert not image.text  # neither a date nor a version
+        assert len(image.convert("RGB").getcolors(2**24)) > 10
+    with matplotlib.rc_context({"axes.facecolor": "red", "font.size": 20}):  # a user's own style
+        assert size_figure("sobel", GROUP, BENCHMARK) == content
+    assert size_figure("sobel", GROUP) != content
+
+
+def test_every_network_and_both_frontiers_are_drawn():
+    axes = Figure().subplots()
+    draw_networks(axes, GROUP)
+    draw_frontiers(axes, BENCHMARK)
+    points = {drawn.get_label(): drawn.get_offsets().tolist() for drawn in axes.collections}
+    assert points == {
+        "random": [[150, 0.004], [175, 0.004], [200, 0.004]],
+        "cosine": [[200, 0.005]] * 3,
+        "initial network": [[875, 0.005]] * 3,
+        LABEL: [[875, 0.0045]] * 3,
+    }
+    lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
+    assert lines == {
+        "from scratch, first session": [[150, 0.004]],
+        "from scratch, 9000 steps": [[25, 0.05], [150, 0.004]],
+    }
+    assert [text.get_text() for text in axes.texts] == ["0", "3"]

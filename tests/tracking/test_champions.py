@@ -1,0 +1,179 @@
+"""Promotion and rollback, through the command line: the rule of the champion, and what is told of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from selfscale.cli import app as cli
+from selfscale.cli import registry as cli_registry
+from selfscale.config import Settings
+from selfscale.nn.fcn import build
+from selfscale.pipeline import register as registering
+from selfscale.tracking.champions import Standing
+from selfscale.tracking.registry import register
+from selfscale.tracking.store import Client, open_store
+from stores import RESULT, new_store
+from workspaces import CHECKOUT, own_store, selfscale
+
+NAME = "selfscale-sobel"
+SCORES = (0.012, 0.011, 0.013)  # of versions 1, 2 and 3: each on the same test images
+
+
+@pytest.fixture(scope="module")
+def registered(tmp_path_factory) -> Path:
+    """A project with three versions, of which the second is the best."""
+    root = tmp_path_factory.mktemp("champions") / "project"
+    with own_store():
+        client = new_store(root)
+        shutil.copy(CHECKOUT / "params.yaml", root)
+        for seed, score in enumerate(SCORES):
+            path = root / f"{seed}.keras"
+            build([2, 1], kernel=3, deviation=0.3, seed=(seed,)).save(path)
+            result = RESULT | {"test": {"initial": {"mae": 0.013}, "final": {"mae": score}}}
+            register(client, "sobel", path, result, "", None)
+    return root
+
+
+@pytest.fixture
+def project(registered, tmp_path, monkeypatch) -> Path:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    root = shutil.copytree(registered, tmp_path / "project")
+    monkeypatch.chdir(root)
+    return root
+
+
+@pytest.fixture
+def client(project) -> Client:
+    return open_store(project)
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["selfscale", *words])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return (ended.value.code or 0, *capsys.readouterr())
+
+    return run
+
+
+def aliases(client: Client) -> dict[str, int]:
+    return {alias: int(version) for alias, version in client.get_registered_model(NAME).aliases.items()}
+
+
+def test_registering_keeps_the_best_as_champion(client):
+    assert aliases(client) == {"champion": 2, "previous": 1}
+
+
+def test_a_worse_version_is_refused_unless_forced(command, client):
+    code, out, err = command("promote", "sobel")  # the newest
+    assert (code, out) == (2, "")
+    assert err == (
+        "error: selfscale-sobel version 3: test mae 0.013 is worse than the 0.011 of version 2; "
+        "--force promotes it all the same\n"
+    )
+    assert aliases(client) == {"champion": 2, "previous": 1}
+    code, out, _ = command("promote", "sobel", "--version", "3", "--force")
+    assert code == 0
+    assert out.startswith(
+        "selfscale-sobel version 3: champion; version 2 is previous: test mae 0.013 is worse"
+    )
+    assert aliases(client) == {"champion": 3, "previous": 2}
+    code, out, _ = command("promote", "sobel", "--version", "1")
+    assert (code, aliases(client)) == (0, {"champion": 1, "previous": 3})
+    assert "test mae 0.012 is not worse than the 0.013 of version 3" in out
+
+
+def test_the_champion_stays_champion(command, client):
+    code, out, _ = command("promote", "sobel", "--version", "2")
+    assert (code, out) == (0, "selfscale-sobel version 2: champion already\n")
+    assert aliases(client) == {"champion": 2, "previous": 1}
+
+
+def test_rollback_swaps_and_swaps_again(command, client):
+    assert command("rollback", "sobel")[:2] == (
+        0,
+        "selfscale-sobel version 1: champion; version 2 is previous\n",
+    )
+    assert aliases(client) == {"champion": 1, "previous": 2}
+    code, out, _ = command("rollback", "sobel", "--json")
+    assert (code, aliases(client)) == (0, {"champion": 2, "previous": 1})
+    assert json.loads(out) == {
+        "name": NAME,
+        "version": 2,
+        "champion": 2,
+        "previous": 1,
+        "note": "champion; version 1 is previous",
+    }
+
+
+def test_without_a_former_champion_there_is_nothing_to_go_back_to(command, client):
+    client.delete_registered_model_alias(NAME, "previous")
+    code, out, err = command("rollback", "sobel")
+    assert (code, out) == (2, "")
+    assert err == (
+        "error: selfscale-sobel: has no former champion to go back to; `selfscale promote` names another\n"
+    )
+
+
+def test_without_a_champion_any_version_can_be_promoted(command, client):
+    client.delete_registered_model_alias(NAME, "champion")
+    code, out, _ = command("promote", "sobel", "--json")
+    assert (code, aliases(client)["champion"]) == (0, 3)
+    assert json.loads(out)["note"] == "champion, the first one"
+
+
+def test_register_prints_a_line_a_task_or_one_json_object(command, project, monkeypatch):
+    def standing(settings: Settings, task: str) -> Standing:
+        return Standing(f"selfscale-{task}", 2, 1, None, "not champion: worse")
+
+    monkeypatch.setattr(cli_registry, "import_pipeline", lambda execution: None)
+    monkeypatch.setattr(registering, "register", standing)
+    lines = [f"selfscale-{task} version 2: not champion: worse\n" for task in ("sobel", "canny")]
+    assert command("register")[:2] == (0, "".join(lines))
+    code, out, _ = command("register", "--json")
+    assert code == 0
+    assert {task: (found["version"], found["champion"]) for task, found in json.loads(out).items()} == {
+        "sobel": (2, 1),
+        "canny": (2, 1),
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["promote", "sobel", "--version", "9"], "selfscale-sobel: there is no version 9; versions: 1, 2, 3"),
+        (["promote", "canny"], "selfscale-canny: is not registered; run `selfscale register` first"),
+        (["rollback", "canny"], "selfscale-canny: is not registered; run `selfscale register` first"),
+        (["promote", "sobell"], "task: 'sobell' is unknown; did you mean 'sobel'?"),
+        (["promote", "sobel", "--version", "0"], "Invalid value for '--version'"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_words_are_one_line(command, project, words, message):
+    code, out, err = command(*words)
+    assert (code, out) == (2, "")
+    (line,) = err.splitlines()
+    assert message in line
+
+
+def test_a_version_whose_files_are_gone_cannot_be_promoted(client, project):
+    source = client.get_model_version(NAME, "1").source.removeprefix("models:/")
+    (folder,) = project.glob(f"mlruns/artifacts/*/models/{source}")
+    shutil.rmtree(folder)
+    for words in (["promote", "sobel", "--version", "1", "--force"], ["rollback", "sobel"]):
+        # In a process of its own: MLflow remembers where a model was, here before the project was copied.
+        done = selfscale(project, *words)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == (
+            "error: selfscale-sobel version 1: its files are gone; run `selfscale register` again\n"
+        )
+    assert aliases(client) == {"champion": 2, "previous": 1}

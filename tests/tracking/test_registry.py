@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from selfscale.errors import UserError
+from selfscale.nn.fcn import build
+from selfscale.tracking.registry import register
+from selfscale.tracking.runs import MinimizationRun
+from selfscale.tracking.store import Client, open_store
+from stores import RESULT, new_store, python
+
+NAME = "selfscale-sobel"
+# A process that cannot import this package, as on another machine.
+STOCK = """
+import sys
+sys.modules["selfscale"] = None
+import json, mlflow, numpy as np
+mlflow.set_tracking_uri(sys.argv[1])
+images = np.load(sys.argv[2])
+import mlflow.tensorflow
+model = mlflow.tensorflow.load_model("models:/selfscale-sobel@champion")
+served = mlflow.pyfunc.load_model("models:/selfscale-sobel@champion")
+example = served.input_example
+np.savez(sys.argv[3], loaded=model(images), served=served.predict(images), example=served.predict(example))
+print(json.dumps([type(model).__module__, example.shape]))
+"""
+
+
+@pytest.fixture(autouse=True)
+def no_server(monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def client(root: Path) -> Client:
+    return new_store(root)
+
+
+@pytest.fixture(scope="session")
+def networks(tmp_path_factory) -> list[Path]:
+    """Two small networks in `.keras` files."""
+    folder = tmp_path_factory.mktemp("networks")
+    paths = [folder / f"{seed}.keras" for seed in (0, 1)]
+    for seed, path in enumerate(paths):
+        build([2, 1], kernel=3, deviation=0.3, seed=(seed,)).save(path)
+    return paths
+
+
+def finished_run(client: Client, artifact: Path) -> str:
+    run = MinimizationRun(client, task="sobel", strategy="random", seed=3, settings={"a": 1})
+    run.finish(RESULT, [artifact])
+    return run.run_id
+
+
+def put(client: Client, path: Path, run_id: str | None, test: float | None = None, **more: object) -> int:
+    """Register with another test score than that of `RESULT`."""
+    result = RESULT | more
+    if test is not None:
+        result["test"] = {**result["test"], "final": {"mae": test, "uiqi": 0.8}}
+    return register(client, "sobel", path, result, "# The card", run_id).version
+
+
+def aliases(client: Client) -> dict[str, int]:
+    return {alias: int(version) for alias, version in client.get_registered_model(NAME).aliases.items()}
+
+
+def test_a_version_says_what_it_is_and_which_run_made_it(client, networks):
+    run_id = finished_run(client, networks[0])
+    before = client.get_run(run_id).info
+    assert put(client, networks[0], run_id) == 1
+    version = client.get_model_version(NAME, "1")
+    assert version.run_id == run_id
+    assert version.tags["filters_initial"] == "[5, 5]"
+    assert version.tags["filters_kept"] == "[2, 1]"
+    assert (version.tags["parameters_initial"], version.tags["parameters"]) == ("871", "130")
+    assert (version.tags["test_initial"], version.tags["test_final"]) == ("0.013", "0.012")
+    assert version.tags["targets"] == RESULT["targets"]
+    experiment = client.get_run(run_id).info.experiment_id
+    assert version.description.startswith("# The card\n")
+    assert f"[`{run_id}`](#/experiments/{experiment}/runs/{run_id})" in version.description
+    after = client.get_run(run_id)
+    assert (after.info.status, after.info.end_time) == (before.status, before.end_time)
+    (output,) = after.outputs.model_outputs
+    assert version.source == f"models:/{output.model_id}"
+    assert client.get_logged_model(output.model_id).status == "READY"
+    assert aliases(client) == {"champion": 1}
+
+
+def test_the_same_model_is_registered_once_and_the_alias_follows(client, networks):
+    run_id = finished_run(client, networks[0])
+    assert put(client, networks[0], run_id) == 1
+    assert put(client, networks[0], run_id) == 1
+    assert aliases(client) == {"champion": 1}
+    assert put(client, networks[1], run_id) == 2
+    assert aliases(client) == {"champion": 2, "previous": 1}
+    assert put(client, networks[0], run_id) == 1
+    assert aliases(client) == {"champion": 1, "previous": 2}
+    assert len(client.search_model_versions(f"name = '{NAME}'")) == 2
+
+
+def test_only_a_version_that_is_not_worse_becomes_champion(client, networks):
+    put(client, networks[0], None, test=0.012)
+    standing = register(client, "sobel", networks[1], worse_than(0.012), "", None)
+    assert standing[:4] == (NAME, 2, 1, None)
+    assert standing.note == (
+        "not champion: test mae 0.0121 is worse than the 0.012 of version 1; "
+        "`selfscale promote sobel --version 2 --force` makes it champion all the same"
+    )
+    assert aliases(client) == {"champion": 1}
+    # Registered again, as after another `dvc repro`, it is no better.
+    assert register(client, "sobel", networks[1], worse_than(0.012), "", None) == standing
+
+
+def worse_than(score: float) -> dict:
+    return RESULT | {"test": {**RESULT["test"], "final": {"mae": score + 0.0001}}}
+
+
+def test_what_was_measured_on_other_targets_is_not_compared(client, networks):
+    put(client, networks[0], None, test=0.012)
+    standing = register(client, "sobel", networks[1], worse_than(0.012) | {"targets": "another"}, "", None)
+    assert (standing.champion, standing.previous) == (2, 1)
+    assert "measured on other images or targets, and not compared" in standing.note
+
+
+def test_a_run_that_is_gone_is_replaced(client, root, networks):
+    run_id = finished_run(client, networks[0])
+    shutil.rmtree(root / "mlruns" / "artifacts" / "sobel" / run_id)
+    put(client, networks[0], run_id)
+    holder = client.get_run(client.get_model_version(NAME, "1").run_id)
+    assert holder.info.run_id != run_id
+    assert holder.data.tags["kind"] == "registration"
+    assert holder.info.status == "FINISHED"
+
+
+def test_a_version_whose_files_are_gone_is_made_anew(client, root, networks):
+    put(client, networks[0], None)
+    shutil.rmtree(root / "mlruns" / "artifacts" / "sobel" / "models")
+    assert put(client, networks[0], None) == 2
+    assert aliases(client) == {"champion": 2, "previous": 1}
+
+
+def test_no_file_is_one_line(client, tmp_path):
+    with pytest.raises(UserError, match=r"none\.keras: is missing"):
+        register(client, "sobel", tmp_path / "none.keras", RESULT, "", None)
+
+
+def test_a_moved_champion_loads_without_this_package(client, root, networks, tmp_path):
+    put(client, networks[0], finished_run(client, networks[0]))
+    root.rename(tmp_path / "moved to ä")
+    moved = open_store(tmp_path / "moved to ä")
+    images = np.random.default_rng(0).random((2, 17, 23, 1), dtype=np.float32)
+    np.save(tmp_path / "images.npy", images)
+    command = python(STOCK, moved.tracking_uri, tmp_path / "images.npy", tmp_path / "out.npz")
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    module, example = json.loads(done.stdout.splitlines()[-1])
+    assert module.startswith("keras.")
+    expected = keras.saving.load_model(networks[0])(images)
+    with np.load(tmp_path / "out.npz") as out:
+        np.testing.assert_allclose(out["loaded"], expected, atol=1e-6)
+        np.testing.assert_allclose(out["served"], expected, atol=1e-6)
+        assert list(out["example"].shape) == example

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+import requests
+
+from selfscale.errors import UserError
+from selfscale.tracking.runs import MinimizationRun
+from selfscale.tracking.store import open_store
+from selfscale.tracking.ui import serve_ui
+from stores import RESULT, new_store, python, record
+
+# Ctrl-C has to work here too where the tests run in the background, which ignores it.
+SERVE = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from pathlib import Path
+from selfscale.tracking.ui import serve_ui
+
+serve_ui(Path(sys.argv[1]), int(sys.argv[2]))
+"""
+
+
+@pytest.fixture(autouse=True)
+def no_server(monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+def logged(client, snapshot: Path) -> str:
+    run = MinimizationRun(client, task="sobel", strategy="random", seed=3, settings={"a": 1})
+    run.decision(record(1), [snapshot])
+    run.finish(RESULT, [snapshot])
+    return run.run_id
+
+
+def test_outside_of_a_project_it_says_so_and_makes_no_store(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(UserError, match="there is no MLflow store; run this in the project's folder"):
+        serve_ui(tmp_path, 5123)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_port_that_is_taken_is_one_line(tmp_path):
+    new_store(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=f"^port {port}: .*; choose another with --port$"):
+            serve_ui(tmp_path, port)
+
+
+def test_the_pages_of_a_moved_store(tmp_path, monkeypatch, capsys):
+    """The server answers at the printed address, shows artifacts, takes runs, and ends with Ctrl-C."""
+    snapshot = tmp_path / "snapshot.npz"
+    snapshot.write_bytes(b"weights")
+    run_id = logged(new_store(tmp_path / "before"), snapshot)
+    (tmp_path / "before").rename(tmp_path / "after")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = python(SERVE, tmp_path / "after", str(port))
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            address = process.stdout.readline().strip()
+            found = re.fullmatch(
+                rf"sobel: (http://127\.0\.0\.1:{port})/#/experiments/(\d+)/runs\?(.+)", address
+            )
+            assert found, address
+            base, experiment_id, query = found.groups()
+            charts = process.stdout.readline().strip()
+            assert charts.startswith(f"sobel, charts: {base}/#/experiments/{experiment_id}/runs?")
+            assert charts.endswith("searchFilter=tags.kind%3D%27minimization%27")
+            assert query == "workflowType=machine_learning&viewStateShareKey=selfscale"
+            asked = {"experiment_id": experiment_id}
+            experiment = requests.get(f"{base}/api/2.0/mlflow/experiments/get", asked, timeout=10).json()
+            tags = {tag["key"]: tag["value"] for tag in experiment["experiment"]["tags"]}
+            columns = json.loads(tags["mlflow.sharedViewState.selfscale"])["selectedColumns"]
+            assert "metrics.`layers_kept`" in columns
+            assert requests.get(base, timeout=10).ok
+            page = f"{base}/get-artifact"
+            answer = requests.get(page, {"run_uuid": run_id, "path": "snapshot.npz"}, timeout=10)
+            assert answer.content == b"weights"
+
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", base)
+            client = open_store(tmp_path / "nowhere")
+            monkeypatch.chdir(tmp_path)
+            second = logged(client, snapshot)
+            assert client.get_run(second).info.experiment_id == experiment_id
+            assert capsys.readouterr().out == ""
+            assert not (tmp_path / "nowhere").exists()
+            serve_ui(tmp_path / "nowhere", port)
+            assert capsys.readouterr().out.splitlines()[0] == address
+        finally:
+            process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+    with socket.create_server(("127.0.0.1", port)):
+        pass
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert open_store(tmp_path / "after").get_run(second).info.status == "FINISHED"
