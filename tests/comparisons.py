@@ -9,7 +9,7 @@ import numpy as np
 
 from selfscale.config import Runs, Settings, Strategy, Task
 from selfscale.files import write_bytes, write_json
-from selfscale.paths import Control, Job, pictures_folder
+from selfscale.paths import Baseline, Job, pictures_folder
 from selfscale.pipeline import compare as report
 from selfscale.reporting import sheet
 
@@ -53,7 +53,7 @@ def result(task: str, strategy: str, seed: int = 0, macs: float = 275.0, score: 
     }
 
 
-def control(task: str, seed: int, steps: int = 5800, score: float = 0.0045) -> dict:
+def baseline(task: str, seed: int, steps: int = 5800, score: float = 0.0045) -> dict:
     content = result(task, "", seed, 875.0, score) | {"filters_kept": [5, 5], "decisions": 0, "steps": steps}
     del content["strategy"]
     return content
@@ -85,11 +85,11 @@ def picture(title: str) -> bytes:
 
 
 def fill(settings: Settings) -> None:
-    """Results and controls of all runs in the working directory: cosine is a tenth worse than random."""
+    """Results and baselines of all runs in the working directory: cosine is a tenth worse than random."""
     for job in report.jobs(settings):
         score = 0.004 * (1 + job.seed) * (1.1 if job.strategy == "cosine" else 1.0)
         fill_job(job, result(*job[:3], score=score))
-        write_json(Control(job.task, job.seed).output, control(job.task, job.seed))
+        write_json(Baseline(job.task, job.seed).output, baseline(job.task, job.seed))
 
 
 def fill_job(job: Job, content: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from typer.main import get_command
 from selfscale import files
 from selfscale.cli import answers
 from selfscale.cli import app as cli
-from selfscale.paths import Control, Job, Training
+from selfscale.paths import Baseline, Job, Training
 from selfscale.pipeline import minimize as minimizing
 from selfscale.pipeline import stages
 from selfscale.pipeline import train as pipeline
@@ -131,7 +131,7 @@ def test_a_user_who_prints_does_not_disturb(answered, project):
     [
         (["train", "sobel"], Training("sobel", 0)),
         (["minimize", "sobel"], Job("sobel", "random", 0)),
-        (["control", "sobel"], Control("sobel", 0)),
+        (["baseline", "sobel"], Baseline("sobel", 0)),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

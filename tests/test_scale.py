@@ -145,8 +145,8 @@ def test_killed_in_the_growth_it_goes_on(tmp_path):
 
 
 def test_a_network_from_the_curve_is_picked_and_registered(project, command):  # noqa: F811
-    for words in (["control", "sobel"], ["compare"]):
-        if words[0] == "control":
+    for words in (["baseline", "sobel"], ["compare"]):
+        if words[0] == "baseline":
             assert command("train", "sobel").code == 0
         assert command(*words).code == 0
     assert (project / "reports/figures/curve-sobel.png").exists()

@@ -86,7 +86,7 @@ def test_version_is_shown_and_nothing_else_is_done(project):
         (["train", "sobel", "--params", "none.yaml"], "none.yaml: there is no such file"),
         (["minimize", "sobel", "--params", "none.yaml"], "none.yaml: there is no such file"),
         (["worth", "sobel", "--params", "none.yaml"], "none.yaml: there is no such file"),
-        (["control", "sobel", "--params", "none.yaml"], "none.yaml: there is no such file"),
+        (["baseline", "sobel", "--params", "none.yaml"], "none.yaml: there is no such file"),
         (["compare", "--params", "none.yaml"], "none.yaml: there is no such file"),
         (["register", "--params", "none.yaml"], "none.yaml: there is no such file"),
         (["inputs", "--params", "none.yaml"], "none.yaml: there is no such file"),

@@ -16,7 +16,7 @@ PREPARED = Path("data/prepared")
 TARGETS = Path("data/targets")
 TRAINED = Path("models/trained")
 MINIMIZED = Path("models/minimized")
-CONTROLS = Path("models/control")
+BASELINES = Path("models/baseline")
 REPORTS = Path("reports")
 PICKED = Path("models/picked")
 # Beside the pipeline's outputs, which DVC deletes before a stage runs.
@@ -64,7 +64,7 @@ class Training(NamedTuple):
         return f"train {self.name}"
 
 
-class Control(NamedTuple):
+class Baseline(NamedTuple):
     """The training on of an untouched network, and the file that it leaves."""
 
     task: str
@@ -76,11 +76,11 @@ class Control(NamedTuple):
 
     @property
     def command(self) -> str:
-        return f"control {self.task} --seed {self.seed}"
+        return f"baseline {self.task} --seed {self.seed}"
 
     @property
     def output(self) -> Path:
-        return CONTROLS / f"{self.name}.json"
+        return BASELINES / f"{self.name}.json"
 
     @property
     def result(self) -> Path:
@@ -89,7 +89,7 @@ class Control(NamedTuple):
 
     @property
     def title(self) -> str:
-        return f"control {self.name}"
+        return f"baseline {self.name}"
 
 
 class Job(NamedTuple):

@@ -214,6 +214,6 @@ def test_own_operator_by_import_path(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_importing_operators_is_cheap() -> None:
     heavy = "{'numpy', 'scipy', 'skimage', 'tensorflow', 'mlflow'}"
-    code = f"import sys, selfscale.operators; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, selfscale.data.operators; print(sorted({heavy} & set(sys.modules)))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"

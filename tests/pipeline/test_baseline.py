@@ -13,8 +13,8 @@ from selfscale import paths as workspace
 from selfscale.errors import UserError
 from selfscale.files import read_json, write_json
 from selfscale.nn.trainer import Trainer
-from selfscale.paths import Control, Job
-from selfscale.pipeline.baseline import train_control
+from selfscale.paths import Baseline, Job
+from selfscale.pipeline.baseline import train_baseline
 from selfscale.tracking.store import open_store
 from workspaces import own_store, runs, trained_project
 
@@ -32,10 +32,10 @@ def project(tmp_path):
         yield folder
 
 
-def control(folder: Path) -> dict:
+def baseline(folder: Path) -> dict:
     with chdir(folder):
-        train_control(config.load(Path("params.yaml")), "sobel", 0)
-        return read_json(Control("sobel", 0).output, "control")
+        train_baseline(config.load(Path("params.yaml")), "sobel", 0)
+        return read_json(Baseline("sobel", 0).output, "baseline")
 
 
 def mae(folder: Path, split: str) -> float:
@@ -50,20 +50,20 @@ def mae(folder: Path, split: str) -> float:
 
 
 def test_it_takes_as_many_steps_as_the_longest_minimization_and_keeps_the_better(project):
-    found = control(project)
+    found = baseline(project)
     assert (found["steps"], found["training_steps"]) == (30, 30)
     assert found["filters_kept"] == [3, 2]
     for split in ("validation", "test"):
         assert found[split]["initial"]["mae"] == pytest.approx(mae(project, split), rel=1e-4)
     before, after = (found["validation"][network]["mae"] for network in ("initial", "final"))
     assert after < before if found["kept"] == "trained-on" else after == before
-    (run,) = runs(open_store(project), "control")
-    assert run.info.run_name == "control - seed 0"
+    (run,) = runs(open_store(project), "baseline")
+    assert run.info.run_name == "baseline - seed 0"
     assert run.info.status == "FINISHED"
     assert run.data.metrics["test_final_mae"] == pytest.approx(found["test"]["final"]["mae"])
-    first = (project / Control("sobel", 0).output).read_bytes()
-    control(project)
-    assert (project / Control("sobel", 0).output).read_bytes() == first
+    first = (project / Baseline("sobel", 0).output).read_bytes()
+    baseline(project)
+    assert (project / Baseline("sobel", 0).output).read_bytes() == first
 
 
 def test_where_training_on_does_harm_the_initial_network_counts(project, monkeypatch):
@@ -76,7 +76,7 @@ def test_where_training_on_does_harm_the_initial_network_counts(project, monkeyp
         return record
 
     monkeypatch.setattr(Trainer, "session", ruin)
-    found = control(project)
+    found = baseline(project)
     assert found["kept"] == "initial"
     assert found["validation"]["final"] == found["validation"]["initial"]
     assert found["test"]["final"] == found["test"]["initial"]
@@ -85,6 +85,6 @@ def test_where_training_on_does_harm_the_initial_network_counts(project, monkeyp
 def test_a_missing_minimization_is_named(project):
     (project / Job("sobel", "sequential", 0).output / "result.json").unlink()
     with pytest.raises(UserError, match="selfscale minimize sobel --strategy sequential --seed 0"):
-        control(project)
-    assert not (project / workspace.STATE / "control").exists()
-    assert not (project / Control("sobel", 0).output).exists()
+        baseline(project)
+    assert not (project / workspace.STATE / "baseline").exists()
+    assert not (project / Baseline("sobel", 0).output).exists()

@@ -5,20 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from comparisons import SEEDS, control, fill, result, settings
+from comparisons import SEEDS, baseline, fill, result, settings
 from selfscale.config import Registry, Settings
 from selfscale.errors import UserError
 from selfscale.files import read_json, write_bytes, write_json
-from selfscale.paths import Control, Job
+from selfscale.paths import Baseline, Job
 from selfscale.pipeline import compare as report
 from selfscale.pipeline import made
 
-LABEL = "untouched control"
+LABEL = "untouched baseline"
 
 
 @pytest.fixture
 def project(tmp_path, monkeypatch) -> Callable[[Settings], Path]:
-    """A folder with made-up results and controls of all runs: cosine is a tenth worse than random."""
+    """A folder with made-up results and baselines of all runs: cosine is a tenth worse than random."""
     monkeypatch.chdir(tmp_path)
 
     def fill_it(settings: Settings) -> Path:
@@ -35,13 +35,13 @@ def test_the_table_has_a_line_per_result(project):
     assert (folder / "reports" / "comparison.md").read_text(encoding="utf-8") == page
     (line,) = [line for line in page.splitlines() if line.startswith("| sobel | cosine | 0 |")]
     assert "5, 5 → 3, 2" in line
-    assert "mae 0.005 → 0.0044 | 0.0045 |" in line  # beside the control's
+    assert "mae 0.005 → 0.0044 | 0.0045 |" in line  # beside the baseline's
     comparison = read_json(folder / "reports" / "comparison.json", "compare")
     assert list(comparison["results"]) == ["sobel-random-seed-0", "sobel-cosine-seed-0"]
-    assert list(comparison["control"]) == ["sobel-seed-0"]
+    assert list(comparison["baseline"]) == ["sobel-seed-0"]
 
 
-def test_strategies_are_summed_up_and_paired_with_random_and_control(project):
+def test_strategies_are_summed_up_and_paired_with_random_and_baseline(project):
     chosen = settings(seeds=SEEDS)
     folder = project(chosen)
     page = report.compare(chosen)
@@ -74,7 +74,7 @@ def test_random_is_known_by_what_it_selects_by(project):
 
 
 @pytest.mark.parametrize("strategies", [("cosine",), ("random",)])
-def test_a_single_strategy_is_compared_with_the_control_alone(project, strategies):
+def test_a_single_strategy_is_compared_with_the_baseline_alone(project, strategies):
     chosen = settings(strategies=strategies)
     folder = project(chosen)
     report.compare(chosen)
@@ -130,17 +130,17 @@ def test_a_missing_result_names_the_command_that_makes_it(tmp_path, monkeypatch)
     assert not (tmp_path / "reports").exists()
 
 
-def test_a_missing_or_shorter_control_names_the_command_that_makes_it(project):
+def test_a_missing_or_shorter_baseline_names_the_command_that_makes_it(project):
     chosen = settings()
     folder = project(chosen)
-    path = Control("sobel", 0).output
-    write_json(path, control("sobel", 0, steps=5799))
+    path = Baseline("sobel", 0).output
+    write_json(path, baseline("sobel", 0, steps=5799))
     with pytest.raises(
-        UserError, match="a minimization took 5800; run `selfscale control sobel --seed 0` again"
+        UserError, match="a minimization took 5800; run `selfscale baseline sobel --seed 0` again"
     ):
         report.compare(chosen)
     path.unlink()
-    with pytest.raises(UserError, match="selfscale control sobel --seed 0"):
+    with pytest.raises(UserError, match="selfscale baseline sobel --seed 0"):
         report.compare(chosen)
     assert not (folder / "reports").exists()
 

@@ -164,7 +164,7 @@ def test_every_stage_runs_once_and_leaves_its_outputs(repro):
         "inputs",
         "prepare",
         *(f"targets@{task}" for task in TASKS),
-        *("train", "minimize", "control"),
+        *("train", "minimize", "baseline"),
         "compare",
         "register",
     }
@@ -252,14 +252,14 @@ def test_the_comparison_has_every_result(project):
     for job in JOBS:
         assert f"\n| {job.task} | {job.strategy} | {job.seed} | 3, 2 → " in text
     for task in TASKS:
-        control = project.json(f"models/control/{task}-seed-0.json")
-        assert comparison["control"][f"{task}-seed-0"] == control
+        baseline = project.json(f"models/baseline/{task}-seed-0.json")
+        assert comparison["baseline"][f"{task}-seed-0"] == baseline
         longest = max(result["training_steps"] for result in results.values() if result["task"] == task)
-        assert control["steps"] == longest
+        assert baseline["steps"] == longest
 
 
 def test_runs_are_nested_and_finished(repro, client):
-    for kind in ("training", "control"):
+    for kind in ("training", "baseline"):
         assert sorted(run.data.tags["task"] for run in runs(client, kind)) == sorted(TASKS)
     minimizations = {
         (run.data.tags["task"], run.data.tags["strategy"], int(run.data.tags["seed"])): run
@@ -377,7 +377,7 @@ def test_another_strategy_runs_only_what_it_must(project, tmp_path):
         "inputs",
         "train",  # looks whether the strategy starts from another network
         "minimize",
-        "control",
+        "baseline",
         "compare",
         "register",
     }
@@ -407,7 +407,7 @@ def test_an_experiment_with_other_photographs(project, tmp_path):
         "targets@sobel",
         "train",
         "minimize",
-        "control",
+        "baseline",
         "compare",
         "register",
     }

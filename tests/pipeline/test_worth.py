@@ -36,7 +36,7 @@ def record(test: str, filter: Filter | None = None, ended: str = "completed") ->
         score_before_training=0.4,
         score=0.25,
         difference=Difference(0.25, 0.125, 0.5),
-        against_control=Difference(0.3, 0.2, 0.4) if filter else None,
+        against_baseline=Difference(0.3, 0.2, 0.4) if filter else None,
         movements=tuple(Movement(Filter(*pair), 0.1 * n) for n, pair in enumerate([(0, 0), (1, 0), (2, 0)])),
         successor=Successor(Filter(0, 1), 0.75, 0.5) if filter == Filter(0, 0) else None,
         relearned=0.625 if test == "reinitialized" else None,
@@ -53,14 +53,14 @@ def narrow(train_split, validation_split) -> Trainer:
 def all_possible(trainer: Trainer) -> list[WorthRecord]:
     filters = hidden(trainer.network)
     tests = [record(test, filter) for filter in filters for test in TESTS if filter.layer]
-    return [record("control"), record("reinitialized", Filter(0, 0)), *tests]
+    return [record("baseline"), record("reinitialized", Filter(0, 0)), *tests]
 
 
 def test_the_json_has_all_of_the_records_but_the_seconds(narrow):
-    records = [record("control"), *(record(test, Filter(0, 0)) for test in TESTS)]
+    records = [record("baseline"), *(record(test, Filter(0, 0)) for test in TESTS)]
     again = json.loads(json.dumps(content(narrow, records)))
     assert again["reference"] == 0.2
-    assert again["control"]["filter"] is None
+    assert again["baseline"]["filter"] is None
     for test, found in zip(records[1:], again["tests"], strict=True):
         session = found.pop("session")
         assert SessionRecord(**as_tuples(session), seconds=1.5) == test.session
@@ -69,7 +69,7 @@ def test_the_json_has_all_of_the_records_but_the_seconds(narrow):
             | {
                 "filter": Filter(*found["filter"]),
                 "difference": Difference(**found["difference"]),
-                "against_control": Difference(**found["against_control"]),
+                "against_baseline": Difference(**found["against_baseline"]),
                 "movements": tuple(Movement(Filter(*m["filter"]), m["distance"]) for m in found["movements"]),
                 "successor": Successor(**found["successor"] | {"filter": Filter(0, 1)}),
             },
@@ -89,10 +89,10 @@ def test_what_is_not_a_finite_number_is_null_in_json():
 
 
 def test_the_table_has_a_row_for_each_test_and_says_what_was_not_possible(narrow):
-    header, control, *rows = table(narrow.network, all_possible(narrow))
-    assert {len(cells) for cells in (header, control, *rows)} == {len(header)}
-    assert control[:4] == ("none", "control", "0.4", "0.25")
-    assert control[5:] == ("", "layer 2 filter 0: 0.2", "")
+    header, baseline, *rows = table(narrow.network, all_possible(narrow))
+    assert {len(cells) for cells in (header, baseline, *rows)} == {len(header)}
+    assert baseline[:4] == ("none", "baseline", "0.4", "0.25")
+    assert baseline[5:] == ("", "layer 2 filter 0: 0.2", "")
     assert [cells[:2] for cells in rows] == [
         (f"layer {layer} filter {index}", test) for layer, index in ((0, 0), (1, 0), (1, 1)) for test in TESTS
     ]
@@ -107,7 +107,7 @@ def test_the_table_has_a_row_for_each_test_and_says_what_was_not_possible(narrow
 
 
 def test_the_table_says_how_a_session_ended_that_did_not_complete(narrow):
-    records = [record("control"), record("reinitialized", Filter(0, 0), ended="dead")]
+    records = [record("baseline"), record("reinitialized", Filter(0, 0), ended="dead")]
     assert table(narrow.network, records)[4][3] == "0.25 (the session ended dead)"
 
 
@@ -136,12 +136,12 @@ def test_each_test_is_a_run_below_the_one_of_the_network(client, tmp_path):
     settings = {"training": {"batch": 8}}
     run = WorthRun(client, task="sobel", seed=3, settings=settings)
     tests = [record(test, Filter(0, 0)) for test in TESTS]
-    run.finish([record("control"), *tests], "what it says", [artifact])
+    run.finish([record("baseline"), *tests], "what it says", [artifact])
     (parent,) = runs(client, "worth")
     assert parent.info.run_name == "worth - seed 3"
     assert parent.info.status == "FINISHED"
     assert parent.data.params == {"training.batch": "8"}
-    assert parent.data.metrics["difference"] == 0.25  # the control's
+    assert parent.data.metrics["difference"] == 0.25  # the baseline's
     assert parent.data.tags["mlflow.note.content"] == "what it says"
     assert [file.path for file in client.list_artifacts(parent.info.run_id)] == ["worth.json"]
     below = {run.data.tags["test"]: run for run in runs(client, "worth_test")}
@@ -182,7 +182,7 @@ def test_the_stage_writes_its_outputs_and_returns_the_table(done):
     assert set(contents(done.folder / "reports")) == {"worth-sobel-seed-0.json", "worth-sobel-seed-0.png"}
     found = json.loads((done.folder / "reports" / "worth-sobel-seed-0.json").read_text(encoding="utf-8"))
     assert (found["task"], found["seed"], found["loss"], found["filters"]) == ("sobel", 0, "mae", [3, 2])
-    assert (found["session_steps"], found["control"]["session"]["steps"]) == (STEPS, STEPS)
+    assert (found["session_steps"], found["baseline"]["session"]["steps"]) == (STEPS, STEPS)
     assert len(found["tests"]) == 5 * len(TESTS)
     assert found["not_possible"] == []
     assert len([line for line in done.table.splitlines() if line.startswith("| layer")]) == 5 * len(TESTS)

@@ -5,14 +5,14 @@ import io
 import matplotlib
 from matplotlib.figure import Figure
 from PIL import Image
-from test_compare import LABEL, control, result
+from test_compare import LABEL, baseline, result
 
 from selfscale.reporting.figures import draw_frontiers, draw_networks, size_figure
 
 GROUP = {
     "random": [result("sobel", "random", seed, 150 + 25 * seed, 0.004) for seed in range(3)],
     "cosine": [result("sobel", "cosine", seed, 200, 0.005) for seed in range(3)],
-    LABEL: [control("sobel", seed) for seed in range(3)],
+    LABEL: [baseline("sobel", seed) for seed in range(3)],
 }
 POINTS = [
     {"widths": [], "macs_per_pixel": 25.0, "test": 0.05},

@@ -130,7 +130,7 @@ def test_names_are_escaped(tmp_path, monkeypatch):
     summary |= dict.fromkeys(("validation_score", "test_score", "decisions", "training_steps"), estimate)
     comparison = {
         "results": {job.name: content},
-        "control": {"one": content},
+        "baseline": {"one": content},
         "summary": {job.task: {job.strategy: summary}},
         "paired": {job.task: []},
     }

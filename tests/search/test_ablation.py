@@ -14,7 +14,7 @@ from selfscale.nn.trainer import Plan, Trainer
 from selfscale.progress import Moment, Progress
 from selfscale.records import Filter
 from selfscale.search.ablation import (
-    CONTROL,
+    BASELINE,
     RELEARNS,
     TESTS,
     Difference,
@@ -79,9 +79,9 @@ def of(records: list[WorthRecord], test: str) -> dict[Filter | None, WorthRecord
     return {record.filter: record for record in records if record.test == test}
 
 
-def test_the_control_comes_first_and_then_every_test_of_every_hidden_filter(trained, records):
+def test_the_baseline_comes_first_and_then_every_test_of_every_hidden_filter(trained, records):
     filters = [Filter(0, 0), Filter(0, 1), Filter(1, 0), Filter(1, 1), Filter(1, 2)]
-    expected = [(CONTROL, None), *((test, filter) for filter in filters for test in TESTS)]
+    expected = [(BASELINE, None), *((test, filter) for filter in filters for test in TESTS)]
     assert [(record.test, record.filter) for record in records] == expected
     assert {record.session.steps for record in records} == {STEPS}
 
@@ -104,17 +104,17 @@ def test_the_scores_before_training_are_those_of_the_altered_network(trained, re
         )
 
 
-def test_the_control_is_the_same_session_with_nothing_altered(records):
-    control = records[0]
-    assert control.difference.value == pytest.approx(control.score / control.reference - 1.0)
-    assert control.difference.value < 0  # the network was trained too shortly for more not to help
-    assert control.against_control is None
-    assert control.successor is None
+def test_the_baseline_is_the_same_session_with_nothing_altered(records):
+    baseline = records[0]
+    assert baseline.difference.value == pytest.approx(baseline.score / baseline.reference - 1.0)
+    assert baseline.difference.value < 0  # the network was trained too shortly for more not to help
+    assert baseline.against_baseline is None
+    assert baseline.successor is None
     # What never fires can be missed: on the same crops, without it, all goes exactly the same way.
     idle = of(records, "disabled")[Filter(1, 2)]
-    assert idle.session.losses == control.session.losses
-    assert idle.score == control.score
-    assert idle.against_control == Difference(0.0, 0.0, 0.0)
+    assert idle.session.losses == baseline.session.losses
+    assert idle.score == baseline.score
+    assert idle.against_baseline == Difference(0.0, 0.0, 0.0)
 
 
 def test_what_moves_in_each_test(records):
@@ -135,7 +135,7 @@ def test_what_moves_in_each_test(records):
 
 def test_the_intervals_contain_the_differences(records):
     for record in records:
-        for difference in filter(None, (record.difference, record.against_control)):
+        for difference in filter(None, (record.difference, record.against_baseline)):
             assert difference.low <= difference.value <= difference.high
         assert record.difference.value == pytest.approx(record.score / record.reference - 1.0)
 

@@ -256,7 +256,7 @@ def test_cut_off_while_a_finished_journal_is_deleted(client, tmp_path):
 def test_runs_are_delivered_in_the_order_in_which_they_began(client, tmp_path, monkeypatch):
     for key in ("second", "first", "third"):
         journal = Journal.new(tmp_path, key)
-        journal.append("control", key=key, task="sobel", seed=0, settings={})
+        journal.append("baseline", key=key, task="sobel", seed=0, settings={})
         journal.release()
     opened = []
     real = TrackedRun._create

@@ -15,7 +15,7 @@ from selfscale.records import Filter
 from selfscale.tracking import owners
 from selfscale.tracking.entries import decision_name
 from selfscale.tracking.owners import end_stale_runs
-from selfscale.tracking.runs import ControlRun, Dataset, MinimizationRun, TrainingRun
+from selfscale.tracking.runs import BaselineRun, Dataset, MinimizationRun, TrainingRun
 from selfscale.tracking.store import Client, open_store
 from selfscale.tracking.system_metrics import Sample
 from stores import RESULT, new_store, python, record
@@ -178,8 +178,8 @@ def test_more_than_mlflow_takes_at_once(client):
     result = RESULT | {"curve": {f"point{i}": i for i in range(1200)}}
     run = started(client, settings=settings)
     run.finish(result)
-    control = ControlRun(client, task="sobel", seed=3, settings={})
-    control.finish(record(1).session, {}, "n" * 10_000)
+    baseline = BaselineRun(client, task="sobel", seed=3, settings={})
+    baseline.finish(record(1).session, {}, "n" * 10_000)
     data = client.get_run(run.run_id).data
     assert len(data.params) == 252
     assert data.params["section.key249"] == "249"

@@ -17,7 +17,7 @@ from selfscale.progress import Progress
 
 if TYPE_CHECKING:
     from selfscale.config import Settings
-    from selfscale.paths import Control, Job, Training
+    from selfscale.paths import Baseline, Job, Training
     from selfscale.pipeline.stages import Outcome
 
 commands = typer.Typer()
@@ -130,7 +130,7 @@ def worth(
 
 
 @commands.command()
-def control(
+def baseline(
     task: EachTaskArgument = None,
     seed: SeedOption = None,
     as_json: JsonOption = False,
@@ -142,15 +142,15 @@ def control(
         not_without_task(seed=seed)
         from selfscale.pipeline import stages
 
-        outcome = stages.control_all(settings)
+        outcome = stages.baseline_all(settings)
         return answer(as_json, lambda: results(outcome))
     import_pipeline(settings.execution)
-    from selfscale.paths import Control
-    from selfscale.pipeline.baseline import train_control
+    from selfscale.paths import Baseline
+    from selfscale.pipeline.baseline import train_baseline
 
-    done = Control(task, first(seed, settings))
+    done = Baseline(task, first(seed, settings))
     with display() as progress:
-        train_control(settings, *done, progress=progress)
+        train_baseline(settings, *done, progress=progress)
     answer(as_json, lambda: result(done))
 
 
@@ -173,7 +173,7 @@ def first(seed: int | None, settings: Settings) -> int:
     return settings.runs.seeds[0] if seed is None else seed
 
 
-def result(work: Training | Job | Control) -> dict[str, Any]:
+def result(work: Training | Job | Baseline) -> dict[str, Any]:
     """The file of results that a piece of work has written."""
     from selfscale import files
 

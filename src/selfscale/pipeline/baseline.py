@@ -1,4 +1,4 @@
-"""The control of the comparison: what more training alone does, without any removal."""
+"""The baseline of the comparison: what more training alone does, without any removal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from selfscale.data.prepare import load_split
 from selfscale.nn.fcn import filters_per_layer, size
 from selfscale.nn.masking import SwitchedNetwork
 from selfscale.nn.trainer import Plan, Trainer
-from selfscale.paths import PREPARED, TARGETS, Control, Training, only_one
+from selfscale.paths import PREPARED, TARGETS, Baseline, Training, only_one
 from selfscale.pipeline import made
 from selfscale.pipeline.compare import longest
 from selfscale.pipeline.train import recorder, trainer_for
@@ -24,8 +24,8 @@ from selfscale.records import SessionRecord
 log = logging.getLogger(__name__)
 
 
-def train_control(settings: Settings, task: str, seed: int, progress: Progress = SILENT) -> None:
-    """Train the untouched initial network on, and write `models/control/TASK-seed-N.json`.
+def train_baseline(settings: Settings, task: str, seed: int, progress: Progress = SILENT) -> None:
+    """Train the untouched initial network on, and write `models/baseline/TASK-seed-N.json`.
 
     One session on a fresh Adam, as long as the longest minimization of this task and seed among
     `runs.strategies`: so no minimization had more training. What a user would do is done: of the
@@ -35,14 +35,14 @@ def train_control(settings: Settings, task: str, seed: int, progress: Progress =
     Raises:
         UserError: an initial network, or the result of a minimization, is missing.
     """
-    control = Control(task, seed)
-    with only_one(f"control-{control.name}"):
+    baseline = Baseline(task, seed)
+    with only_one(f"baseline-{baseline.name}"):
         started = time.time()
-        steps = longest(settings, control)
+        steps = longest(settings, baseline)
         initial = Training(task, seed).output / "initial.keras"
         network = SwitchedNetwork(files.load_model(initial, f"train {task} --seed {seed}"))
         trainer = trainer_for(settings, task, network)
-        told = progress.job(control.title, most=steps, exact=True, filters=trainer.network.filters_kept)
+        told = progress.job(baseline.title, most=steps, exact=True, filters=trainer.network.filters_kept)
         session, kept, scores = trained_on(trainer, task, seed, steps, told)
         result = {
             "task": task,
@@ -57,11 +57,11 @@ def train_control(settings: Settings, task: str, seed: int, progress: Progress =
             "decisions": 0,
             "training_steps": session.steps,
         }
-        files.write_json(control.output, result)
-        with recorder(settings, "control", task=task, seed=seed, started=started) as run:
+        files.write_json(baseline.output, result)
+        with recorder(settings, "baseline", task=task, seed=seed, started=started) as run:
             note = f"{session.steps} steps; the {result['kept']} network is better on validation."
-            run.record("finish", [control.output], session=session, result=result, note=note)
-        made.note(control, made.inputs_of_control(settings, control, steps))
+            run.record("finish", [baseline.output], session=session, result=result, note=note)
+        made.note(baseline, made.inputs_of_baseline(settings, baseline, steps))
         log.info(
             "%s, seed %s: %s steps, kept the %s network, test score %.5g",
             *(task, seed, session.steps, result["kept"], result["test"]["final"][trainer.loss]),

@@ -9,13 +9,13 @@ from typing import Any
 from selfscale import files
 from selfscale.config import Registry, Runs, Settings
 from selfscale.errors import UserError
-from selfscale.paths import REPORTS, Control, Job
+from selfscale.paths import REPORTS, Baseline, Job
 from selfscale.pipeline import made
 from selfscale.reporting import figures, statistics, tables
 from selfscale.reporting import html as page
 from selfscale.reporting import pareto as curve
 from selfscale.reporting.frontier import read_benchmark
-from selfscale.reporting.statistics import CONTROL
+from selfscale.reporting.statistics import BASELINE
 
 
 def jobs(settings: Settings) -> list[Job]:
@@ -32,38 +32,38 @@ def read_results(settings: Settings) -> dict[str, dict[str, Any]]:
 
 
 def shrinking(settings: Settings) -> list[str]:
-    """The strategies that a control is for: those that only shrink, unless there are none."""
+    """The strategies that a baseline is for: those that only shrink, unless there are none."""
     names = settings.runs.strategies
     return [name for name in names if not settings.strategies[name].scaling] or names
 
 
-def longest(settings: Settings, control: Control) -> int:
+def longest(settings: Settings, baseline: Baseline) -> int:
     """Training steps of the longest minimization of a task and seed that only shrinks."""
-    one = {"tasks": [control.task], "seeds": [control.seed], "strategies": shrinking(settings)}
+    one = {"tasks": [baseline.task], "seeds": [baseline.seed], "strategies": shrinking(settings)}
     only = settings.model_copy(update={"runs": settings.runs.model_copy(update=one)})
     return max(1, *(result["training_steps"] for result in read_results(only).values()))
 
 
-def read_controls(settings: Settings, results: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The controls of all tasks and seeds by name.
+def read_baselines(settings: Settings, results: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The baselines of all tasks and seeds by name.
 
     Raises:
         UserError: one is missing, or was trained on for fewer steps than a minimization took.
     """
-    controls, runs = {}, settings.runs
-    for chosen in starmap(Control, product(runs.tasks, runs.seeds)):
-        control = files.read_json(chosen.output, chosen.command)
+    baselines, runs = {}, settings.runs
+    for chosen in starmap(Baseline, product(runs.tasks, runs.seeds)):
+        baseline = files.read_json(chosen.output, chosen.command)
         took = max(
             results[Job(chosen.task, name, chosen.seed).name]["training_steps"]
             for name in shrinking(settings)
         )
-        if control["steps"] < took:
+        if baseline["steps"] < took:
             raise UserError(
-                f"{chosen.output}: has {control['steps']} steps, but a minimization took {took}; "
+                f"{chosen.output}: has {baseline['steps']} steps, but a minimization took {took}; "
                 f"run `selfscale {chosen.command}` again"
             )
-        controls[chosen.name] = control
-    return controls
+        baselines[chosen.name] = baseline
+    return baselines
 
 
 def compare(settings: Settings) -> str:
@@ -73,12 +73,12 @@ def compare(settings: Settings) -> str:
     """
     runs = settings.runs
     results = read_results(settings)
-    controls = read_controls(settings, results)
-    groups = {task: by_strategy(runs, task, results, controls) for task in runs.tasks}
+    baselines = read_baselines(settings, results)
+    groups = {task: by_strategy(runs, task, results, baselines) for task in runs.tasks}
     reference = next((name for name in runs.strategies if settings.strategies[name].select == "random"), None)
     comparison = {
         "results": results,
-        "control": controls,
+        "baseline": baselines,
         "summary": {
             task: {name: statistics.summary(found) for name, found in group.items()}
             for task, group in groups.items()
@@ -119,21 +119,21 @@ def job_of(result: Mapping[str, Any], settings: Settings) -> Job:
 
 
 def by_strategy(
-    runs: Runs, task: str, results: Mapping[str, Any], controls: Mapping[str, Any]
+    runs: Runs, task: str, results: Mapping[str, Any], baselines: Mapping[str, Any]
 ) -> dict[str, list[dict[str, Any]]]:
-    """A task's results by strategy, and its controls as one more, all in the order of the seeds."""
+    """A task's results by strategy, and its baselines as one more, all in the order of the seeds."""
     group = {name: [results[Job(task, name, seed).name] for seed in runs.seeds] for name in runs.strategies}
-    return group | {CONTROL: [controls[Control(task, seed).name] for seed in runs.seeds]}
+    return group | {BASELINE: [baselines[Baseline(task, seed).name] for seed in runs.seeds]}
 
 
 def pairs(group: Mapping[str, Sequence[Any]], reference: str | None) -> list[dict[str, Any]]:
-    """Each strategy's paired differences to the strategy `reference`, if there is one, and to the control."""
+    """Each strategy's paired differences to the `reference`, if there is one, and to the baseline."""
     return [
         {"strategy": name, "against": against, **statistics.paired(found, group[against])}
-        for against in (reference, CONTROL)
+        for against in (reference, BASELINE)
         if against is not None
         for name, found in group.items()
-        if name not in (against, CONTROL)
+        if name not in (against, BASELINE)
     ]
 
 

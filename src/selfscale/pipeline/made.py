@@ -14,7 +14,7 @@ from typing import Any
 from selfscale import files
 from selfscale.config import Settings
 from selfscale.errors import UserError
-from selfscale.paths import STATE, TARGETS, Control, Job, Training
+from selfscale.paths import STATE, TARGETS, Baseline, Job, Training
 from selfscale.search.growth import GROWTH_STRATEGIES
 from selfscale.search.importance import STRATEGIES
 
@@ -50,9 +50,9 @@ def own_code(settings: Settings, strategy: str) -> list[str]:
     return codes
 
 
-def inputs_of_control(settings: Settings, control: Control, steps: int) -> str:
-    initial = files.content(Training(*control).output)
-    return _inputs(settings, control.task, {"training", "evaluation"}, steps=steps, initial=initial)
+def inputs_of_baseline(settings: Settings, baseline: Baseline, steps: int) -> str:
+    initial = files.content(Training(*baseline).output)
+    return _inputs(settings, baseline.task, {"training", "evaluation"}, steps=steps, initial=initial)
 
 
 def _inputs(settings: Settings, task: str, sections: set[str], **more: Any) -> str:
@@ -63,18 +63,18 @@ def _inputs(settings: Settings, task: str, sections: set[str], **more: Any) -> s
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def require(made: Training | Job | Control) -> None:
+def require(made: Training | Job | Baseline) -> None:
     """Raises UserError, which names the stage to run, if an output is not there."""
     if not files.content(made.output):
         raise UserError(f"{made.output}: is missing; run `selfscale {made.command}` first")
 
 
-def note(made: Training | Job | Control, inputs: str, **more: Any) -> None:
+def note(made: Training | Job | Baseline, inputs: str, **more: Any) -> None:
     """Note that an output is whole, what it was made from, and what else is known of it."""
     files.write_json(_path(made), {"inputs": inputs, "content": files.content(made.output), **more})
 
 
-def noted(made: Training | Job | Control) -> dict[str, Any] | None:
+def noted(made: Training | Job | Baseline) -> dict[str, Any] | None:
     """The note, if the output is still what it was then; DVC may have taken another from its cache."""
     path = _path(made)
     if not path.exists():
@@ -83,10 +83,10 @@ def noted(made: Training | Job | Control) -> dict[str, Any] | None:
     return found if found["content"] == files.content(made.output) else None
 
 
-def up_to_date(made: Training | Job | Control, inputs: str) -> bool:
+def up_to_date(made: Training | Job | Baseline, inputs: str) -> bool:
     found = noted(made)
     return found is not None and found["inputs"] == inputs
 
 
-def _path(made: Training | Job | Control) -> Path:
+def _path(made: Training | Job | Baseline) -> Path:
     return STATE / "made" / f"{made.command.partition(' ')[0]}-{made.name}.json"

@@ -19,7 +19,7 @@ from selfscale.config import Settings
 from selfscale.data.prepare import check_targets
 from selfscale.errors import UserError
 from selfscale.parallel import default_workers, ordered_map
-from selfscale.paths import PREPARED, TARGETS, Control, Job, Training
+from selfscale.paths import PREPARED, TARGETS, Baseline, Job, Training
 from selfscale.pipeline import compare as report
 from selfscale.pipeline import made
 from selfscale.pipeline.cluster import cluster_map
@@ -27,7 +27,7 @@ from selfscale.progress import Listener, Progress
 from selfscale.stopping import clean_up_when_asked_to_end
 from selfscale.watching import log_to_stderr
 
-Work: TypeAlias = Training | Job | Control
+Work: TypeAlias = Training | Job | Baseline
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Outcome(NamedTuple):
 
 
 def train_all(settings: Settings) -> Outcome:
-    # Those of the settings' widths are always there, for the controls.
+    # Those of the settings' widths are always there, for the baselines.
     usual = starmap(Training, product(settings.runs.tasks, settings.runs.seeds))
     trainings = dict.fromkeys([*usual, *(job.training for job in report.jobs(settings))])
     return do(settings, {training: made.inputs_of_training(settings, training) for training in trainings})
@@ -54,11 +54,12 @@ def minimize_all(settings: Settings) -> Outcome:
     return do(settings, inputs, settings.minimization.speculative)
 
 
-def control_all(settings: Settings) -> Outcome:
-    controls = list(starmap(Control, product(settings.runs.tasks, settings.runs.seeds)))
-    steps = {control: report.longest(settings, control) for control in controls}
+def baseline_all(settings: Settings) -> Outcome:
+    baselines = list(starmap(Baseline, product(settings.runs.tasks, settings.runs.seeds)))
+    steps = {baseline: report.longest(settings, baseline) for baseline in baselines}
     return do(
-        settings, {control: made.inputs_of_control(settings, control, steps[control]) for control in controls}
+        settings,
+        {baseline: made.inputs_of_baseline(settings, baseline, steps[baseline]) for baseline in baselines},
     )
 
 
@@ -125,7 +126,7 @@ def start(settings: Settings) -> None:
 
 
 def run(settings: Settings, work: Work, progress: Progress) -> None:
-    from selfscale.pipeline import baseline as control
+    from selfscale.pipeline import baseline as baseline_module
     from selfscale.pipeline import minimize as minimizing
     from selfscale.pipeline import train as pipeline  # which imports TensorFlow
 
@@ -134,4 +135,4 @@ def run(settings: Settings, work: Work, progress: Progress) -> None:
     elif isinstance(work, Job):
         minimizing.run_minimization(settings, work, progress=progress)
     else:
-        control.train_control(settings, *work, progress=progress)
+        baseline_module.train_baseline(settings, *work, progress=progress)

@@ -38,7 +38,7 @@ HEADER = (
     "score before the session",
     "after it",
     "difference to the untouched network",
-    "to the control",
+    "to the baseline",
     "other filter that moved most",
     "most like the tested one was",
 )
@@ -83,14 +83,14 @@ def run_worth(
 
 def content(trainer: Trainer, records: Sequence[WorthRecord]) -> dict[str, Any]:
     """The records as plain data, and what they were measured with; what is not a finite number is null."""
-    control, *tests = (as_json(asdict(record)) for record in records)
+    baseline, *tests = (as_json(asdict(record)) for record in records)
     return {
         "loss": trainer.loss,
         "filters": list(trainer.network.filters_kept),
         "validation_images": len(trainer.validation.images),
         "confidence": CONFIDENCE,
         "reference": as_json(records[0].reference),
-        "control": control,
+        "baseline": baseline,
         "tests": tests,
         "not_possible": [
             {"filter": filter, "test": test, "reason": NOT_TESTED}
@@ -124,7 +124,7 @@ def caption(trainer: Trainer, records: Sequence[WorthRecord]) -> str:
     return (
         f"Score: {trainer.loss} on {len(trainer.validation.images)} validation images, lower is better; "
         f"the untouched network has {records[0].reference:.4g}. Differences are relative, with their "
-        f"{CONFIDENCE:.0%} intervals over the images; the control trained as long with nothing altered."
+        f"{CONFIDENCE:.0%} intervals over the images; the baseline trained as long with nothing altered."
     )
 
 
@@ -145,7 +145,7 @@ def interval(difference: Difference | None) -> str:
 
 
 def table(network: SwitchedNetwork, records: Sequence[WorthRecord]) -> list[tuple[str, ...]]:
-    """The header, the control, and a row for each filter and test."""
+    """The header, the baseline, and a row for each filter and test."""
     blank = ("",) * (len(HEADER) - 3)
     return [
         HEADER,
@@ -166,7 +166,7 @@ def row(record: WorthRecord) -> tuple[str, ...]:
         f"{record.score_before_training:.4g}",
         f"{record.score:.4g}{ending(record)}",
         interval(record.difference),
-        interval(record.against_control),
+        interval(record.against_baseline),
         f"{farthest.filter}: {farthest.distance:.2g}" if farthest.distance else "none moved",
         likeness(record) if record.filter else "",
     )

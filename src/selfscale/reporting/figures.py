@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from selfscale.reporting.statistics import CONTROL, Result, score
+from selfscale.reporting.statistics import BASELINE, Result, score
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,13 +26,13 @@ def size_figure(
 ) -> bytes:
     """Test score against multiply-accumulates per pixel: a PNG.
 
-    `group` has the task's results by strategy, and its controls. The frontiers of the exhaustive
+    `group` has the task's results by strategy, and its baselines. The frontiers of the exhaustive
     `benchmark` are drawn as lines, with the widths of the networks trained for equal steps.
     """
 
     def draw(axes: Axes) -> None:
         draw_networks(axes, group)
-        axes.set_ylabel(f"test score ({group[CONTROL][0]['loss']}, lower is better)")
+        axes.set_ylabel(f"test score ({group[BASELINE][0]['loss']}, lower is better)")
         if benchmark:
             draw_frontiers(axes, benchmark)
         axes.set_xlim(left=0)
@@ -79,11 +79,11 @@ def picture(title: str, draw: Callable[[Axes], None]) -> bytes:
 
 
 def draw_networks(axes: Axes, group: Mapping[str, Sequence[Result]]) -> None:
-    """A point per minimization, initial network and control."""
+    """A point per minimization, initial network and baseline."""
     for position, (name, results) in enumerate(group.items()):
         sizes = [result["macs_per_pixel"] for result in results]
         scores = [score(result, "test") for result in results]
-        if name == CONTROL:
+        if name == BASELINE:
             initial = [score(result, "test", "initial") for result in results]
             axes.scatter(sizes, initial, facecolors="none", edgecolors="black", label="initial network")
             axes.scatter(sizes, scores, marker="x", color="black", label=name)

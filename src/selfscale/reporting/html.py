@@ -20,7 +20,7 @@ TEMPLATE = "report.html"
 # What PNG files say of their size: width and height, four bytes each.
 SIZE = slice(16, 24)
 FIGURES = {
-    "size": "Test score against size: every minimization, the initial network and the control",
+    "size": "Test score against size: every minimization, the initial network and the baseline",
     "curve": "Test score against size: the best networks of each size that were kept on the way",
 }
 RULES = {
@@ -89,7 +89,7 @@ def page(
             }
         )
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("selfscale"),
+        loader=jinja2.PackageLoader("selfscale.reporting"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -115,7 +115,7 @@ def summary_table(task: str, summary: Mapping[str, Any]) -> Table:
 
 def paired_table(task: str, paired: Sequence[Mapping[str, Any]]) -> Table:
     rows = [tables.paired_row(found) for found in paired]
-    return Table(f"{task}: the strategies against each other and the control", tables.PAIRED_HEADER, rows)
+    return Table(f"{task}: the strategies against each other and the baseline", tables.PAIRED_HEADER, rows)
 
 
 def networks(job: Job, result: Mapping[str, Any]) -> list[Network]:

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats  # type: ignore[import-untyped]
 
-Result = Mapping[str, Any]  # the content of a minimization's result.json, or of a control
+Result = Mapping[str, Any]  # the content of a minimization's result.json, or of a baseline
 
-# The controls count as one more strategy; the space keeps it apart from any strategy's name.
-CONTROL = "untouched control"
+# The baselines count as one more strategy; the space keeps it apart from any strategy's name.
+BASELINE = "untouched baseline"
 CONFIDENCE = 0.95
 # With fewer seeds even a difference of the same sign in all of them has p > 0.1.
 FEWEST_SEEDS = 5

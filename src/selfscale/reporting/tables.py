@@ -17,7 +17,7 @@ RESULT_HEADER = (
     "MACs/pixel",
     "validation score",
     "test score",
-    "control's test score",
+    "baseline's test score",
     "decisions",
     "kept",
     "stepped back",
@@ -37,7 +37,7 @@ SUMMARY_HEADER = (
 PAIRED_HEADER = ("strategy", "against", "test score", "p", "MACs/pixel", "p", "training steps", "p")
 READING = """\
 Scores are the task's loss: lower is better. MACs/pixel are multiply-accumulates for each pixel. The
-untouched control is the initial network trained on, without any removal, for as many steps as the
+untouched baseline is the initial network trained on, without any removal, for as many steps as the
 longest minimization of the same task and seed took (strategies with `scaling`, which may take
 longer, do not count); where that made it worse on the validation images, it is the initial network
 itself.
@@ -62,12 +62,14 @@ def page(comparison: Mapping[str, Any], seeds: int) -> str:
 
 def rows(comparison: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """All minimizations."""
-    controls = {(control["task"], control["seed"]): control for control in comparison["control"].values()}
+    baselines = {
+        (baseline["task"], baseline["seed"]): baseline for baseline in comparison["baseline"].values()
+    }
     results = comparison["results"].values()
-    return [row(result, controls[result["task"], result["seed"]]) for result in results]
+    return [row(result, baselines[result["task"], result["seed"]]) for result in results]
 
 
-def row(result: Mapping[str, Any], control: Mapping[str, Any]) -> tuple[str, ...]:
+def row(result: Mapping[str, Any], baseline: Mapping[str, Any]) -> tuple[str, ...]:
     """One minimization, initial → final."""
 
     def change(split: str) -> str:
@@ -83,7 +85,7 @@ def row(result: Mapping[str, Any], control: Mapping[str, Any]) -> tuple[str, ...
         f"{result['macs_per_pixel_initial']:g} → {result['macs_per_pixel']:g}",
         change("validation"),
         change("test"),
-        f"{score(control, 'test'):.4g}",
+        f"{score(baseline, 'test'):.4g}",
         str(result["decisions"]),
         str(result["accepted"]),
         str(result["reverted"]),

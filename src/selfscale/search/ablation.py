@@ -1,6 +1,6 @@
 """Worth of a filter (thesis 2.3.1): what is lost without it, who makes up for it, can it relearn its role.
 
-Three tests of each hidden filter, and one control session that alters nothing, since further
+Three tests of each hidden filter, and one baseline session that alters nothing, since further
 training alone changes a score, too. Each starts from the same snapshot, with a fresh Adam, and
 trains on the same crops in the same order: they differ in nothing but what was altered.
 """
@@ -23,7 +23,7 @@ from selfscale.search.acceptance import RESAMPLES, ratio, relative_loss
 from selfscale.search.importance import cosine_similarity
 
 CONFIDENCE = 0.95
-CONTROL = "control"
+BASELINE = "baseline"
 # Of the random numbers, in the place of a decision's number: one that no minimization reaches.
 STREAM = 2**31
 
@@ -62,11 +62,11 @@ class Successor:
 
 @dataclass(frozen=True)
 class WorthRecord:
-    """One test of one filter; `filter` is None for the control session.
+    """One test of one filter; `filter` is None for the baseline session.
 
     Scores are the task's loss on the validation images, lower is better; `reference` is that of the
     untouched snapshot. `difference` compares the score after the session with it,
-    `against_control` with that of the control session. `movements` has every enabled filter, the
+    `against_baseline` with that of the baseline session. `movements` has every enabled filter, the
     tested one and the output layer's (numbered behind the last hidden layer) too. `successor` is
     None where the layer has no other filter; `relearned` is the absolute cosine similarity of a
     reinitialized filter's new weights with its old ones, None in the other tests.
@@ -78,7 +78,7 @@ class WorthRecord:
     score_before_training: float
     score: float
     difference: Difference
-    against_control: Difference | None
+    against_baseline: Difference | None
     movements: tuple[Movement, ...]
     successor: Successor | None
     relearned: float | None
@@ -110,7 +110,7 @@ class State(NamedTuple):
 
 
 def worth(trainer: Trainer, steps: int, *, seed: int, progress: Progress = SILENT) -> Iterator[WorthRecord]:
-    """The control session, then every possible test of every enabled hidden filter, `steps` steps each.
+    """The baseline session, then every possible test of every enabled hidden filter, `steps` steps each.
 
     At each yield the trainer is exactly as it was given. The same seed gives the same records, apart
     from the seconds.
@@ -119,9 +119,9 @@ def worth(trainer: Trainer, steps: int, *, seed: int, progress: Progress = SILEN
     sums = trainer.evaluator(trainer.validation, (loss,)).sums[loss]
     before = State(weights(network, enabled(network)), sums)
     plan = Plan(steps, trainer.settings.evaluations)
-    control: State | None = None
+    baseline: State | None = None
     progress = progress.of(filters=network.filters_kept)
-    for number, (test, filter) in enumerate([(CONTROL, None), *possible(network)]):
+    for number, (test, filter) in enumerate([(BASELINE, None), *possible(network)]):
         told = progress.of(tried=f"{test} {filter}" if filter else test, done=number * steps)
         score_before, session, after = altered(trainer, test, filter, plan, seed, told)
         new, old = after.weights, before.weights
@@ -132,13 +132,13 @@ def worth(trainer: Trainer, steps: int, *, seed: int, progress: Progress = SILEN
             score_before_training=score_before,
             score=score(after),
             difference=paired_difference(after.sums, before.sums),
-            against_control=paired_difference(after.sums, control.sums) if control else None,
+            against_baseline=paired_difference(after.sums, baseline.sums) if baseline else None,
             movements=tuple(Movement(each, distance(new[each], old[each])) for each in old),
             successor=successor(filter, new, old) if filter else None,
             relearned=similarity(old[filter], new[filter]) if filter and test == RELEARNS else None,
             session=session,
         )
-        control = control or after
+        baseline = baseline or after
 
 
 def possible(network: SwitchedNetwork) -> list[tuple[str, Filter]]:

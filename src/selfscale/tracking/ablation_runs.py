@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # it imports TensorFlow
 class WorthRun(TrackedRun):
     """The run of a network's worth tests, `kind=worth`; its parameters are as in TrackedRun.
 
-    The control session's curves and numbers are its own; each test is a run below it.
+    The baseline session's curves and numbers are its own; each test is a run below it.
     """
 
     def __init__(self, client: Client, *, task: str, seed: int, **run: Any) -> None:
@@ -38,12 +38,12 @@ class WorthRun(TrackedRun):
         files: Sequence[Path] = (),
         at: float | None = None,
     ) -> None:
-        """Log each test as a run, the control on this one, and the files; describe the run and end it."""
-        control = [record for record in records if record.filter is None]
+        """Log each test as a run, the baseline on this one, and the files; describe the run and end it."""
+        baseline = [record for record in records if record.filter is None]
         for record in records:
             if record.filter is not None:
                 self._test(record, at)
-        points = [point for record in control for point in [*curves(record.session), *numbers(record)]]
+        points = [point for record in baseline for point in [*curves(record.session), *numbers(record)]]
         self._finish(points, files, note, at)
 
     @store_errors()
@@ -73,10 +73,10 @@ def numbers(record: WorthRecord) -> list[Point]:
         "difference_high": record.difference.high,
         "seconds": record.session.seconds,
     }
-    if record.against_control:
-        found["against_control"] = record.against_control.value
-        found["against_control_low"] = record.against_control.low
-        found["against_control_high"] = record.against_control.high
+    if record.against_baseline:
+        found["against_baseline"] = record.against_baseline.value
+        found["against_baseline_low"] = record.against_baseline.low
+        found["against_baseline_high"] = record.against_baseline.high
     if record.successor:
         found["similarity"] = record.successor.similarity
         found["similarity_before"] = record.successor.before

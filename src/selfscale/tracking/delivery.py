@@ -18,14 +18,14 @@ from uuid import uuid4
 from selfscale.tracking import outbox
 from selfscale.tracking.ablation_runs import WorthRun
 from selfscale.tracking.outbox import FIRST, Journal
-from selfscale.tracking.runs import ControlRun, MinimizationRun, TrackedRun, TrainingRun
+from selfscale.tracking.runs import BaselineRun, MinimizationRun, TrackedRun, TrainingRun
 from selfscale.tracking.store import FAILURES, VARIABLE, Client, first_line, is_remote, open_store
 from selfscale.tracking.system_metrics import Monitor, Sample
 
 KINDS: dict[str, type[TrackedRun]] = {
     "training": TrainingRun,
     "minimization": MinimizationRun,
-    "control": ControlRun,
+    "baseline": BaselineRun,
     "worth": WorthRun,
 }
 # How long the end of a run waits for a server to take what is left.

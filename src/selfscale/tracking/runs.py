@@ -152,10 +152,10 @@ class TrainingRun(TrackedRun):
         self._finish(points, files, note, at)
 
 
-class ControlRun(TrainingRun):
-    """The run of a control of the comparison."""
+class BaselineRun(TrainingRun):
+    """The run of a baseline of the comparison."""
 
-    kind = "control"
+    kind = "baseline"
 
 
 class MinimizationRun(TrackedRun):
