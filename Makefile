@@ -9,7 +9,7 @@ READY := .venv/ready-$(firstword $(shell pwd | cksum))
 .PHONY: repro setup test ui lint bench clean
 
 repro: $(READY)
-	dvc repro
+	selfscale repro $(if $(JOBS),--jobs $(JOBS))
 
 setup: $(READY)
 

@@ -98,7 +98,8 @@ def change_params(path: Path, changes: Mapping[str, Any]) -> None:
 def new_project(folder: Path, changes: Mapping[str, Any] | None = None) -> None:
     """The checkout's settings made tiny, and an empty MLflow store."""
     folder.mkdir(parents=True)
-    shutil.copy(CHECKOUT / "params.yaml", folder)
+    for name in ("params.yaml", "picks.json"):
+        shutil.copy(CHECKOUT / name, folder)
     change_params(folder / "params.yaml", TINY | dict(changes or {}))
     new_store(folder)
 
@@ -120,7 +121,7 @@ def prepare(folder: Path, seed: int = 0) -> None:
 
 def train(folder: Path) -> None:
     with chdir(folder):
-        pipeline.train(config.load(Path("params.yaml")), JOB.task, JOB.seed)
+        pipeline.train(config.load(Path("params.yaml")), JOB.training)
 
 
 @functools.cache

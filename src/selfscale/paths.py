@@ -18,7 +18,8 @@ TRAINED = Path("models/trained")
 MINIMIZED = Path("models/minimized")
 BASELINES = Path("models/baseline")
 REPORTS = Path("reports")
-PICKED = Path("models/picked")
+BUDGET = Path("models/budget")
+PICKS = Path("picks.json")
 # Beside the pipeline's outputs, which DVC deletes before a stage runs.
 STATE = Path(".selfscale")
 
@@ -33,12 +34,14 @@ def store_root() -> Path:
 class Training(NamedTuple):
     """The long first session of a network, and the folder that it leaves.
 
-    `start`: the filters of its hidden layers; empty: those of the settings.
+    `start`: the filters of its hidden layers; empty: those of the settings. A start of its own belongs
+    to the `strategy` that has it, and lies in the folder of its minimization.
     """
 
     task: str
     seed: int
     start: tuple[int, ...] = ()
+    strategy: str = ""
 
     @property
     def name(self) -> str:
@@ -52,6 +55,8 @@ class Training(NamedTuple):
 
     @property
     def output(self) -> Path:
+        if self.strategy:
+            return Job(self.task, self.strategy, self.seed).output / "start"
         return TRAINED / self.name
 
     @property
@@ -81,6 +86,11 @@ class Baseline(NamedTuple):
     @property
     def output(self) -> Path:
         return BASELINES / f"{self.name}.json"
+
+    @property
+    def budget(self) -> Path:
+        """The file with the number of its training steps."""
+        return BUDGET / f"{self.name}.json"
 
     @property
     def result(self) -> Path:
@@ -123,7 +133,7 @@ class Job(NamedTuple):
 
     @property
     def training(self) -> Training:
-        return Training(self.task, self.seed, self.start)
+        return Training(self.task, self.seed, self.start, self.strategy if self.start else "")
 
 
 def pictures_folder(minimization: Path, decision: int) -> Path:

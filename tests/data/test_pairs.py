@@ -19,7 +19,7 @@ from selfscale.data.prepare import SPLITS, load_split, prepare
 from selfscale.data.targets import make_targets
 from selfscale.errors import UserError
 from selfscale.files import read_json
-from selfscale.paths import PREPARED, TARGETS
+from selfscale.paths import PREPARED, TARGETS, Training
 from selfscale.pipeline import train as pipeline
 from workspaces import own_store
 
@@ -142,7 +142,7 @@ def test_a_loss_that_was_changed_since_is_found_before_training(here):
         own_store(),
         pytest.raises(UserError, match=r"^tasks\.own\.loss: soft_f1 needs wanted outputs of just two values"),
     ):
-        pipeline.train(settings, "own", 0)
+        pipeline.train(settings, Training("own", 0))
 
 
 def unlink(name: str) -> Save:

@@ -15,6 +15,7 @@ from selfscale.files import read_json, write_json
 from selfscale.nn.trainer import Trainer
 from selfscale.paths import Baseline, Job
 from selfscale.pipeline.baseline import train_baseline
+from selfscale.pipeline.compare import budget
 from selfscale.tracking.store import open_store
 from workspaces import own_store, runs, trained_project
 
@@ -34,7 +35,10 @@ def project(tmp_path):
 
 def baseline(folder: Path) -> dict:
     with chdir(folder):
-        train_baseline(config.load(Path("params.yaml")), "sobel", 0)
+        settings = config.load(Path("params.yaml"))
+        settings = settings.model_copy(update={"runs": settings.runs.model_copy(update={"tasks": ["sobel"]})})
+        assert list(budget(settings)) == ["sobel-seed-0"]
+        train_baseline(settings, "sobel", 0)
         return read_json(Baseline("sobel", 0).output, "baseline")
 
 
@@ -88,3 +92,8 @@ def test_a_missing_minimization_is_named(project):
         baseline(project)
     assert not (project / workspace.STATE / "baseline").exists()
     assert not (project / Baseline("sobel", 0).output).exists()
+
+
+def test_without_a_budget_it_names_the_command(project):
+    with chdir(project), pytest.raises(UserError, match="run `selfscale budget` first"):
+        train_baseline(config.load(Path("params.yaml")), "sobel", 0)

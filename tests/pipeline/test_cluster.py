@@ -14,7 +14,9 @@ import pytest
 from selfscale import config
 from selfscale.config import Execution
 from selfscale.errors import UserError
-from selfscale.pipeline import cluster, stages
+from selfscale.pipeline import cluster, repro
+from selfscale.pipeline.minimize import run_minimization
+from selfscale.pipeline.train import train
 from selfscale.tracking.store import open_store
 from workspaces import OWN_PHOTOGRAPHS, change_params, contents, new_project, own_store, prepare, runs
 
@@ -38,9 +40,16 @@ def two_nodes() -> Iterator:
     made.shutdown()
 
 
-def run(folder: Path, stage) -> None:
+def run(folder: Path, stage: str, *, on_cluster: bool = False) -> None:
+    """All items of a stage."""
     with chdir(folder):
-        stage(config.load(Path("params.yaml")))
+        settings = config.load(Path("params.yaml"))
+        items = repro.every(settings, stage)
+        if on_cluster:
+            repro.on_cluster(settings, items)
+            return
+        for work in items.values():
+            {"train": train, "minimize": run_minimization}[stage](settings, work)
 
 
 def wait_for_nodes(count: int) -> None:
@@ -52,13 +61,15 @@ def wait_for_nodes(count: int) -> None:
 
 def test_a_comparison_survives_the_loss_of_a_node(two_nodes, tmp_path, monkeypatch):
     made, nodes = two_nodes
+    told: list[tuple[str, ...]] = []
+    monkeypatch.setattr(repro, "run", lambda *words: told.append(words))  # DVC is not there
     folder, expected = tmp_path / "project", tmp_path / "expected"
     with own_store():
         for project in (folder, expected):
             new_project(project, OWN_PHOTOGRAPHS | RUNS | {"execution.workers": 1})
             prepare(project)
-            run(project, stages.train_all)
-        run(expected, stages.minimize_all)
+            run(project, "train")
+        run(expected, "minimize")
 
         change_params(folder / "params.yaml", {"execution.engine": "ray", "execution.workers": None})
         decided = folder / ".selfscale" / "minimizations"
@@ -70,9 +81,10 @@ def test_a_comparison_survives_the_loss_of_a_node(two_nodes, tmp_path, monkeypat
 
         loss = threading.Thread(target=lose_a_node)
         loss.start()
-        run(folder, stages.minimize_all)
+        run(folder, "minimize", on_cluster=True)
         loss.join()
         wait_for_nodes(2)  # the driver's and one other
+        assert [words[:2] for words in told] == [("commit", "--force")]
         assert contents(folder / "models") == contents(expected / "models")
         client, reference = open_store(folder), open_store(expected)
         for kind in ("minimization", "decision", "session"):

@@ -11,7 +11,7 @@ from selfscale.errors import UserError
 from selfscale.files import read_json, write_bytes, write_json
 from selfscale.paths import Baseline, Job
 from selfscale.pipeline import compare as report
-from selfscale.pipeline import made
+from selfscale.pipeline.notes import note
 
 LABEL = "untouched baseline"
 
@@ -99,7 +99,7 @@ def test_the_same_results_make_the_same_files(project):
     kept = []
     for seconds in (1.0, 2.0):
         job = Job("sobel", "random", 0)
-        made.note(job, "inputs", seconds=seconds)
+        note(job, seconds=seconds)
         report.compare(chosen)
         assert f"| sobel | random | 1 of 2 | {seconds:g} |" in (reports / "seconds.md").read_text()
         kept.append({path: path.read_bytes() for path in reports.rglob("*.*") if path.stem != "seconds"})
@@ -117,7 +117,7 @@ def test_seconds_of_another_run_than_the_one_that_made_the_model_do_not_count(pr
     chosen = settings(strategies=("random",))
     folder = project(chosen)
     job = Job("sobel", "random", 0)
-    made.note(job, "inputs", seconds=3.0)
+    note(job, seconds=3.0)
     write_bytes(job.output / "compact.keras", b"from the cache")
     report.compare(chosen)
     assert "| sobel | random | 0 of 1 | – |" in (folder / "reports" / "seconds.md").read_text()  # noqa: RUF001

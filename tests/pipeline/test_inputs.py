@@ -61,15 +61,15 @@ def looked() -> dict[str, bytes]:
         (lambda: os.utime("wanted/a.png", (1, 1)), {"pairs"}),
         (
             lambda: Path("own_operators_g.py").write_text("def f(image): return image / 2\n"),
-            {"own", "strategies"},
+            {"own", "mine"},
         ),
-        (lambda: Path("helper_of_own.py").write_text("scale = 2\n"), {"own", "strategies"}),
+        (lambda: Path("helper_of_own.py").write_text("scale = 2\n"), {"own", "mine"}),
     ],
     ids=range(9),
 )
 def test_it_tells_what_changed(change: Callable[[], None], changed: set[str]) -> None:
     before = looked()
-    assert set(before) == {"photographs", "strategies", "own", "pairs", "sobel"}
+    assert set(before) == {"photographs", "random", "mine", "own", "pairs", "sobel"}
     change()
     after = looked()
     assert {name for name in before if after[name] != before[name]} == changed
@@ -90,7 +90,8 @@ def test_a_task_that_is_gone_leaves_nothing() -> None:
     look(settings(Data(), sobel=Task(operator="sobel", loss="mae")), OUT)
     assert {path.name for path in OUT.rglob("*.json")} == {
         "photographs.json",
-        "strategies.json",
+        "mine.json",
+        "random.json",
         "sobel.json",
     }
 

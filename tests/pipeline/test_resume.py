@@ -26,7 +26,8 @@ from selfscale import paths as workspace
 from selfscale.errors import UserError
 from selfscale.files import read_json
 from selfscale.nn.trainer import Trainer
-from selfscale.pipeline import made, resume
+from selfscale.pipeline import resume
+from selfscale.pipeline.notes import noted
 from selfscale.pipeline.results import without_seconds
 from selfscale.progress import Moment, Progress
 from selfscale.records import DecisionRecord, Filter, SessionRecord
@@ -91,9 +92,9 @@ def state(folder: Path) -> Path:
     return path
 
 
-def noted(folder: Path) -> dict[str, Any]:
+def note_of(folder: Path) -> dict[str, Any]:
     with chdir(folder):
-        found = made.noted(JOB)
+        found = noted(JOB)
     assert found
     return found
 
@@ -120,7 +121,7 @@ def assert_logged_once(folder: Path) -> None:
     assert len(written) >= 4  # of two images, and two networks
     names = {(f"network on image {path.stem}", int(path.parent.name)) for path in written}
     assert sorted(logged) == sorted((*name, kind) for name in names for kind in (".png", ".webp"))
-    assert noted(folder)["key"] == parent.data.tags["key"]
+    assert note_of(folder)["key"] == parent.data.tags["key"]
 
 
 def picture_of(path: str) -> tuple[str, int, str]:
@@ -312,7 +313,7 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[bytes]) 
 
 def digest(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.chdir(folder)
-    return made.inputs_of_minimization(config.load(Path("params.yaml")), JOB)
+    return resume.inputs_of_minimization(config.load(Path("params.yaml")), JOB)
 
 
 @pytest.mark.parametrize(

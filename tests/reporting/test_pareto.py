@@ -13,7 +13,7 @@ from selfscale.config import Runs, Settings, Strategy, Task
 from selfscale.errors import UserError
 from selfscale.files import save_model, write_json
 from selfscale.nn.fcn import build
-from selfscale.paths import PICKED, Job
+from selfscale.paths import PICKS, Job
 from selfscale.pipeline import pick as picking
 from selfscale.reporting import pareto as curve
 
@@ -105,7 +105,7 @@ def by_size(path: Path) -> float:
 def test_pick(settings, wanted, macs):
     found = picking.pick(settings, "sobel", **wanted, milliseconds=by_size)
     assert (found["macs_per_pixel"], found["ms_per_megapixel"]) == (macs, macs / 100)
-    written = json.loads((PICKED / "sobel.json").read_text())
+    written = json.loads(PICKS.read_text())["sobel"]
     assert Path(written["path"]) == next(
         p.path for p in curve.points(RESULTS, JOBS) if p.macs_per_pixel == macs
     )
@@ -115,22 +115,36 @@ def test_pick(settings, wanted, macs):
 def test_nothing_is_picked_if_nothing_is_like_that(settings, wanted):
     with pytest.raises(UserError, match="there are 100 to 200 multiply-accumulates per pixel"):
         picking.pick(settings, "sobel", **wanted, milliseconds=by_size)
-    assert not PICKED.exists()
+    assert not PICKS.exists()
 
 
 def test_what_was_picked_is_what_is_registered(settings):
     assert picking.picked(RESULTS, "sobel") is None
     found = picking.pick(settings, "sobel", max_macs=199.0, milliseconds=by_size)
-    with pytest.raises(UserError, match=r"sobel\.json: the network that was picked is there no more"):
-        picking.picked(RESULTS, "sobel")
     save_model(build([1], kernel=1), Path(found["path"]))
     result, path = picking.picked(RESULTS, "sobel")
     assert path == Path(found["path"])
     assert (result["macs_per_pixel"], result["filters_kept"]) == (150.0, [1])
     assert result["test"] == {"initial": {"mae": 0.011}, "final": {"mae": 0.005}}
-    other = RESULTS | {JOBS[1].name: result | {"kept": []}}
-    with pytest.raises(UserError, match="pick again or delete it"):
-        picking.picked(other, "sobel")
+    assert picking.unpick("sobel")
+    assert picking.picked(RESULTS, "sobel") is None
+    assert not picking.unpick("sobel")
+
+
+def test_a_pick_that_is_there_no_more_is_told_and_the_rule_decides(settings, caplog):
+    found = picking.pick(settings, "sobel", max_macs=199.0, milliseconds=by_size)
+    assert picking.picked(RESULTS, "sobel") is None  # its file is not there
+    save_model(build([1], kernel=1), Path(found["path"]))
+    other = RESULTS | {JOBS[1].name: RESULTS[JOBS[1].name] | {"kept": []}}
+    assert picking.picked(other, "sobel") is None
+    assert caplog.text.count("the network that was picked for sobel is there no more") == 2
+
+
+@pytest.mark.parametrize("content", ["[]", '{"sobel": 3}'])
+def test_a_damaged_file_of_picks_is_named(settings, content):
+    PICKS.write_text(content)
+    with pytest.raises(UserError, match=r"picks\.json: is damaged"):
+        picking.picked(RESULTS, "sobel")
 
 
 def test_a_task_without_results_is_named(settings):

@@ -104,6 +104,21 @@ def compare(as_json: JsonOption = False, params: ParamsOption = PARAMS) -> None:
 
 
 @app.command()
+def repro(
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, max=1024, help="Jobs side by side. Default: as many as fit.", show_default=False),
+    ] = None,
+    params: ParamsOption = PARAMS,
+) -> None:
+    """Run the whole pipeline: `dvc repro`, with the trainings of each stage side by side."""
+    settings = load(params)
+    from selfscale.pipeline.repro import repro
+
+    repro(settings, jobs)
+
+
+@app.command()
 def deliver(as_json: JsonOption = False) -> None:
     """Send what is recorded but not yet delivered to MLflow, after its server was slow or away."""
     from selfscale.paths import store_root

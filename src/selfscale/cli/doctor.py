@@ -132,14 +132,14 @@ def machine(execution: Execution, minimizations: int, trials: int) -> Iterator[F
     import joblib
     import psutil
 
-    from selfscale.parallel import default_workers
+    from selfscale.pipeline.repro import default_workers
 
     cores, memory = joblib.cpu_count(), psutil.virtual_memory()
     free = f"{memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB of memory free"
     yield Finding("machine", f"{cores} cores, {free}")
     if execution.engine == "ray":
         return
-    workers = default_workers(execution, minimizations, trials)
+    workers = min(minimizations, default_workers(execution, trials))
     count = f"{workers} workers of {execution.threads} threads each"
     yield Finding("machine", f"{count}, for {minimizations} minimizations")
     if workers * execution.threads > cores:

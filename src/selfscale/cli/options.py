@@ -10,13 +10,6 @@ import typer
 from selfscale.cli.answers import keep_stdout
 
 TaskArgument = Annotated[str, typer.Argument(help="A task of params.yaml.", show_default=False)]
-EachTaskArgument = Annotated[
-    str | None,
-    typer.Argument(
-        help="A task of params.yaml. Without one: everything in `runs` that is not up to date, side by side.",
-        show_default=False,
-    ),
-]
 ParamsOption = Annotated[Path, typer.Option("--params", dir_okay=False, help="The file of settings.")]
 SeedOption = Annotated[
     int | None, typer.Option(min=0, help="Default: the first of runs.seeds.", show_default=False)

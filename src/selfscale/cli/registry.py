@@ -50,15 +50,20 @@ def pick(
     max_ms: Annotated[
         float | None, typer.Option(min=0, help="Milliseconds per megapixel, measured.", show_default=False)
     ] = None,
+    clear: Annotated[bool, typer.Option("--clear", help="Let the rule of `registry` decide again.")] = False,
     as_json: JsonOption = False,
     params: ParamsOption = PARAMS,
 ) -> None:
-    """Choose a network from the curve of score against size; `register` then takes it."""
-    if (max_macs, min_score, max_ms).count(None) != 2:
-        raise UserError("pick: name one of --max-macs, --min-score and --max-ms")
+    """Choose a network from the curve of score against size, in picks.json; `register` then takes it."""
+    if (max_macs, min_score, max_ms).count(None) + (not clear) != 3:
+        raise UserError("pick: name one of --max-macs, --min-score, --max-ms and --clear")
     settings = load(params, task=task)
-    import_pipeline(settings.execution)
     from selfscale.pipeline import pick as picking
+
+    if clear:
+        had = picking.unpick(task)
+        return answer(as_json, lambda: {"task": task, "cleared": had}, f"{task}: the rule decides")
+    import_pipeline(settings.execution)
 
     found = picking.pick(
         settings,

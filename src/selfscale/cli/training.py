@@ -1,8 +1,8 @@
-"""The commands that train: a piece of work of `runs` by name, or all of it."""
+"""The commands that train: a job of `runs` by name."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,21 +11,20 @@ import typer
 
 from selfscale.cli.answers import answer
 from selfscale.cli.loading import import_pipeline, load
-from selfscale.cli.options import PARAMS, EachTaskArgument, JsonOption, ParamsOption, SeedOption, TaskArgument
+from selfscale.cli.options import PARAMS, JsonOption, ParamsOption, SeedOption, TaskArgument
 from selfscale.errors import UserError
 from selfscale.progress import Progress
 
 if TYPE_CHECKING:
     from selfscale.config import Settings
     from selfscale.paths import Baseline, Job, Training
-    from selfscale.pipeline.stages import Outcome
 
 commands = typer.Typer()
 
 
 @commands.command()
 def train(
-    task: EachTaskArgument = None,
+    task: TaskArgument,
     seed: SeedOption = None,
     start: Annotated[
         str | None,
@@ -36,24 +35,18 @@ def train(
 ) -> None:
     """The long first training session of a network, until its score stagnates."""
     settings = load(params, task=task)
-    if task is None:
-        not_without_task(seed=seed, start=start)
-        from selfscale.pipeline import stages
-
-        outcome = stages.train_all(settings)
-        return answer(as_json, lambda: results(outcome))
     pipeline = import_pipeline(settings.execution)
     from selfscale.paths import Training
 
     training = Training(task, first(seed, settings), widths(start))
     with display() as progress:
-        pipeline.train(settings, *training, progress=progress)
+        pipeline.train(settings, training, progress=progress)
     answer(as_json, lambda: result(training))
 
 
 @commands.command()
 def minimize(
-    task: EachTaskArgument = None,
+    task: TaskArgument,
     strategy: Annotated[
         str | None, typer.Option(help="Default: the first of runs.strategies.", show_default=False)
     ] = None,
@@ -67,12 +60,6 @@ def minimize(
 ) -> None:
     """Remove filters as long as the task is still done; a killed one goes on where it was."""
     settings = load(params, task=task, strategy=strategy)
-    if task is None:
-        not_without_task(strategy=strategy, seed=seed, snapshot=snapshot)
-        from selfscale.pipeline import stages
-
-        outcome = stages.minimize_all(settings)
-        return answer(as_json, lambda: results(outcome))
     import_pipeline(settings.execution)
     from selfscale.paths import Job
     from selfscale.pipeline import minimize as minimizing
@@ -130,20 +117,24 @@ def worth(
 
 
 @commands.command()
+def budget(as_json: JsonOption = False, params: ParamsOption = PARAMS) -> None:
+    """Note for each baseline how many training steps it gets: those of the longest minimization."""
+    settings = load(params)
+    from selfscale.pipeline import compare
+
+    found = compare.budget(settings)
+    answer(as_json, lambda: found)
+
+
+@commands.command()
 def baseline(
-    task: EachTaskArgument = None,
+    task: TaskArgument,
     seed: SeedOption = None,
     as_json: JsonOption = False,
     params: ParamsOption = PARAMS,
 ) -> None:
     """Train the untouched initial network on for as many steps as its longest minimization took."""
     settings = load(params, task=task)
-    if task is None:
-        not_without_task(seed=seed)
-        from selfscale.pipeline import stages
-
-        outcome = stages.baseline_all(settings)
-        return answer(as_json, lambda: results(outcome))
     import_pipeline(settings.execution)
     from selfscale.paths import Baseline
     from selfscale.pipeline.baseline import train_baseline
@@ -152,13 +143,6 @@ def baseline(
     with display() as progress:
         train_baseline(settings, *done, progress=progress)
     answer(as_json, lambda: result(done))
-
-
-def not_without_task(**given: object) -> None:
-    """Raises UserError if an option was given that says which one of a task's jobs to do."""
-    for name, value in given.items():
-        if value is not None:
-            raise UserError(f"--{name}: says which of a task's to do; name the task, too")
 
 
 def widths(start: str | None) -> tuple[int, ...]:
@@ -179,11 +163,6 @@ def result(work: Training | Job | Baseline) -> dict[str, Any]:
 
     found: dict[str, Any] = files.read_json(work.result, work.command)
     return found
-
-
-def results(outcome: Outcome) -> Mapping[str, Any]:
-    """The results of all of a stage's work by name: of what was done now, and of what was up to date."""
-    return {kind: {work.name: result(work) for work in works} for kind, works in outcome._asdict().items()}
 
 
 @contextmanager

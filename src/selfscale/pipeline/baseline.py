@@ -15,8 +15,6 @@ from selfscale.nn.fcn import filters_per_layer, size
 from selfscale.nn.masking import SwitchedNetwork
 from selfscale.nn.trainer import Plan, Trainer
 from selfscale.paths import PREPARED, TARGETS, Baseline, Training, only_one
-from selfscale.pipeline import made
-from selfscale.pipeline.compare import longest
 from selfscale.pipeline.train import recorder, trainer_for
 from selfscale.progress import SILENT, Progress
 from selfscale.records import SessionRecord
@@ -33,12 +31,12 @@ def train_baseline(settings: Settings, task: str, seed: int, progress: Progress 
     has what a minimization's `result.json` has, as far as it applies.
 
     Raises:
-        UserError: an initial network, or the result of a minimization, is missing.
+        UserError: the initial network, or the number of steps, is missing.
     """
     baseline = Baseline(task, seed)
     with only_one(f"baseline-{baseline.name}"):
         started = time.time()
-        steps = longest(settings, baseline)
+        steps = files.read_json(baseline.budget, "budget")["steps"]
         initial = Training(task, seed).output / "initial.keras"
         network = SwitchedNetwork(files.load_model(initial, f"train {task} --seed {seed}"))
         trainer = trainer_for(settings, task, network)
@@ -61,7 +59,6 @@ def train_baseline(settings: Settings, task: str, seed: int, progress: Progress 
         with recorder(settings, "baseline", task=task, seed=seed, started=started) as run:
             note = f"{session.steps} steps; the {result['kept']} network is better on validation."
             run.record("finish", [baseline.output], session=session, result=result, note=note)
-        made.note(baseline, made.inputs_of_baseline(settings, baseline, steps))
         log.info(
             "%s, seed %s: %s steps, kept the %s network, test score %.5g",
             *(task, seed, session.steps, result["kept"], result["test"]["final"][trainer.loss]),

@@ -10,7 +10,7 @@ from selfscale import files
 from selfscale.config import Registry, Runs, Settings
 from selfscale.errors import UserError
 from selfscale.paths import REPORTS, Baseline, Job
-from selfscale.pipeline import made
+from selfscale.pipeline.notes import noted
 from selfscale.reporting import figures, statistics, tables
 from selfscale.reporting import html as page
 from selfscale.reporting import pareto as curve
@@ -44,6 +44,19 @@ def longest(settings: Settings, baseline: Baseline) -> int:
     return max(1, *(result["training_steps"] for result in read_results(only).values()))
 
 
+def budget(settings: Settings) -> dict[str, int]:
+    """Write how many training steps each baseline gets, in `models/budget`; returns them by name.
+
+    A file for each, so that a further minimization that takes no longer than the others trains no
+    baseline again.
+    """
+    found = {}
+    for baseline in starmap(Baseline, product(settings.runs.tasks, settings.runs.seeds)):
+        found[baseline.name] = longest(settings, baseline)
+        files.write_json(baseline.budget, {"steps": found[baseline.name]})
+    return found
+
+
 def read_baselines(settings: Settings, results: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """The baselines of all tasks and seeds by name.
 
@@ -60,7 +73,7 @@ def read_baselines(settings: Settings, results: Mapping[str, dict[str, Any]]) ->
         if baseline["steps"] < took:
             raise UserError(
                 f"{chosen.output}: has {baseline['steps']} steps, but a minimization took {took}; "
-                f"run `selfscale {chosen.command}` again"
+                f"run `selfscale budget` and `selfscale {chosen.command}` again"
             )
         baselines[chosen.name] = baseline
     return baselines
@@ -144,9 +157,9 @@ def read_seconds(settings: Settings) -> dict[tuple[str, str], list[float]]:
     """
     seconds: dict[tuple[str, str], list[float]] = {}
     for job in jobs(settings):
-        noted = seconds.setdefault((job.task, job.strategy), [])
-        if found := made.noted(job):
-            noted.append(found["seconds"])
+        taken = seconds.setdefault((job.task, job.strategy), [])
+        if found := noted(job):
+            taken.append(found["seconds"])
     return seconds
 
 

@@ -15,12 +15,13 @@ from selfscale.config import Data, Settings, Task
 from selfscale.data.operators import resolve
 from selfscale.data.sources import image_files
 from selfscale.files import write_json
-from selfscale.pipeline.made import own_code
+from selfscale.search.growth import GROWTH_STRATEGIES
+from selfscale.search.importance import STRATEGIES
 from selfscale.storage import new_folder
 
 
 def look(settings: Settings, out: Path) -> dict[str, Any]:
-    """Write `photographs.json`, `strategies.json`, and for each task of `runs` `tasks/TASK.json`, into `out`.
+    """Write `photographs.json`, and for `runs` each `tasks/TASK.json` and `strategies/NAME.json`, into `out`.
 
     They change when a file was added, removed or changed in size or time, or a user's own operator or
     strategy in its source. What comes with an installed package has no state. Returns the contents by
@@ -32,8 +33,9 @@ def look(settings: Settings, out: Path) -> dict[str, Any]:
         tasks = {name: state_of_task(settings.tasks[name], name) for name in settings.runs.tasks}
         for name, found in tasks.items():
             write_json(folder / "tasks" / f"{name}.json", found)
-        strategies = {name: own_code(settings, name) for name in settings.runs.strategies}
-        write_json(folder / "strategies.json", strategies)
+        strategies = {name: state_of_strategy(settings, name) for name in settings.runs.strategies}
+        for name, found in strategies.items():
+            write_json(folder / "strategies" / f"{name}.json", found)
     return {"photographs": photographs, "tasks": tasks, "strategies": strategies}
 
 
@@ -50,6 +52,23 @@ def state_of_task(task: Task, name: str) -> dict[str, str]:
         return {"files": state(root, image_files(root, f"tasks.{name}.targets"))}
     operator = resolve(task.operator or "", f"tasks.{name}.operator")
     return {"code": operator.code() if ":" in operator.name else ""}
+
+
+def state_of_strategy(settings: Settings, name: str) -> dict[str, Any]:
+    """Its own code, and the settings of growth if it grows, which other strategies do not depend on."""
+    found: dict[str, Any] = {"code": own_code(settings, name)}
+    if settings.strategies[name].scaling:
+        found |= settings.model_dump(mode="json", include={"growth", "scaling"})
+    return found
+
+
+def own_code(settings: Settings, strategy: str) -> list[str]:
+    """A hash of the user's own code in a strategy, and in growth if it grows; empty where there is none."""
+    chosen = settings.strategies[strategy]
+    codes = [STRATEGIES.own_code(chosen.select, f"strategies.{strategy}.select")]
+    if chosen.scaling:
+        codes.append(GROWTH_STRATEGIES.own_code(settings.growth.select, "growth.select"))
+    return codes
 
 
 def state(root: Path, files: Iterable[Path]) -> str:

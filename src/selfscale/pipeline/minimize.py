@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,8 @@ from selfscale.nn.masking import SwitchedNetwork
 from selfscale.nn.metrics import Evaluation
 from selfscale.nn.trainer import Trainer
 from selfscale.paths import Job, only_one
-from selfscale.pipeline import made, resume
+from selfscale.pipeline import resume
+from selfscale.pipeline.notes import note, noted
 from selfscale.pipeline.results import decision_line, pictures, save_kept, save_pictures, write_result
 from selfscale.pipeline.train import recorder, train, trainer_for
 from selfscale.progress import SILENT, Progress
@@ -46,10 +48,10 @@ def run_minimization(
     progress = progress.job(job.title, most=most_steps(minimization, growing))
     strategy = settings.strategies[job.strategy]
     select = STRATEGIES.bind(strategy.select, strategy.arguments, f"strategies.{job.strategy}")
-    # What was made from other images is not what these settings would make.
-    inputs = str(snapshot) if snapshot else made.inputs_of_minimization(settings, job)
     tags = {"task": job.task, "strategy": job.strategy, "seed": job.seed}
     with only_one(f"minimize-{job.name}") as waited:
+        if job.start:
+            provide_start(settings, job, progress)
         course = begun(settings, job, snapshot, waited)
         with recorder(settings.starting_from(job.start), "minimization", key=course.key, **tags) as run:
             record_past(course, run)
@@ -67,11 +69,12 @@ def run_minimization(
             for decision in decisions:
                 record_decision(course, run, decision, progress)
             result = write_result(course.trainer, job, course.training, course.records, course.kept)
-            made.note(job, inputs, key=run.key, seconds=sum(r.session.seconds for r in course.records))
+            note(job, key=run.key, seconds=sum(r.session.seconds for r in course.records))
             written = sorted(path for path in job.output.iterdir() if path.is_file())
             run.record("finish", written, result=result)
             course.save(run, finished=True)
-            resume.delete_others(course.state, job)
+            start = resume.start_folder(settings, job) if job.start else None
+            resume.delete_others(course.state, job, start)
 
 
 @dataclass
@@ -107,7 +110,7 @@ def begun(settings: Settings, job: Job, snapshot: Path | None, waited: bool) -> 
     model = files.load_model(job.training.output / "initial.keras", job.training.command)
     trainer = trainer_for(settings, job.task, SwitchedNetwork(model))
     initial = trainer.evaluator(trainer.validation)
-    state = resume.state_path(job, made.inputs_of_minimization(settings, job))
+    state = resume.state_path(job, resume.inputs_of_minimization(settings, job))
     shown = examples(trainer.validation.images, trainer.validation.targets)
     save_pictures(model, trainer.network, resume.kept_folder(state), [], shown)
     done = resume.load(snapshot) if snapshot else resume.load_if_wanted(state, waited)
@@ -157,12 +160,24 @@ def record_decision(course: Course, run: Recorder, decision: Decision, progress:
     log.info("%s: %s", course.job.name, "; ".join(filter(None, (decision_line(record), left))))
 
 
+def provide_start(settings: Settings, job: Job, progress: Progress) -> None:
+    """Train the network that only this strategy starts from; one that a killed process trained is taken.
+
+    DVC deletes an output before its stage runs, so the network is kept among the state, too.
+    """
+    kept = resume.start_folder(settings, job)
+    if not (kept / "curve.csv").exists():  # the last file of a training
+        train(settings, job.training, kept, progress)
+    shutil.copytree(kept, job.training.output, dirs_exist_ok=True)
+
+
 def scale(settings: Settings, job: Job, progress: Progress = SILENT) -> str:
     """Train the start, if that is not up to date, then minimize; says in a line where it ended."""
     growing_of(settings, job)  # what is wrong with the start is told before it is trained
-    inputs = made.inputs_of_training(settings, job.training)
-    if not made.up_to_date(job.training, inputs):
-        train(settings, *job.training, progress)
+    if not job.start:
+        found = noted(job.training)
+        if not found or found["inputs"] != resume.inputs_of_training(settings, job.training):
+            train(settings, job.training, progress=progress)
     run_minimization(settings, job, progress=progress)
     result = files.read_json(job.output / "result.json", job.command)
     test = result["test"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,12 +13,14 @@ import numpy as np
 from selfscale import files
 from selfscale.config import Settings, unknown
 from selfscale.errors import UserError
-from selfscale.paths import PICKED, Job
+from selfscale.paths import PICKS, Job
 from selfscale.pipeline import compare as report
 from selfscale.reporting import pareto as curve
 
 SIDE = 1024  # of the image on which milliseconds are measured
 REPETITIONS = 5
+
+log = logging.getLogger(__name__)
 
 
 def pick(
@@ -29,7 +32,7 @@ def pick(
     max_ms: float | None = None,
     milliseconds: Callable[[Path], float],
 ) -> dict[str, Any]:
-    """Choose a network of a task by validation, among all of `runs`; writes `models/picked/TASK.json`.
+    """Choose a network of a task by validation, among all of `runs`; notes it in `picks.json`.
 
     The best one with at most `max_macs` multiply-accumulates per pixel, or at most `max_ms`
     milliseconds per megapixel, which `milliseconds` measures of a model's file; or the smallest one
@@ -57,7 +60,7 @@ def pick(
         )
     chosen = fitting[0] if min_score is not None else fitting[-1]
     content = about(chosen, task)
-    files.write_json(PICKED / f"{task}.json", content)
+    files.write_json(PICKS, read_picks() | {task: content})
     return content | {"ms_per_megapixel": fast.get(chosen.path) or milliseconds(chosen.path)}
 
 
@@ -82,19 +85,48 @@ def about(point: curve.Point, task: str) -> dict[str, Any]:
     return {**point._asdict(), "task": task, "path": point.path.as_posix()}
 
 
+def read_picks() -> dict[str, Any]:
+    """What was picked, by task.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    if not PICKS.exists():
+        return {}
+    picks = files.read_json(PICKS, "pick TASK")
+    if not isinstance(picks, dict) or not all(isinstance(pick, dict) for pick in picks.values()):
+        raise UserError(f"{PICKS}: is damaged; write {{}} into it, and run `selfscale pick TASK` again")
+    return picks
+
+
+def unpick(task: str) -> bool:
+    """Let the rule of `registry` decide again; whether a network had been picked."""
+    picks = read_picks()
+    had = picks.pop(task, None) is not None
+    files.write_json(PICKS, picks)
+    return had
+
+
 def picked(results: Mapping[str, Mapping[str, Any]], task: str) -> tuple[dict[str, Any], Path] | None:
     """The result of the network that was picked for a task, and its file; None if none was.
 
-    `results` are the comparison's, by name. Raises UserError if it is not among them as it was picked.
+    `results` are the comparison's, by name. A pick that is not among them, since other networks were
+    made after it, is told in a warning and counts as none.
     """
-    path = PICKED / f"{task}.json"
-    if not path.exists():
+    chosen = read_picks().get(task)
+    if chosen is None:
         return None
-    chosen = files.read_json(path, f"pick {task}")
-    name, model = Job(task, chosen["strategy"], chosen["seed"]).name, Path(chosen["path"])
+    name = Job(task, str(chosen.get("strategy")), chosen.get("seed", 0)).name
+    model = Path(str(chosen.get("path")))
     found = [point for point in results.get(name, {}).get("kept", []) if chosen.items() >= point.items()]
-    if not (found or (name in results and chosen["decision"] == 0)) or not model.exists():
-        raise UserError(f"{path}: the network that was picked is there no more; pick again or delete it")
+    initial = name in results and chosen.get("decision") == 0
+    if not (found or initial) or not model.exists():
+        log.warning(
+            "%s: the network that was picked for %s is there no more; the rule of `registry` decides "
+            "(`selfscale pick %s` picks another one, or none with --clear)",
+            *(PICKS, task, task),
+        )
+        return None
     result = results[name]
     scores = {
         split: {"initial": result[split]["initial"], "final": {result["loss"]: chosen[split]}}

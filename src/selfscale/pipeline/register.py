@@ -11,7 +11,7 @@ from selfscale.errors import UserError
 from selfscale.nn.metrics import Evaluator
 from selfscale.paths import PREPARED, REPORTS, TARGETS, Job, store_root
 from selfscale.pipeline import compare as report
-from selfscale.pipeline import made
+from selfscale.pipeline.notes import noted
 from selfscale.pipeline.pick import picked
 from selfscale.reporting import statistics
 from selfscale.reporting.model_card import card
@@ -48,7 +48,7 @@ def register(settings: Settings, task: str) -> Standing:
     tested = evaluator(load_split(PREPARED, TARGETS / task, "test"), (result["loss"],))
     interval = statistics.over_images(tested.sums[result["loss"]])
     words = card(result, prepared, targets, rule, interval, picked=chosen is not None)
-    found = made.noted(job)
+    found = noted(job)
     client = open_store(store_root())
     deliver_abandoned(client, store_root())
     run = find_run(client, task, found["key"], {"kind": "minimization"}) if found else None

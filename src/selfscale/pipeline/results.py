@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -68,6 +69,8 @@ def write_result(
         "kept": [],
     }
     out = job.output
+    for folder in ("kept", "pictures"):  # of a former result
+        shutil.rmtree(out / folder, ignore_errors=True)
     for record in records:
         if record.accepted and (path := kept_path(kept, record)).exists():
             found = files.load_model(path, job.command)

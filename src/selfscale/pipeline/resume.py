@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -10,12 +12,15 @@ from typing import Any
 
 import numpy as np
 
+from selfscale import files
+from selfscale.config import Settings
 from selfscale.errors import UserError
 from selfscale.nn.checkpoint import Snapshot
 from selfscale.nn.layer_removal import with_layers
 from selfscale.nn.shrinking import with_filters
 from selfscale.nn.trainer import Trainer
-from selfscale.paths import STATE, Job
+from selfscale.paths import STATE, TARGETS, Job, Training
+from selfscale.pipeline.inputs import own_code
 from selfscale.records import DecisionRecord, Filter, SessionRecord
 from selfscale.search.growth_trials import replayed
 
@@ -30,9 +35,46 @@ class Done:
     snapshot: Snapshot
 
 
+# What changes results without being told by other inputs: see `config.Execution`.
+EXECUTION = {"threads", "deterministic", "mixed_precision"}
+
+
+def inputs_of_training(settings: Settings, training: Training) -> str:
+    """A hash of all that a network's first session depends on."""
+    chosen = settings.starting_from(training.start)
+    return _inputs(chosen, training.task, {"network", "training", "evaluation"}, seed=training.seed)
+
+
+def inputs_of_minimization(settings: Settings, job: Job) -> str:
+    """A hash of all that a minimization's decisions depend on; its initial network has to be there."""
+    strategy = settings.strategies[job.strategy]
+    growth = {"growth", "scaling"} if strategy.scaling else set()
+    return _inputs(
+        settings.starting_from(job.start),
+        job.task,
+        {"network", "training", "evaluation", "minimization"} | growth,
+        strategy=strategy.model_dump(),
+        own_code=own_code(settings, job.strategy),
+        initial=files.content(job.training.output),
+    )
+
+
+def _inputs(settings: Settings, task: str, sections: set[str], **more: Any) -> str:
+    inputs = settings.model_dump(include={**dict.fromkeys(sections, True), "execution": EXECUTION}) | more
+    inputs["task"] = settings.tasks[task].model_dump()
+    inputs["targets"] = files.content(TARGETS / task / "manifest.json")
+    inputs["code"] = files.code()
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def state_path(job: Job, inputs: str) -> Path:
     """One file per minimization and hash of its inputs: with others it starts anew."""
     return STATE / "minimizations" / f"{job.name}-{inputs}.npz"
+
+
+def start_folder(settings: Settings, job: Job) -> Path:
+    """Where the trained start of a strategy lies that has one of its own."""
+    return STATE / "starts" / f"{job.name}-{inputs_of_training(settings, job.training)}"
 
 
 def kept_folder(state: Path) -> Path:
@@ -47,12 +89,15 @@ def save(
     Snapshot.take(trainer, key=key, finished=finished, records=content).save(path)
 
 
-def delete_others(path: Path, job: Job) -> None:
+def delete_others(path: Path, job: Job, current_start: Path | None) -> None:
     """Delete what earlier minimizations of the same name left, which had other settings or inputs."""
     for other in path.parent.glob(f"{job.name}-{'[0-9a-f]' * 16}.npz"):
         if other != path:
             other.unlink()
             shutil.rmtree(kept_folder(other), ignore_errors=True)
+    for start in (STATE / "starts").glob(f"{job.name}-{'[0-9a-f]' * 16}"):
+        if start != current_start:
+            shutil.rmtree(start, ignore_errors=True)
 
 
 def load_if_wanted(path: Path, waited: bool) -> Done | None:

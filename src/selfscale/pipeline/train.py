@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
@@ -21,8 +22,9 @@ from selfscale.nn.masking import SwitchedNetwork
 from selfscale.nn.metrics import Evaluation, Evaluator
 from selfscale.nn.trainer import Compilation, Trainer, first_session
 from selfscale.paths import PREPARED, TARGETS, Training, only_one, store_root
-from selfscale.pipeline import made
+from selfscale.pipeline.notes import note
 from selfscale.pipeline.results import as_rows
+from selfscale.pipeline.resume import inputs_of_training
 from selfscale.progress import SILENT, Progress
 from selfscale.records import SessionRecord
 from selfscale.tracking.delivery import Recorder
@@ -65,20 +67,21 @@ def trainer_for(settings: Settings, task: str, network: SwitchedNetwork) -> Trai
 
 def train(
     settings: Settings,
-    task: str,
-    seed: int,
-    start: tuple[int, ...] = (),
+    training: Training,
+    out: Path | None = None,
     progress: Progress = SILENT,
 ) -> None:
     """The long first session of one network; writes `initial.keras`, `training.json` and `curve.csv`.
+
+    They go into `out`, by default the training's own folder.
 
     A network that dies is restarted with fresh weights, as often as `training.first.restarts` says.
 
     Raises:
         UserError: it died each time.
     """
-    training = Training(task, seed, start)
-    settings = settings.starting_from(start)
+    task, seed = training.task, training.seed
+    settings, out = settings.starting_from(training.start), out or training.output
     with only_one(f"train-{training.name}"):
         # What may be missing is found before the work.
         test_split = load_split(PREPARED, TARGETS / task, "test")
@@ -96,11 +99,11 @@ def train(
                 "validation": validation.scores(),
                 "test": test.scores(),
             }
-            out = training.output
             files.save_model(model, out / "initial.keras")
             files.write_json(out / "training.json", result)
             files.write_csv(out / "curve.csv", ("step", "loss", "score"), as_rows(session))
-            made.note(training, made.inputs_of_training(settings, training))
+            if out == training.output:
+                note(training, inputs=inputs_of_training(settings, training))
             ended = f"{session.ended} after {session.steps} steps"
             system = run.system(session.seconds)
             run.record(
@@ -127,7 +130,7 @@ def living_network(settings: Settings, training: Training, progress: Progress) -
     that puts out 1 almost everywhere, where a soft F1 has no gradient. Of those the best one is taken
     if no start does better: the task may be such.
     """
-    (task, seed, _), first = training, settings.training.first
+    task, seed, first = training.task, training.seed, settings.training.first
     found: list[Started] = []
     steps = 0
     for attempt in range(first.restarts + 1):

@@ -1,0 +1,503 @@
+"""The whole pipeline under DVC, in a project of its own made from this checkout's files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import chdir
+from itertools import product, starmap
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from ruamel.yaml import YAML
+
+from pages import blocks
+from selfscale.config import load
+from selfscale.paths import Job
+from selfscale.pipeline.notes import noted
+from selfscale.pipeline.register import register
+from selfscale.tracking.store import open_store
+from stores import python
+from workspaces import CHECKOUT, TINY, change_params, own_store, runs, save_photographs
+
+pytestmark = pytest.mark.pipeline
+
+ALWAYS = {"inputs", "register"}  # stages that run each time
+
+CHANGES = {"data.size": 96, "training.crop": 32, "minimization.layers.tries": 2}
+TASKS, STRATEGIES = ("sobel", "canny"), ("random", "sequential")
+JOBS = list(starmap(Job, product(TASKS, STRATEGIES, (0,))))
+OUTPUTS = {"compact.keras", "curve.csv", "decisions.json", "network.png", "pictures", "removed_filters.npy"}
+OUTPUTS |= {"result.json"}
+KEYS = {
+    *("task", "strategy", "seed", "filters_initial", "filters_kept", "parameters", "macs_per_pixel"),
+    *("validation", "test", "decisions", "accepted", "reverted", "training_steps"),
+}
+# A process that cannot import this package, as on another machine.
+STOCK = """
+import sys
+sys.modules["selfscale"] = None
+import mlflow, mlflow.tensorflow, numpy as np
+mlflow.set_tracking_uri(sys.argv[1])
+images = np.load(sys.argv[2])
+for task in sys.argv[4:]:
+    model = mlflow.tensorflow.load_model(f"models:/selfscale-{task}@champion")
+    np.save(f"{sys.argv[3]}/{task}.npy", model(images))
+"""
+
+
+class Project(NamedTuple):
+    """A folder with Git and DVC, whose stages are this environment's `selfscale`."""
+
+    root: Path
+
+    def run(self, *words: str) -> str:
+        """A command's standard output; it has to succeed, without noise of the libraries."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "DVC_"))}
+        environment = kept | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": "src",  # so that the stages run the modules that they depend on
+            "DVC_SITE_CACHE_DIR": str(self.root.parent / "dvc"),
+            "GIT_CONFIG_GLOBAL": os.devnull,
+        }
+        done = subprocess.run(
+            words, cwd=self.root, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert not re.search(r"Traceback|Warning|cuInit|ms/step", done.stdout + done.stderr), done.stderr
+        return done.stdout + done.stderr
+
+    def dvc(self, *words: str) -> str:
+        return self.run(sys.executable, "-m", "dvc", *words)
+
+    def selfscale(self, *words: str) -> str:
+        return self.run("selfscale", *words)
+
+    def clone(self, folder: Path) -> Project:
+        """What a colleague has who knows the repository alone, with a DVC cache of his own."""
+        folder.mkdir(parents=True)
+        self.run("git", "clone", "--quiet", str(self.root), str(folder / "clone"))
+        return Project(folder / "clone")
+
+    def commit(self) -> str:
+        self.run("git", "add", "--all")
+        self.run("git", "commit", "--quiet", "--message", "Run")
+        return self.run("git", "rev-parse", "HEAD").strip()
+
+    def json(self, path: Path | str) -> Any:
+        return json.loads((self.root / path).read_text())
+
+    def copy(self, folder: Path) -> Project:
+        return Project(shutil.copytree(self.root, folder / "copy"))
+
+
+class Repro(NamedTuple):
+    project: Project
+    output: str
+    commit: str  # that the runs were made from
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_server() -> Iterator[None]:
+    with own_store():
+        yield
+
+
+@pytest.fixture(scope="module")
+def repro(tmp_path_factory) -> Repro:
+    """`dvc repro` with the default settings, but for their size. Tests that change it take a copy."""
+    project = Project(tmp_path_factory.mktemp("pipeline") / "project")
+    for pattern in (
+        ".dvc/config",
+        ".dvc/.gitignore",
+        ".dvcignore",
+        ".gitignore",
+        "*.yaml",
+        "picks.json",
+        "src/selfscale/**/*.py",
+        "src/selfscale/**/*.html",
+        "benchmarks/*.py",
+    ):
+        for path in CHECKOUT.glob(pattern):
+            copy = project.root / path.relative_to(CHECKOUT)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, copy)
+    change_params(project.root / "params.yaml", TINY | CHANGES)
+    project.run("git", "init", "--quiet")
+    project.run("git", "config", "user.name", "Test")
+    project.run("git", "config", "user.email", "test@localhost")
+    commit = project.commit()
+    output = project.selfscale("repro", "--jobs", "2")
+    project.commit()
+    return Repro(project, output, commit)
+
+
+@pytest.fixture
+def project(repro) -> Project:
+    return repro.project
+
+
+@pytest.fixture(scope="module")
+def client(repro) -> MlflowClient:
+    return open_store(repro.project.root)
+
+
+def stages(output: str) -> set[str]:
+    return set(re.findall(r"^Running stage '([^']+)'", output, re.MULTILINE))
+
+
+def model(project: Project, path: Path) -> keras.Model:
+    return keras.saving.load_model(project.root / path, compile=False)
+
+
+def best(project: Project, task: str) -> Job:
+    """The job whose network is registered: the smallest within a tenth of the initial test score."""
+
+    def rank(job: Job) -> tuple[bool, float, float]:
+        result = project.json(job.output / "result.json")
+        initial, final = (result["test"][when][result["loss"]] for when in ("initial", "final"))
+        within = final <= 1.1 * initial
+        return not within, result["macs_per_pixel"] if within else 0.0, final
+
+    return min((job for job in JOBS if job.task == task), key=rank)
+
+
+def test_every_stage_runs_once_and_leaves_its_outputs(repro):
+    assert stages(repro.output) == {
+        "inputs",
+        "prepare",
+        *(f"targets@{task}" for task in TASKS),
+        *(f"{stage}@{task}-0" for stage in ("train", "baseline") for task in TASKS),
+        *(f"minimize@{task}-{strategy}-0" for task, strategy in product(TASKS, STRATEGIES)),
+        *("budget", "compare", "register"),
+    }
+    root = repro.project.root
+    assert all({path.name for path in (root / job.output).iterdir()} >= OUTPUTS for job in JOBS)
+    page = (root / "reports" / "index.html").read_text(encoding="utf-8")
+    assert all(
+        f"The shrinking network: {best(repro.project, task).strategy}, seed 0" in page for task in TASKS
+    )
+    lock = YAML(typ="safe").load(root / "dvc.lock")
+    declared = {out["path"] for stage in lock["stages"].values() for out in stage.get("outs", [])}
+    made = {path.relative_to(root) for path in root.rglob("*") if path.is_file()}
+    outputs = {path for path in made if path.parts[0] in ("models", "reports")}
+    undeclared = {
+        path.as_posix()
+        for path in outputs
+        if not {above.as_posix() for above in (path, *path.parents)} & declared
+    }
+    assert undeclared == {"reports/seconds.md"}  # which varies from run to run
+    figures = {path.name for path in outputs if path.match("reports/figures/*")}
+    assert figures == {f"{kind}-{task}.png" for kind in ("size", "curve") for task in TASKS}
+    assert repro.project.run("git", "status", "--porcelain") == ""  # what varies is ignored
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.name)
+def test_a_result_agrees_with_the_files(project, job):
+    result = project.json(job.output / "result.json")
+    assert set(result) >= KEYS
+    assert (result["task"], result["strategy"], result["seed"]) == job[:3]
+    assert result["filters_initial"] == TINY["network.widths"]
+
+    decisions = project.json(job.output / "decisions.json")
+    trials = [decision for decision in decisions if decision["filters"]]
+    accepted = [trial for trial in trials if trial["accepted"]]
+    assert [decision["number"] for decision in decisions] == list(range(1, len(decisions) + 1))
+    assert (result["decisions"], result["accepted"]) == (len(trials), len(accepted))
+    assert result["reverted"] == len(trials) - len(accepted)
+    assert result["training_steps"] == sum(decision["session"]["steps"] for decision in decisions)
+    reference = result["validation"]["initial"][result["loss"]]
+    for trial in trials:
+        assert trial["limit"] == pytest.approx(1.1 * reference)
+        assert not trial["accepted"] or trial["score"] <= trial["limit"]
+
+    removed = np.load(project.root / job.output / "removed_filters.npy")
+    gone = sorted(chosen for trial in accepted for chosen in trial["filters"])
+    assert gone == np.argwhere(removed).tolist()
+    for trial in trials:
+        assert (trial["session"]["steps"] == 0) == (trial["alteration"] == "merge")
+        if trial["alteration"] == "remove_layer":
+            layers = {layer for layer, _ in trial["filters"]}
+            assert not trial["accepted"] or not any(trial["filters_kept"][layer] for layer in layers)
+    kept = np.array(result["filters_initial"]) - removed.sum(axis=1)
+    assert kept.tolist() == result["filters_kept"] == decisions[-1]["filters_kept"]
+
+    compact = model(project, job.output / "compact.keras")
+    layers = [layer for layer in compact.layers if isinstance(layer, keras.layers.Conv2D)]
+    assert [layer.filters for layer in layers] == [*filter(None, result["filters_kept"]), 1]
+    assert compact.count_params() == result["parameters"]
+    assert sum(layer.kernel.shape.num_elements() for layer in layers) == result["macs_per_pixel"]
+    assert len((project.root / job.output / "curve.csv").read_text().splitlines()) == 1 + len(decisions)
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.name)
+def test_scores_are_those_of_the_saved_networks_on_the_test_images(project, job):
+    images, target = (
+        np.load(project.root / folder / "test.npy").astype("float32")
+        for folder in ("data/prepared", f"data/targets/{job.task}")
+    )
+    scores = project.json(job.output / "result.json")["test"]
+    networks = {"initial": job.training.output / "initial.keras", "final": job.output / "compact.keras"}
+    for when, path in networks.items():
+        output = model(project, path).predict(images / 255, verbose=0)
+        if job.task == "canny":
+            output, found = np.minimum(output, 1), output > 0.5
+            f1 = 2 * (found * target).sum() / (found.sum() + target.sum())
+            assert scores[when]["f1"] == pytest.approx(f1, abs=1e-4)
+        assert scores[when]["mae"] == pytest.approx(np.abs(output - target).mean(dtype=float), rel=1e-4)
+
+
+def test_the_comparison_has_every_result(project):
+    results = {job.name: project.json(job.output / "result.json") for job in JOBS}
+    comparison = project.json("reports/comparison.json")
+    assert comparison["results"] == results
+    text = (project.root / "reports" / "comparison.md").read_text()
+    for job in JOBS:
+        assert f"\n| {job.task} | {job.strategy} | {job.seed} | 3, 2 → " in text
+    for task in TASKS:
+        baseline = project.json(f"models/baseline/{task}-seed-0.json")
+        assert comparison["baseline"][f"{task}-seed-0"] == baseline
+        longest = max(result["training_steps"] for result in results.values() if result["task"] == task)
+        assert baseline["steps"] == longest
+
+
+def test_runs_are_nested_and_finished(repro, client):
+    for kind in ("training", "baseline"):
+        assert sorted(run.data.tags["task"] for run in runs(client, kind)) == sorted(TASKS)
+    minimizations = {
+        (run.data.tags["task"], run.data.tags["strategy"], int(run.data.tags["seed"])): run
+        for run in runs(client, "minimization")
+    }
+    assert len(runs(client, "minimization")) == len(JOBS)
+    every = [*runs(client, "training"), *minimizations.values()]
+    for job in JOBS:
+        parent, decisions = minimizations[job[:3]], repro.project.json(job.output / "decisions.json")
+        assert parent.data.tags["key"] == noted_of(repro.project, job)["key"]
+        assert parent.data.tags["mlflow.source.git.commit"] == repro.commit
+        assert client.get_experiment(parent.info.experiment_id).name == job.task
+        below = [run for run in children(client, parent) if run.data.tags["kind"] != "pictures"]
+        assert verdicts(below) == {
+            d["number"]: "accepted" if d["accepted"] else "reverted" for d in decisions
+        }
+        sessions = [child for decision in below for child in children(client, decision)]
+        assert verdicts(sessions) == verdicts(below)
+        assert {run.data.tags["kind"] for run in below} == {"decision"}
+        assert {run.data.tags["kind"] for run in sessions} == {"session"}
+        for run in (*below, *sessions):
+            tags = run.data.tags
+            assert (tags["task"], tags["strategy"], int(tags["seed"])) == job[:3]
+        every += [*below, *sessions]
+    assert {run.info.status for run in every} == {"FINISHED"}
+    assert {run.info.run_id for run in every} == {
+        run.info.run_id
+        for kind in ("training", "minimization", "decision", "session")
+        for run in runs(client, kind)
+    }
+
+
+def noted_of(project: Project, job: Job) -> dict[str, Any]:
+    with chdir(project.root):
+        found = noted(job)
+    assert found
+    return found
+
+
+def children(client: MlflowClient, parent: Any) -> list[Any]:
+    below = f"tags.mlflow.parentRunId = '{parent.info.run_id}'"
+    return list(client.search_runs([parent.info.experiment_id], below))
+
+
+def verdicts(found: list[Any]) -> dict[int, str]:
+    return {int(run.data.tags["decision"]): run.data.tags["verdict"] for run in found}
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.name)
+def test_the_compact_network_does_what_the_last_snapshot_did(project, client, job, tmp_path):
+    """The snapshot that MLflow keeps of the last session that was accepted, with its filters switched off."""
+    decisions = project.json(job.output / "decisions.json")
+    number = max(decision["number"] for decision in decisions if decision["accepted"])
+    (session,) = (
+        run
+        for run in runs(client, "session")
+        if (run.data.tags["task"], run.data.tags["strategy"]) == job[:2]
+        and run.data.tags["decision"] == str(number)
+    )
+    (artifact,) = client.list_artifacts(session.info.run_id)
+    initial = model(project, job.training.output / "initial.keras")
+    with np.load(client.download_artifacts(session.info.run_id, artifact.path, str(tmp_path))) as snapshot:
+        weights = [snapshot[name] for name in sorted(snapshot) if name.startswith("weights_")]
+        active = [snapshot[name] for name in sorted(snapshot) if name.startswith("active_")]
+    *hidden, output = (layer for layer in initial.layers if isinstance(layer, keras.layers.Conv2D))
+    left = [(layer, switch) for layer, switch in zip(hidden, active, strict=True) if switch.any()]
+    switched = keras.Sequential(
+        [initial.layers[0], *(type(layer).from_config(layer.get_config()) for layer, _ in left)]
+    )
+    switched.add(type(output).from_config(output.get_config()))
+    switched.set_weights(weights)
+    for layer, (_, switch) in zip(switched.layers, left, strict=False):
+        layer.set_weights([weight * switch for weight in layer.get_weights()])
+    images = np.random.default_rng(0).random((2, 31, 50, 1), dtype=np.float32)
+    compact = model(project, job.output / "compact.keras")
+    np.testing.assert_allclose(compact(images), switched(images), atol=1e-5)
+
+
+def test_champions_load_without_this_package(project, client, tmp_path):
+    images = np.random.default_rng(0).random((2, 17, 23, 1), dtype=np.float32)
+    np.save(tmp_path / "images.npy", images)
+    command = python(STOCK, client.tracking_uri, tmp_path / "images.npy", tmp_path, *TASKS)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for task in TASKS:
+        job = best(project, task)
+        expected = model(project, job.output / "compact.keras")(images)
+        np.testing.assert_allclose(np.load(tmp_path / f"{task}.npy"), expected, atol=1e-6)
+        version = client.get_model_version_by_alias(f"selfscale-{task}", "champion")
+        assert version.tags["strategy"] == job.strategy
+        assert f"| strategy | `{job.strategy}`, seed 0 |" in version.description
+        assert f"imitates the operator `{task}`" in version.description
+        assert client.get_run(version.run_id).data.tags["key"] == noted_of(project, job)["key"]
+
+
+def test_the_second_time_there_is_nothing_to_do_but_to_look_and_to_register(project, client):
+    before = (project.root / "dvc.lock").read_bytes()
+    versions = len(client.search_model_versions())
+    assert stages(project.selfscale("repro")) == ALWAYS
+    assert (project.root / "dvc.lock").read_bytes() == before
+    assert len(client.search_model_versions()) == versions
+
+
+def champions(project: Project) -> set[str]:
+    """The hashes of the champions' files."""
+    client = open_store(project.root)
+    found = [client.get_model_version_by_alias(f"selfscale-{task}", "champion") for task in TASKS]
+    return {version.tags["sha256"] for version in found}
+
+
+def test_a_fresh_clone_without_results_comes_to_the_same_champions(project, tmp_path):
+    clone = project.clone(tmp_path)
+    clone.selfscale("repro", "--jobs", "2")
+    assert champions(clone) == champions(project)
+    assert clone.run("git", "status", "--porcelain") == ""  # the same hashes in dvc.lock
+    photographs = tmp_path / "photographs"
+    save_photographs(photographs, count=1)
+    clone.selfscale("apply", "sobel@champion", str(photographs), "--out", "edges")
+    assert (clone.root / "edges" / "0.png").exists()
+
+
+def test_results_travel_and_nothing_is_trained_again(project, tmp_path):
+    """The commands of docs/team.md, with a remote, a colleague, and experiments of his."""
+    project = project.copy(tmp_path)
+    (tmp_path / "remote").mkdir()
+    own = {"/srv/selfscale": tmp_path / "remote", "https://git.example.org/team/selfscale.git": project.root}
+    ran: dict[str, str] = {}
+    for block in blocks(CHECKOUT / "docs" / "team.md"):
+        for line in block.code.splitlines():
+            for shown, there in own.items():
+                line = line.replace(shown, str(there))
+            if line.startswith("git clone"):
+                project.run("git", "clone", "--quiet", str(project.root), str(tmp_path / "colleague"))
+            elif line.startswith("cd "):
+                project = Project(tmp_path / "colleague")
+                project.run("git", "config", "user.name", "Colleague")
+                project.run("git", "config", "user.email", "colleague@localhost")
+            else:
+                ran[line] = project.run(*shlex.split(line))
+                if line.startswith("dvc exp run --name"):
+                    assert stages(ran[line]) == ALWAYS | {"compare"}
+    assert stages(ran["dvc repro"]) == ALWAYS
+    assert champions(project)
+    assert not runs(open_store(project.root), "session")  # also in the folders of the queue
+    assert project.run("git", "status", "--porcelain") == ""
+    assert stages(project.dvc("repro")) == ALWAYS
+
+    change_params(project.root / "params.yaml", {"runs.strategies": [*STRATEGIES, "cosine"]})
+    longer = {f"baseline@{task}-0" for task in TASKS}  # where the new minimization took longer
+    new = {f"minimize@{task}-cosine-0" for task in TASKS} | {"budget", "compare"}
+    assert stages(project.dvc("repro")) - longer == ALWAYS | new
+    assert len(runs(open_store(project.root), "minimization")) == len(TASKS)
+    results = project.json("reports/comparison.json")["results"].values()
+    assert [result["strategy"] for result in results] == [*STRATEGIES, "cosine"] * 2
+    changes = json.loads(json_of(project.dvc("metrics", "diff", "--json")))["reports/comparison.json"]
+    cosine = Job("sobel", "cosine", 0)
+    parameters = project.json(cosine.output / "result.json")["parameters"]
+    assert changes[f"results.{cosine.name}.parameters"] == {"old": None, "new": parameters}
+
+
+def json_of(output: str) -> str:
+    return next(line for line in output.splitlines() if line.startswith("{"))
+
+
+def test_an_experiment_after_a_pick_ends_well(project, tmp_path):
+    project = project.copy(tmp_path)
+    project.selfscale("pick", "sobel", "--max-macs", "100000")
+    assert stages(project.dvc("repro")) == ALWAYS
+    picked = project.json("picks.json")["sobel"]
+    assert f"| strategy | `{picked['strategy']}`, seed 0 |" in newest(project, "sobel").description
+    output = project.dvc("exp", "run", "--set-param", "minimization.removal.steps=10")
+    assert "register" in stages(output)
+    assert "the network that was picked for sobel is there no more" in output
+
+
+def newest(project: Project, task: str) -> Any:
+    versions = open_store(project.root).search_model_versions(f"name = 'selfscale-{task}'")
+    return max(versions, key=lambda version: int(version.version))
+
+
+def test_the_comparison_is_declared_as_metrics(project):
+    (shown,) = json.loads(json_of(project.dvc("metrics", "show", "--json"))).values()
+    results = shown["data"]["reports/comparison.json"]["data"]["results"]
+    for job in JOBS:
+        result = project.json(job.output / "result.json")
+        assert results[job.name]["test"] == result["test"]
+
+
+def test_an_experiment_with_other_photographs(project, tmp_path):
+    project = project.copy(tmp_path)
+    save_photographs(tmp_path / "photos", side=100)
+    settings = {
+        "data.source": "folder",
+        "data.folder.path": tmp_path / "photos",
+        "runs.tasks": "[sobel]",
+        "runs.strategies": "[random]",
+    }
+    words = [word for key, value in settings.items() for word in ("--set-param", f"{key}={value}")]
+    ran = stages(project.dvc("exp", "run", *words))
+    assert ran == {
+        "inputs",
+        "prepare",
+        "targets@sobel",
+        "train@sobel-0",
+        "minimize@sobel-random-0",
+        "budget",
+        "baseline@sobel-0",
+        "compare",
+        "register",
+    }
+    assert project.json("data/prepared/manifest.json")["source"] == "folder"
+    changes = json.loads(json_of(project.dvc("metrics", "diff", "--json")))["reports/comparison.json"]
+    assert changes[f"results.{JOBS[0].name}.test.final.mae"]["diff"] != 0
+
+
+def test_what_was_registered_comes_back_when_the_store_was_deleted(project, tmp_path):
+    project = project.copy(tmp_path)
+    shutil.rmtree(project.root / "mlruns")
+    with chdir(project.root):
+        settings = load(Path("params.yaml"))
+        assert [register(settings, task)[1:4] for task in TASKS] == [(1, 1, None)] * 2
+    client = open_store(project.root)
+    for task in TASKS:
+        version = client.get_model_version_by_alias(f"selfscale-{task}", "champion")
+        file = project.root / best(project, task).output / "compact.keras"
+        assert version.tags["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+        assert client.get_run(version.run_id).data.tags["kind"] == "registration"
