@@ -139,23 +139,6 @@ def test_the_commands_that_train(answered, words, work):
     found = answered(*words)
     assert found.keys() == KEYS[f"{words[0]} TASK"]
     assert found == files.read_json(work.result, "")
-    everything = answered(words[0])
-    assert everything.keys() == KEYS[words[0]]
-    assert everything == {"done": {}, "up_to_date": {work.name: found}}
-
-
-def test_what_was_done_is_told_apart_from_what_was_up_to_date(answered, monkeypatch):
-    change_params(Path(shutil.copy("params.yaml", "two.yaml")), {"runs.seeds": [0, 1]})
-
-    def train(settings, task, seed, start, progress):
-        files.write_json(Training(task, seed).result, {"seed": seed})
-
-    monkeypatch.setattr(pipeline, "train", train)
-    monkeypatch.setattr(stages, "start", lambda settings: None)
-    found = answered("train", "--params", "two.yaml")
-    assert found["done"] == {"sobel-seed-1": {"seed": 1}}
-    assert [*found["up_to_date"]] == ["sobel-seed-0"]
-    shutil.rmtree(Training("sobel", 1).output)
 
 
 def test_scale(answered, monkeypatch):
