@@ -27,7 +27,7 @@ from selfscale.cli import loading
 from selfscale.config import Settings
 from selfscale.errors import UserError
 from selfscale.paths import MINIMIZED, PREPARED, STATE, TARGETS, only_one
-from selfscale.reporting import frontier, tables
+from selfscale.reporting import exhaustive, tables
 
 if TYPE_CHECKING:
     from selfscale.nn.metrics import Evaluation
@@ -70,7 +70,7 @@ def train(settings: Settings, task: str, state: Path, network: Network) -> dict[
         model = pipeline.new_network(settings, task, network.seed, attempt)
         trainer = pipeline.trainer_for(settings, task, SwitchedNetwork(model))
         record, validation = session(trainer, network, attempt)
-        if record.ended in frontier.TRAINED:
+        if record.ended in exhaustive.TRAINED:
             break
     test = trainer.evaluator(load_split(PREPARED, TARGETS / task, "test"))
     result = {
@@ -123,7 +123,7 @@ def run(
 ) -> dict[str, Any]:
     """Train every network of the grid in both ways; writes and returns `exhaustive-TASK.json`."""
     steps = steps_of_minimizations(task) if steps is None else steps
-    inputs = frontier.inputs_digest(settings, task)
+    inputs = exhaustive.inputs_digest(settings, task)
     grid = sorted({chosen for depth in depths for chosen in product(widths, repeat=depth)})
     networks = [Network(*one) for one in product(grid, sorted(set(seeds)), (None, steps))]
     # Named by what the networks depend on: with other settings or images, nothing is taken up again.
@@ -141,16 +141,16 @@ def run(
             "steps": steps,
             "seeds": seeds,
             "networks": curves,
-            "frontiers": {name: frontier.frontier(found) for name, found in curves.items()},
+            "frontiers": {name: exhaustive.frontier(found) for name, found in curves.items()},
         }
-        files.write_json(frontier.benchmark_path(task), benchmark)
+        files.write_json(exhaustive.benchmark_path(task), benchmark)
         shutil.rmtree(state)
     return benchmark
 
 
 def table(benchmark: dict[str, Any]) -> str:
     """Mean scores over the seeds of each network, as Markdown; those of the frontiers have a star."""
-    first, equal = (frontier.means(found) for found in benchmark["networks"].values())
+    first, equal = (exhaustive.means(found) for found in benchmark["networks"].values())
     later = [f"{split}, {benchmark['steps']} steps" for split in ("validation", "test")]
     rows: list[tuple[str, ...]] = [("widths", "parameters", "MACs/pixel", "validation", "test", *later)]
     for points in zip(first, equal, strict=True):

@@ -9,7 +9,7 @@ from rows import TASK, Row, settings
 from selfscale import files
 from selfscale.errors import UserError
 from selfscale.paths import MINIMIZED
-from selfscale.reporting import frontier
+from selfscale.reporting import exhaustive
 
 
 def measure() -> Iterator[Row]:
@@ -18,10 +18,10 @@ def measure() -> Iterator[Row]:
     Raises:
         UserError: `exhaustive.py` was not run with these settings and images.
     """
-    benchmark = frontier.read_benchmark(settings(), TASK)
+    benchmark = exhaustive.read_benchmark(settings(), TASK)
     if benchmark is None:
         raise UserError(
-            f"{frontier.benchmark_path(TASK)}: is missing, or was made with other settings; run "
+            f"{exhaustive.benchmark_path(TASK)}: is missing, or was made with other settings; run "
             f"`python benchmarks/exhaustive.py {TASK}`"
         )
     results = [

@@ -9,9 +9,10 @@ import numpy as np
 
 from selfscale.config import Runs, Settings, Strategy, Task
 from selfscale.files import write_bytes, write_json
+from selfscale.inference.layer_views import FilterView, LayerView
 from selfscale.paths import Baseline, Job, pictures_folder
 from selfscale.pipeline import compare as report
-from selfscale.reporting import sheet
+from selfscale.reporting.network_picture import THUMB, Example, draw
 
 SEEDS = [0, 1, 2, 3, 4]
 
@@ -77,11 +78,12 @@ def decision(
 
 def picture(title: str) -> bytes:
     """A network's picture, with a filter that is there and one that was removed."""
-    values = np.linspace(-1, 1, sheet.THUMB**2, dtype=np.float32).reshape(sheet.THUMB, sheet.THUMB)
+    values = np.linspace(-1, 1, THUMB**2, dtype=np.float32).reshape(THUMB, THUMB)
     kernel = np.linspace(-1, 1, 9, dtype=np.float32).reshape(3, 3)
-    filters = [sheet.Filter("0.0", values, "", {0: kernel}), sheet.Filter("0.1", None, "decision 1", {})]
-    layers = [sheet.Row("layer 0", filters, 1), sheet.Row("layer 1", filters[:1], 2)]
-    return sheet.png(title, abs(values), abs(values), layers)
+    filters = [FilterView("0.0", {0: kernel}, values), FilterView("0.1", {}, note="decision 1")]
+    reads = {0: "image"}
+    layers = [LayerView(0, "layer 0", filters, reads), LayerView(1, "layer 1", filters[:1], reads)]
+    return draw(title, Example(abs(values), abs(values)), layers)
 
 
 def fill(settings: Settings) -> None:
@@ -102,3 +104,39 @@ def fill_job(job: Job, content: dict[str, Any]) -> None:
     write_json(job.output / "decisions.json", decisions)
     for number in (0, 1, 3):
         write_bytes(pictures_folder(job.output, number) / "1.png", picture(f"after decision {number}"))
+
+
+def accepted(decision: int, macs: float, validation: float, test: float) -> dict:
+    """A network on the way of a minimization."""
+    return {
+        "decision": decision,
+        "filters_kept": [decision],
+        "parameters": int(macs) + 1,
+        "macs_per_pixel": macs,
+        "validation": validation,
+        "test": test,
+    }
+
+
+def way(*networks: dict) -> dict:
+    """What a choice reads of a result."""
+    return {
+        "loss": "mae",
+        "filters_initial": [5, 5],
+        "parameters_initial": 886,
+        "macs_per_pixel_initial": 875.0,
+        "validation": {"initial": {"mae": 0.010}},
+        "test": {"initial": {"mae": 0.011}},
+        "kept": list(networks),
+    }
+
+
+# Two minimizations, and the networks on their ways.
+WAY_JOBS = [Job("sobel", "random", seed) for seed in (0, 1)]
+WAYS = {
+    # 300 is beaten by 200 on validation, however good it is on test.
+    WAY_JOBS[0].name: way(
+        accepted(2, 300.0, 0.005, 0.001), accepted(3, 200.0, 0.004, 0.006), accepted(5, 100.0, 0.008, 0.007)
+    ),
+    WAY_JOBS[1].name: way(accepted(1, 150.0, 0.006, 0.005)),
+}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from selfscale.records import DecisionRecord, Filter, SessionRecord
+from selfscale.search.ablation import Difference, Movement, Successor, WorthRecord
 from selfscale.tracking.store import Client, open_store
 
 RESULT: dict[str, Any] = {
@@ -89,4 +90,21 @@ def record(
         parameters=900 - number,
         macs_per_pixel=800.0 - number,
         session=session,
+    )
+
+
+def worth_record(test: str, filter: Filter | None = None, ended: str = "completed") -> WorthRecord:
+    """One test of a filter, or the baseline session."""
+    return WorthRecord(
+        test=test,
+        filter=filter,
+        reference=0.2,
+        score_before_training=0.4,
+        score=0.25,
+        difference=Difference(0.25, 0.125, 0.5),
+        against_baseline=Difference(0.3, 0.2, 0.4) if filter else None,
+        movements=tuple(Movement(Filter(*pair), 0.1 * n) for n, pair in enumerate([(0, 0), (1, 0), (2, 0)])),
+        successor=Successor(Filter(0, 1), 0.75, 0.5) if filter == Filter(0, 0) else None,
+        relearned=0.625 if test == "reinitialized" else None,
+        session=SessionRecord(8, ((4, 0.5), (8, 0.3)), ((4, 0.3), (8, 0.25)), ended, seconds=1.5),
     )

@@ -12,7 +12,7 @@ import pytest
 from selfscale import config, files
 from selfscale.errors import UserError
 from selfscale.pipeline import train as pipeline
-from selfscale.reporting.frontier import benchmark_path, frontier, means, read_benchmark
+from selfscale.reporting.exhaustive import benchmark_path, frontier, means, read_benchmark
 from workspaces import CHECKOUT, change_params, own_store, trained_project
 
 

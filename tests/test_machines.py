@@ -20,8 +20,6 @@ from selfscale.cli import answers
 from selfscale.cli import app as cli
 from selfscale.paths import Baseline, Job, Training
 from selfscale.pipeline import minimize as minimizing
-from selfscale.pipeline import stages
-from selfscale.pipeline import train as pipeline
 from selfscale.tracking.registry import register
 from selfscale.tracking.store import open_store
 from stores import RESULT

@@ -14,7 +14,7 @@ from selfscale.data.decoding import Unusable, decode_gray
 from selfscale.errors import UserError
 from selfscale.inference import apply as applying
 from selfscale.inference.apply import Application, apply_to_files
-from selfscale.inference.picture_files import READABLE, Picture, find
+from selfscale.inference.image_files import READABLE, ImageFile, find
 from selfscale.nn.fcn import build, to_image
 
 MODEL = build([3, 2], kernel=3, deviation=0.4, seed=(1,))
@@ -92,7 +92,7 @@ def test_what_is_broken_is_skipped_and_the_rest_is_done(tmp_path):
 
 
 def test_a_file_that_cannot_be_read_is_skipped(tmp_path):
-    (problem,) = apply_to_files(MODEL, [Picture(tmp_path / "gone.png", Path("gone"))], tmp_path / "out")
+    (problem,) = apply_to_files(MODEL, [ImageFile(tmp_path / "gone.png", Path("gone"))], tmp_path / "out")
     assert problem == f"{tmp_path / 'gone.png'}: skipped: unreadable: No such file or directory"
 
 

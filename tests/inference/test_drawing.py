@@ -7,8 +7,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from selfscale.inference.drawing import SIGNED, draw_comparison, draw_kernels, draw_outputs, mosaic, png
-from selfscale.inference.remains import Cell
+from selfscale.inference.drawing import (
+    SIGNED,
+    Cell,
+    draw_comparison,
+    draw_kernels,
+    draw_outputs,
+    mosaic,
+    png,
+)
+from selfscale.inference.layer_views import FilterView, LayerView
 
 RNG = np.random.default_rng(0)
 
@@ -17,6 +25,12 @@ def drawn(figure, position=0):
     """The array that is shown in one of a figure's axes, and the ends of its scale."""
     (image,) = figure.axes[position].images
     return np.ma.filled(image.get_array(), np.nan), image.get_clim()
+
+
+def layer(*outputs):
+    """A layer that reads the image; a filter without output is removed."""
+    filters = [FilterView(f"0.{i}", {}, output) for i, output in enumerate(outputs)]
+    return LayerView(0, "title", filters, {0: "image"})
 
 
 def legends(figure):
@@ -38,8 +52,12 @@ def test_red_is_negative_green_positive_and_brightness_the_absolute_value(value,
 
 def test_every_kernel_is_drawn_once_on_one_scale_with_a_legend():
     kernels = RNG.normal(size=(3, 5, 4, 2)).astype(np.float32)  # height, width, inputs, filters
-    cells = [Cell("1.0", kernels[..., 0]), Cell("1.1", None, "decision 7"), Cell("1.2", kernels[..., 1])]
-    figure = draw_kernels("title", cells, ["0.0", "0.1", "0.2", "0.4"])
+    reads = {0: "0.0", 1: "0.1", 2: "0.2", 4: "0.4"}
+    first, last = (
+        dict(zip(reads, np.moveaxis(kernels[..., filter], -1, 0), strict=True)) for filter in (0, 1)
+    )
+    filters = [FilterView("1.0", first), FilterView("1.1", {}, note="decision 7"), FilterView("1.2", last)]
+    figure = draw_kernels(LayerView(1, "title", filters, reads))
     array, limits = drawn(figure)
     largest = np.abs(kernels).max()
     assert limits == (pytest.approx(-largest), pytest.approx(largest))
@@ -56,13 +74,12 @@ def test_every_kernel_is_drawn_once_on_one_scale_with_a_legend():
     ]
     assert len(axes.lines) == 4  # a cross for each kernel of the removed filter
     assert [text.get_text() for text in axes.texts] == ["decision 7"]
-    assert figure.get_suptitle() == "title"
+    assert figure.get_suptitle() == "kernels, title"
 
 
 def test_outputs_are_labelled_and_in_rows_of_five():
     outputs = RNG.random((7, 20, 30), dtype=np.float32)
-    cells = [Cell(f"0.{i}", None if i == 3 else outputs[i]) for i in range(7)]
-    figure = draw_outputs("title", cells)
+    figure = draw_outputs("a.png", layer(*(None if i == 3 else outputs[i] for i in range(7))))
     array, (low, high) = drawn(figure)
     assert -low == high == outputs[[0, 1, 2, 4, 5, 6]].max()
     np.testing.assert_array_equal(array[:20, 32:62], outputs[1])
@@ -73,11 +90,11 @@ def test_outputs_are_labelled_and_in_rows_of_five():
 
 def test_a_layer_that_is_all_removed_or_all_zero_has_a_figure():
     for values in (None, np.zeros((6, 7), np.float32)):
-        figure = draw_outputs("title", [Cell("0.0", values), Cell("0.1", values)])
+        figure = draw_outputs("a.png", layer(values, values))
         assert drawn(figure)[1] == (-1, 1)
         assert len(figure.axes[0].lines) == (2 if values is None else 0)
         assert png(lambda figure=figure: figure)
-    assert len(draw_kernels("title", [Cell("0.0", None)], ["image"]).axes[0].lines) == 1
+    assert len(draw_kernels(layer(None)).axes[0].lines) == 1
 
 
 def test_input_target_output_and_difference_side_by_side():
@@ -121,7 +138,8 @@ def test_the_same_arrays_make_the_same_bytes():
     kernels = RNG.normal(size=(3, 3, 1)).astype(np.float32)
 
     def draw():
-        return draw_kernels("title", [Cell("0.0", kernels), Cell("0.1", None, "removed")], ["image"])
+        filters = [FilterView("0.0", {0: kernels[..., 0]}), FilterView("0.1", {}, note="removed")]
+        return draw_kernels(LayerView(0, "title", filters, {0: "image"}))
 
     content = png(draw)
     with Image.open(io.BytesIO(content)) as image:

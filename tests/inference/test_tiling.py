@@ -9,7 +9,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from selfscale.errors import UserError
-from selfscale.inference.tiling import Reach, reach, tiled, windows
+from selfscale.inference.tiling import ReceptiveField, receptive_field, tiled, windows
 from selfscale.nn.fcn import build, to_image
 
 
@@ -39,7 +39,7 @@ def as_function(model):
 
 
 def seen(model, side=41):
-    """The reach along both axes, measured: where the output changes when one input pixel does."""
+    """The receptive field along both axes, measured: where the output changes when one input pixel does."""
     image = np.zeros((1, side, side, 1), np.float32)
     changed = image.copy()
     changed[0, side // 2, side // 2] = 1
@@ -61,7 +61,7 @@ CONVOLUTION = st.tuples(
 )
 def test_tiles_give_what_the_whole_gives(convolutions, shape, extra, seed):
     model = chain(convolutions, seed)
-    axes = reach(model)
+    axes = receptive_field(model)
     image = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
     side = max(axis.before + axis.after for axis in axes) + extra
     if any(length <= axis.lost for length, axis in zip(shape, axes, strict=True)):
@@ -87,17 +87,17 @@ def test_tiles_give_what_the_whole_gives(convolutions, shape, extra, seed):
         [(3, 3, 1, "valid"), (3, 1, 3, "same")],
     ],
 )
-def test_the_reach_is_what_can_be_measured(convolutions):
+def test_the_receptive_field_is_what_can_be_measured(convolutions):
     model = chain(convolutions)
     # A pixel that is `before` the output pixel's place changes the output `before` pixels behind itself.
-    assert [(axis.after, axis.before) for axis in reach(model)] == seen(model)
+    assert [(axis.after, axis.before) for axis in receptive_field(model)] == seen(model)
 
 
 @pytest.mark.parametrize(("widths", "kernel", "side"), [([5, 5], 5, 64), ([16, 8, 8], 3, 50), ([3], 7, 33)])
 def test_networks_of_the_pipeline_give_the_picture_of_the_whole(widths, kernel, side):
     model = build(widths, kernel=kernel, deviation=0.3)
     image = np.random.default_rng(0).integers(0, 256, (231, 187), np.uint8)
-    result = tiled(as_function(model), image, reach(model), side)
+    result = tiled(as_function(model), image, receptive_field(model), side)
     assert result.dtype == np.float32
     whole = as_function(model)(image)
     np.testing.assert_allclose(result, whole, rtol=0, atol=1e-6 * whole.max())
@@ -105,16 +105,16 @@ def test_networks_of_the_pipeline_give_the_picture_of_the_whole(widths, kernel, 
 
 
 def test_the_thesis_network_sees_six_pixels():
-    assert reach(build([5, 5])) == (Reach(6, 6, 0), Reach(6, 6, 0))
+    assert receptive_field(build([5, 5])) == (ReceptiveField(6, 6, 0), ReceptiveField(6, 6, 0))
 
 
 def test_one_pixel_less_overlap_would_be_wrong():
     model = build([2, 2], kernel=3, deviation=0.5, seed=(3,))
     image = np.random.default_rng(0).integers(0, 256, (60, 60), np.uint8)
     whole = as_function(model)(image)
-    right = tiled(as_function(model), image, (Reach(3, 3), Reach(3, 3)), 20)
+    right = tiled(as_function(model), image, (ReceptiveField(3, 3), ReceptiveField(3, 3)), 20)
     np.testing.assert_allclose(right, whole, atol=1e-5)
-    for less in ((Reach(2, 3), Reach(3, 3)), (Reach(3, 3), Reach(3, 2))):
+    for less in ((ReceptiveField(2, 3), ReceptiveField(3, 3)), (ReceptiveField(3, 3), ReceptiveField(3, 2))):
         assert np.abs(tiled(as_function(model), image, less, 20) - whole).max() > 0.01
 
 
@@ -127,22 +127,22 @@ def test_one_pixel_less_overlap_would_be_wrong():
         keras.layers.UpSampling2D(2),
     ],
 )
-def test_a_changed_resolution_has_no_reach(layer):
+def test_a_changed_resolution_has_no_receptive_field(layer):
     inputs = keras.Input((None, None, 1))
     x = layer(keras.layers.Conv2D(1, 3)(inputs))
-    assert reach(keras.Model(inputs, x)) is None
+    assert receptive_field(keras.Model(inputs, x)) is None
 
 
 def test_what_mixes_pixels_otherwise_is_refused():
     inputs = keras.Input((None, None, 1))
     x = keras.layers.GlobalAveragePooling2D(keepdims=True)(keras.layers.Conv2D(1, 3)(inputs))
     with pytest.raises(UserError, match="is not supported"):
-        reach(keras.Model(inputs, x))
+        receptive_field(keras.Model(inputs, x))
 
 
 @given(st.integers(1, 200), st.integers(1, 60), st.integers(0, 9), st.integers(0, 9), st.integers(0, 9))
 def test_windows_cover_each_output_pixel_once_with_all_that_it_sees(length, extra, before, same, lost):
-    axis = Reach(before, same + lost, lost)
+    axis = ReceptiveField(before, same + lost, lost)
     done = 0
     for window in windows(length, before + same + lost + extra, axis):
         assert window.first == done < window.last
@@ -152,6 +152,6 @@ def test_windows_cover_each_output_pixel_once_with_all_that_it_sees(length, extr
     assert done == max(0, length - lost)
 
 
-def test_a_window_within_the_reach_is_refused():
-    with pytest.raises(ValueError, match="not larger than the reach"):
-        list(windows(100, 12, Reach(6, 6)))
+def test_a_window_within_the_receptive_field_is_refused():
+    with pytest.raises(ValueError, match="not larger than the receptive field"):
+        list(windows(100, 12, ReceptiveField(6, 6)))

@@ -14,8 +14,8 @@ from conftest import pictures
 from selfscale.config import Task
 from selfscale.errors import UserError
 from selfscale.inference import visualize as visualizing
-from selfscale.inference.picture_files import find
-from selfscale.inference.remains import layers_of
+from selfscale.inference.image_files import find
+from selfscale.inference.layer_views import read_view
 from selfscale.inference.visualize import middle, target_of, visualize
 from selfscale.nn import compaction
 from selfscale.nn.fcn import build
@@ -51,7 +51,7 @@ def shown(figures) -> dict[str, list[str]]:
 
 def test_removed_filters_and_layers_are_crossed_out_with_their_decisions(minimized):
     model = keras.saving.load_model(minimized)
-    figures = visualizing.kernel_figures(layers_of(model, minimized))
+    figures = visualizing.kernel_figures(read_view(model, minimized))
     assert shown(figures) == {
         "kernels-0.png": ["removed"],
         "kernels-1.png": ["decision 1", "decision 1"],
@@ -71,10 +71,8 @@ def test_removed_filters_and_layers_are_crossed_out_with_their_decisions(minimiz
 
 def test_outputs_are_those_of_each_layer(minimized):
     model = keras.saving.load_model(minimized)
-    layers = layers_of(model, minimized)
-    features = keras.Model(model.input, [block.layers[-1].output for block in layers.blocks])
     gray = pictures(1, seed=0)[0, ..., 0]
-    figures = visualizing.picture_figures(layers, features, gray, "a.png", None)
+    figures = visualizing.image_figures(read_view(model, minimized), gray, "a.png", None)
     assert sorted(figures) == ["comparison.png", *(f"output-{layer}.png" for layer in range(4))]
     output = np.asarray(model(gray[None, ..., None] / np.float32(255)))[0, ..., 0]
     (shown_output,) = figures["output-3.png"]().axes[0].images
@@ -92,13 +90,13 @@ def test_outputs_are_those_of_each_layer(minimized):
 def test_any_other_network_has_all_its_filters(minimized, tmp_path):
     model = build([2, 1], kernel=3)
     for path in (tmp_path / "other.keras", tmp_path / "none" / "compact.keras"):
-        layers = layers_of(model, path)
-        assert [removed.tolist() for removed in layers.removed] == [[False, False], [False], [False]]
+        view = read_view(model, path)
+        assert [removed.tolist() for removed in view.removed] == [[False, False], [False], [False]]
     with pytest.raises(UserError, match="belongs to another network"):
-        layers_of(model, minimized)
+        read_view(model, minimized)
     minimized.with_name("decisions.json").write_text("[{}]")
     with pytest.raises(UserError, match="is damaged"):
-        layers_of(keras.saving.load_model(minimized), minimized)
+        read_view(keras.saving.load_model(minimized), minimized)
 
 
 def test_files_for_each_image_with_the_operators_target(tmp_path):
@@ -116,9 +114,9 @@ def test_files_for_each_image_with_the_operators_target(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(visualizing, "draw_comparison", draw)
         target = target_of(Task(operator="sobel", loss="mae"))
-        layers = layers_of(model, Path("x.keras"))
+        view = read_view(model, Path("x.keras"))
         found = find([str(tmp_path)], tmp_path / "out")
-        problems = list(visualize(model, layers, found, tmp_path / "out", target))
+        problems = list(visualize(view, found, tmp_path / "out", target))
     assert problems[:2] == [None, None]
     assert problems[2] is not None and "c.png: skipped: broken" in problems[2]
     files = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.png"))

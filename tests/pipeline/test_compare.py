@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from comparisons import SEEDS, baseline, fill, result, settings
-from selfscale.config import Registry, Settings
+from comparisons import SEEDS, baseline, fill, settings
+from selfscale.config import Settings
 from selfscale.errors import UserError
 from selfscale.files import read_json, write_bytes, write_json
 from selfscale.paths import Baseline, Job
@@ -143,39 +143,3 @@ def test_a_missing_or_shorter_baseline_names_the_command_that_makes_it(project):
     with pytest.raises(UserError, match="selfscale baseline sobel --seed 0"):
         report.compare(chosen)
     assert not (folder / "reports").exists()
-
-
-@pytest.mark.parametrize(
-    ("rule", "chosen"),
-    [
-        (Registry(), "cosine"),  # of the two smallest within 0.0055, the one with the better test score
-        (Registry(tolerance=0.4), "taylor"),  # 0.0069 is within 0.007
-        (Registry(rule="score"), "random"),
-        (Registry(tolerance=0.0), "cosine"),  # no worse than the initial network's 0.005
-    ],
-    ids=str,
-)
-def test_the_rule_chooses_what_is_registered_by_the_test_split(rule, chosen):
-    found = [
-        result("sobel", "random", macs=300, score=0.003),
-        result("sobel", "sequential", macs=200, score=0.005),
-        result("sobel", "cosine", macs=200, score=0.004),
-        result("sobel", "taylor", macs=100, score=0.0069),
-        result("canny", "random", macs=50, score=0.001),
-    ]
-    for entry in found:  # the validation split has no say
-        entry["validation"] = {"initial": {"mae": 0.005}, "final": {"mae": 1 - entry["test"]["final"]["mae"]}}
-    comparison = {"results": {f"{r['task']}-{r['strategy']}": r for r in found}}
-    assert report.choose(comparison, "sobel", rule)["strategy"] == chosen
-    with pytest.raises(UserError, match="has no result of otsu; run `selfscale compare` again"):
-        report.choose(comparison, "otsu", rule)
-
-
-def test_where_none_is_within_the_tolerance_the_best_test_score_is_chosen():
-    found = [
-        result("sobel", "random", macs=300, score=0.008),
-        result("sobel", "cosine", macs=200, score=0.009),
-    ]
-    assert not any(report.within(entry, Registry()) for entry in found)
-    comparison = {"results": dict(enumerate(found))}
-    assert report.choose(comparison, "sobel", Registry())["strategy"] == "random"

@@ -1,127 +1,25 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from contextlib import chdir
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from conftest import new_trainer
 from selfscale import config
 from selfscale.errors import UserError
-from selfscale.nn.fcn import build
-from selfscale.nn.trainer import Trainer
-from selfscale.pipeline.worth import NOT_TESTED, as_json, content, heat_map, run_worth, table
-from selfscale.records import Filter, SessionRecord
-from selfscale.search.ablation import TESTS, Difference, Movement, Successor, WorthRecord, hidden
+from selfscale.pipeline.worth import run_worth
+from selfscale.records import Filter
+from selfscale.search.ablation import TESTS
 from selfscale.tracking.ablation_runs import WorthRun
 from selfscale.tracking.store import Client, open_store
 from stores import new_store
+from stores import worth_record as record
 from workspaces import change_params, contents, own_store, runs, trained_project
 
 STEPS = 6
-
-
-def record(test: str, filter: Filter | None = None, ended: str = "completed") -> WorthRecord:
-    return WorthRecord(
-        test=test,
-        filter=filter,
-        reference=0.2,
-        score_before_training=0.4,
-        score=0.25,
-        difference=Difference(0.25, 0.125, 0.5),
-        against_baseline=Difference(0.3, 0.2, 0.4) if filter else None,
-        movements=tuple(Movement(Filter(*pair), 0.1 * n) for n, pair in enumerate([(0, 0), (1, 0), (2, 0)])),
-        successor=Successor(Filter(0, 1), 0.75, 0.5) if filter == Filter(0, 0) else None,
-        relearned=0.625 if test == "reinitialized" else None,
-        session=SessionRecord(8, ((4, 0.5), (8, 0.3)), ((4, 0.3), (8, 0.25)), ended, seconds=1.5),
-    )
-
-
-@pytest.fixture(scope="module")
-def narrow(train_split, validation_split) -> Trainer:
-    """Layers of one and of two filters."""
-    return new_trainer(train_split, validation_split, build([1, 2], kernel=3))
-
-
-def all_possible(trainer: Trainer) -> list[WorthRecord]:
-    filters = hidden(trainer.network)
-    tests = [record(test, filter) for filter in filters for test in TESTS if filter.layer]
-    return [record("baseline"), record("reinitialized", Filter(0, 0)), *tests]
-
-
-def test_the_json_has_all_of_the_records_but_the_seconds(narrow):
-    records = [record("baseline"), *(record(test, Filter(0, 0)) for test in TESTS)]
-    again = json.loads(json.dumps(content(narrow, records)))
-    assert again["reference"] == 0.2
-    assert again["baseline"]["filter"] is None
-    for test, found in zip(records[1:], again["tests"], strict=True):
-        session = found.pop("session")
-        assert SessionRecord(**as_tuples(session), seconds=1.5) == test.session
-        rebuilt = WorthRecord(
-            **found
-            | {
-                "filter": Filter(*found["filter"]),
-                "difference": Difference(**found["difference"]),
-                "against_baseline": Difference(**found["against_baseline"]),
-                "movements": tuple(Movement(Filter(*m["filter"]), m["distance"]) for m in found["movements"]),
-                "successor": Successor(**found["successor"] | {"filter": Filter(0, 1)}),
-            },
-            session=test.session,
-        )
-        assert rebuilt == test
-
-
-def as_tuples(session: dict) -> dict:
-    return {
-        key: tuple(map(tuple, value)) if isinstance(value, list) else value for key, value in session.items()
-    }
-
-
-def test_what_is_not_a_finite_number_is_null_in_json():
-    assert as_json({"a": (1.5, math.nan), "b": [math.inf], "seconds": 3.0}) == {"a": [1.5, None], "b": [None]}
-
-
-def test_the_table_has_a_row_for_each_test_and_says_what_was_not_possible(narrow):
-    header, baseline, *rows = table(narrow.network, all_possible(narrow))
-    assert {len(cells) for cells in (header, baseline, *rows)} == {len(header)}
-    assert baseline[:4] == ("none", "baseline", "0.4", "0.25")
-    assert baseline[5:] == ("", "layer 2 filter 0: 0.2", "")
-    assert [cells[:2] for cells in rows] == [
-        (f"layer {layer} filter {index}", test) for layer, index in ((0, 0), (1, 0), (1, 1)) for test in TESTS
-    ]
-    assert [cells[2] for cells in rows] == [NOT_TESTED] * 2 + ["0.4"] * 7
-    assert rows[2][4:] == (
-        "+25.0% (+12.5% to +50.0%)",
-        "+30.0% (+20.0% to +40.0%)",
-        "layer 2 filter 0: 0.2",
-        "layer 0 filter 1: 0.50 → 0.75; itself 0.62",
-    )
-    assert rows[3][7] == "no other filter"
-
-
-def test_the_table_says_how_a_session_ended_that_did_not_complete(narrow):
-    records = [record("baseline"), record("reinitialized", Filter(0, 0), ended="dead")]
-    assert table(narrow.network, records)[4][3] == "0.25 (the session ended dead)"
-
-
-def test_the_heat_map_is_a_picture_of_the_records(narrow, tmp_path):
-    records = all_possible(narrow)
-    picture = heat_map("sobel, seed 0", narrow.network, records)
-    assert picture == heat_map("sobel, seed 0", narrow.network, records)
-    worse = replace(records[-1], difference=Difference(-0.5, -0.6, -0.4))
-    assert picture != heat_map("sobel, seed 0", narrow.network, [*records[:-1], worse])
-    (tmp_path / "picture.png").write_bytes(picture)
-    pixels = np.asarray(Image.open(tmp_path / "picture.png").convert("RGB")).astype(int)
-    assert (pixels == (211, 211, 211)).all(axis=-1).sum() > 2000  # light gray: two tests were not possible
-    unknown = replace(records[-1], difference=Difference(math.nan, math.nan, math.nan))
-    assert heat_map("sobel, seed 0", narrow.network, [*records[:-1], unknown]).startswith(b"\x89PNG")
 
 
 @pytest.fixture

@@ -5,14 +5,15 @@ import io
 import matplotlib
 from matplotlib.figure import Figure
 from PIL import Image
-from test_compare import LABEL, baseline, result
 
+from comparisons import baseline, result
 from selfscale.reporting.figures import draw_frontiers, draw_networks, size_figure
+from selfscale.reporting.statistics import BASELINE
 
 GROUP = {
     "random": [result("sobel", "random", seed, 150 + 25 * seed, 0.004) for seed in range(3)],
     "cosine": [result("sobel", "cosine", seed, 200, 0.005) for seed in range(3)],
-    LABEL: [baseline("sobel", seed) for seed in range(3)],
+    BASELINE: [baseline("sobel", seed) for seed in range(3)],
 }
 POINTS = [
     {"widths": [], "macs_per_pixel": 25.0, "test": 0.05},
@@ -41,7 +42,7 @@ def test_every_network_and_both_frontiers_are_drawn():
         "random": [[150, 0.004], [175, 0.004], [200, 0.004]],
         "cosine": [[200, 0.005]] * 3,
         "initial network": [[875, 0.005]] * 3,
-        LABEL: [[875, 0.0045]] * 3,
+        BASELINE: [[875, 0.0045]] * 3,
     }
     lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
     assert lines == {

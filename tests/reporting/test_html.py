@@ -12,8 +12,8 @@ from selfscale.errors import UserError
 from selfscale.files import read_json
 from selfscale.paths import Job, pictures_folder
 from selfscale.pipeline import compare as report
-from selfscale.reporting import html as page
-from selfscale.reporting import wording
+from selfscale.reporting.html import decision_text, embedded, html_page
+from selfscale.reporting.pareto import choose_by_rule
 
 # Elements that HTML ends by itself.
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -97,17 +97,17 @@ def test_it_has_the_tables_of_the_markdown(compared):
 
 def test_it_shows_the_networks_of_the_minimization_that_the_registry_would_take(compared):
     chosen = read_json(Path("reports/comparison.json"), "compare")
-    best = report.choose(chosen, "sobel", Registry())
+    best = choose_by_rule(chosen, "sobel", Registry())
     assert f"The shrinking network: {best['strategy']}, seed {best['seed']}" in compared.texts("h3")
     names = [text.partition(" filters ")[0] for text in compared.texts("figcaption")][2:]
     assert names == ["Initial network", "After decision 1", "After decision 3 (final)"]
     assert compared.texts("li")[-3:] == [
-        "Switch off layer 0 filter 4: 600 training steps. Kept: score -7.5%, within the tolerance 10.0%. "
+        "Switch off layer 0 filter 4: 600 training steps. Accepted: score -7.5%, within the tolerance 10.0%. "
         "Filters left: 4 and 5; 735 parameters.",
-        "Remove layer 1 as a whole: 600 training steps. Stepped back: score +70.0%, not within it. "
+        "Remove layer 1 as a whole: 600 training steps. Reverted: score +70.0%, not within it. "
         "Filters left: 4 and 5; 735 parameters.",
         "Switch off layer 0 filter 3, layer 1 filters 0, 1 and 2: 600 training steps. "
-        "Kept: score -7.5%, within the tolerance 10.0%. Filters left: 4 and 5; 735 parameters.",
+        "Accepted: score -7.5%, within the tolerance 10.0%. Filters left: 4 and 5; 735 parameters.",
     ]
 
 
@@ -116,7 +116,7 @@ def test_the_pictures_are_those_of_the_files(compared):
     figures = [Path(f"reports/figures/{kind}-sobel.png") for kind in ("size", "curve")]
     folder = Job("sobel", "random", 0).output
     networks = [pictures_folder(folder, number) / "1.png" for number in (0, 1, 3)]
-    assert sources == [page.inside(path.read_bytes(), "").source for path in [*figures, *networks]]
+    assert sources == [embedded(path.read_bytes(), "").source for path in [*figures, *networks]]
 
 
 def test_names_are_escaped(tmp_path, monkeypatch):
@@ -134,7 +134,7 @@ def test_names_are_escaped(tmp_path, monkeypatch):
         "summary": {job.task: {job.strategy: summary}},
         "paired": {job.task: []},
     }
-    html = page.page(comparison, 1, {job.task: {}}, {job.task: job}, Registry())
+    html = html_page(comparison, 1, {job.task: {}}, {job.task: job}, Registry())
     elements = Elements(html)
     assert not elements.named("script")
     assert elements.texts("h2")[1] == job.task
@@ -172,4 +172,4 @@ def test_missing_pictures_name_the_stage_that_makes_them(tmp_path, monkeypatch):
     ],
 )
 def test_every_decision_has_words(alteration, filters, words):
-    assert wording.decision(decision(1, alteration, filters, True)).tried.startswith(words)
+    assert decision_text(decision(1, alteration, filters, True)).tried.startswith(words)

@@ -1,58 +1,27 @@
-"""The curve of score against size, and the choice of a network from it; all results are made up."""
+"""Fronts of score against size, and the choice of a network; all results are made up."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 from scipy import stats
 
-from selfscale.config import Runs, Settings, Strategy, Task
+from comparisons import WAY_JOBS, WAYS, result
+from selfscale.config import Registry
 from selfscale.errors import UserError
-from selfscale.files import save_model, write_json
-from selfscale.nn.fcn import build
-from selfscale.paths import PICKS, Job
-from selfscale.pipeline import pick as picking
-from selfscale.reporting import pareto as curve
+from selfscale.reporting.pareto import (
+    best_within,
+    candidates,
+    choose_by_rule,
+    mean_front,
+    pareto_front,
+    within_tolerance,
+)
 
 
-def kept(decision: int, macs: float, validation: float, test: float) -> dict:
-    return {
-        "decision": decision,
-        "filters_kept": [decision],
-        "parameters": int(macs) + 1,
-        "macs_per_pixel": macs,
-        "validation": validation,
-        "test": test,
-    }
-
-
-def result(*on_the_way: dict) -> dict:
-    return {
-        "loss": "mae",
-        "filters_initial": [5, 5],
-        "parameters_initial": 886,
-        "macs_per_pixel_initial": 875.0,
-        "validation": {"initial": {"mae": 0.010}},
-        "test": {"initial": {"mae": 0.011}},
-        "kept": list(on_the_way),
-    }
-
-
-JOBS = [Job("sobel", "random", seed) for seed in (0, 1)]
-RESULTS = {
-    # 300 is beaten by 200 on validation, however good it is on test.
-    JOBS[0].name: result(
-        kept(2, 300.0, 0.005, 0.001), kept(3, 200.0, 0.004, 0.006), kept(5, 100.0, 0.008, 0.007)
-    ),
-    JOBS[1].name: result(kept(1, 150.0, 0.006, 0.005)),
-}
-
-
-def test_the_initial_network_and_every_kept_one_are_points():
-    found = curve.points(RESULTS, JOBS)
+def test_the_initial_network_and_every_accepted_one_are_candidates():
+    found = candidates(WAYS, WAY_JOBS)
     assert [(p.seed, p.decision, p.macs_per_pixel) for p in found] == [
         (0, 0, 875.0), (0, 2, 300.0), (0, 3, 200.0), (0, 5, 100.0), (1, 0, 875.0), (1, 1, 150.0),
     ]  # fmt: skip
@@ -61,12 +30,12 @@ def test_the_initial_network_and_every_kept_one_are_points():
 
 
 def test_the_front_is_chosen_by_validation():
-    found = curve.front(curve.points(RESULTS, JOBS[:1]))
+    found = pareto_front(candidates(WAYS, WAY_JOBS[:1]))
     assert [(p.macs_per_pixel, p.test) for p in found] == [(100.0, 0.007), (200.0, 0.006)]
 
 
 def test_the_mean_front_begins_where_every_seed_has_a_network():
-    found = curve.mean_front(curve.points(RESULTS, JOBS))
+    found = mean_front(candidates(WAYS, WAY_JOBS))
     assert [(size, estimate.mean) for size, estimate in found] == [
         (150.0, pytest.approx((0.007 + 0.005) / 2)),
         (200.0, pytest.approx((0.006 + 0.005) / 2)),
@@ -75,21 +44,9 @@ def test_the_mean_front_begins_where_every_seed_has_a_network():
     assert found[0][1].half_width == pytest.approx(stats.t.ppf(0.975, 1) * 0.001)
 
 
-@pytest.fixture
-def settings(tmp_path, monkeypatch) -> Settings:
-    monkeypatch.chdir(tmp_path)
-    for job in JOBS:
-        write_json(job.output / "result.json", RESULTS[job.name])
-    return Settings(
-        runs=Runs(tasks=["sobel"], strategies=["random"], seeds=[0, 1]),
-        tasks={"sobel": Task(operator="sobel", loss="mae"), "canny": Task(operator="canny", loss="mae")},
-        strategies={"random": Strategy(select="random")},
-    )
-
-
-def by_size(path: Path) -> float:
-    """As if a network took a millisecond for every hundred multiply-accumulates."""
-    return next(p.macs_per_pixel for p in curve.points(RESULTS, JOBS) if p.path == path) / 100
+FRONT = pareto_front(candidates(WAYS, WAY_JOBS))
+# As if a network took a millisecond for every hundred multiply-accumulates.
+MILLISECONDS = {candidate.path: candidate.macs_per_pixel / 100 for candidate in FRONT}
 
 
 @pytest.mark.parametrize(
@@ -102,64 +59,49 @@ def by_size(path: Path) -> float:
         ({"max_ms": 1.2}, 100.0),
     ],
 )
-def test_pick(settings, wanted, macs):
-    found = picking.pick(settings, "sobel", **wanted, milliseconds=by_size)
-    assert (found["macs_per_pixel"], found["ms_per_megapixel"]) == (macs, macs / 100)
-    written = json.loads(PICKS.read_text())["sobel"]
-    assert Path(written["path"]) == next(
-        p.path for p in curve.points(RESULTS, JOBS) if p.macs_per_pixel == macs
-    )
+def test_the_best_within_limits(wanted, macs):
+    assert best_within(FRONT, "sobel", **wanted, milliseconds=MILLISECONDS).macs_per_pixel == macs
 
 
 @pytest.mark.parametrize("wanted", [{"max_macs": 99.0}, {"min_score": 0.0039}, {"max_ms": 0.5}])
-def test_nothing_is_picked_if_nothing_is_like_that(settings, wanted):
-    with pytest.raises(UserError, match="there are 100 to 200 multiply-accumulates per pixel"):
-        picking.pick(settings, "sobel", **wanted, milliseconds=by_size)
-    assert not PICKS.exists()
+def test_where_none_is_within_limits_the_message_says_what_there_is(wanted):
+    with pytest.raises(
+        UserError, match=r"sobel: .* 100 to 200 multiply-accumulates per pixel, 1.0 to 2.0 ms"
+    ):
+        best_within(FRONT, "sobel", **wanted, milliseconds=MILLISECONDS)
 
 
-def test_what_was_picked_is_what_is_registered(settings):
-    assert picking.picked(RESULTS, "sobel") is None
-    found = picking.pick(settings, "sobel", max_macs=199.0, milliseconds=by_size)
-    save_model(build([1], kernel=1), Path(found["path"]))
-    result, path = picking.picked(RESULTS, "sobel")
-    assert path == Path(found["path"])
-    assert (result["macs_per_pixel"], result["filters_kept"]) == (150.0, [1])
-    assert result["test"] == {"initial": {"mae": 0.011}, "final": {"mae": 0.005}}
-    assert picking.unpick("sobel")
-    assert picking.picked(RESULTS, "sobel") is None
-    assert not picking.unpick("sobel")
+@pytest.mark.parametrize(
+    ("rule", "chosen"),
+    [
+        (Registry(), "cosine"),  # of the two smallest within 0.0055, the one with the better test score
+        (Registry(tolerance=0.4), "taylor"),  # 0.0069 is within 0.007
+        (Registry(rule="score"), "random"),
+        (Registry(tolerance=0.0), "cosine"),  # no worse than the initial network's 0.005
+    ],
+    ids=str,
+)
+def test_the_rule_chooses_what_is_registered_by_the_test_split(rule, chosen):
+    found = [
+        result("sobel", "random", macs=300, score=0.003),
+        result("sobel", "sequential", macs=200, score=0.005),
+        result("sobel", "cosine", macs=200, score=0.004),
+        result("sobel", "taylor", macs=100, score=0.0069),
+        result("canny", "random", macs=50, score=0.001),
+    ]
+    for entry in found:  # the validation split has no say
+        entry["validation"] = {"initial": {"mae": 0.005}, "final": {"mae": 1 - entry["test"]["final"]["mae"]}}
+    comparison = {"results": {f"{r['task']}-{r['strategy']}": r for r in found}}
+    assert choose_by_rule(comparison, "sobel", rule)["strategy"] == chosen
+    with pytest.raises(UserError, match="has no result of otsu; run `selfscale compare` again"):
+        choose_by_rule(comparison, "otsu", rule)
 
 
-def test_a_pick_that_is_there_no_more_is_told_and_the_rule_decides(settings, caplog):
-    found = picking.pick(settings, "sobel", max_macs=199.0, milliseconds=by_size)
-    assert picking.picked(RESULTS, "sobel") is None  # its file is not there
-    save_model(build([1], kernel=1), Path(found["path"]))
-    other = RESULTS | {JOBS[1].name: RESULTS[JOBS[1].name] | {"kept": []}}
-    assert picking.picked(other, "sobel") is None
-    assert caplog.text.count("the network that was picked for sobel is there no more") == 2
-
-
-@pytest.mark.parametrize("content", ["[]", '{"sobel": 3}'])
-def test_a_damaged_file_of_picks_is_named(settings, content):
-    PICKS.write_text(content)
-    with pytest.raises(UserError, match=r"picks\.json: is damaged"):
-        picking.picked(RESULTS, "sobel")
-
-
-def test_a_task_without_results_is_named(settings):
-    with pytest.raises(UserError, match=r"canny: is not in runs\.tasks, so it has no results"):
-        picking.pick(settings, "canny", max_macs=1.0, milliseconds=by_size)
-    with pytest.raises(UserError, match="task: 'cany' is unknown"):
-        picking.pick(settings, "cany", max_macs=1.0, milliseconds=by_size)
-    (JOBS[1].output / "result.json").unlink()
-    with pytest.raises(UserError, match="run `selfscale minimize sobel --strategy random --seed 1` first"):
-        picking.pick(settings, "sobel", max_macs=1.0, milliseconds=by_size)
-
-
-def test_milliseconds_are_those_of_the_model(tmp_path, monkeypatch):
-    path = tmp_path / "model.keras"
-    save_model(build([1], kernel=1), path)
-    clock = iter(np.cumsum([0.0, 0.1, 0.0, 0.3, 0.0, 0.2, 0.0, 0.5, 0.0, 0.4]))
-    monkeypatch.setattr(picking.time, "perf_counter", lambda: float(next(clock)))
-    assert picking.measured_milliseconds(path) == pytest.approx(300 / 1.048576)
+def test_where_none_is_within_the_tolerance_the_best_test_score_is_chosen():
+    found = [
+        result("sobel", "random", macs=300, score=0.008),
+        result("sobel", "cosine", macs=200, score=0.009),
+    ]
+    assert not any(within_tolerance(entry, Registry()) for entry in found)
+    comparison = {"results": dict(enumerate(found))}
+    assert choose_by_rule(comparison, "sobel", Registry())["strategy"] == "random"

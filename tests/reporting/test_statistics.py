@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from selfscale.reporting.statistics import difference, estimate, over_images, paired, summary
+from selfscale.reporting.statistics import estimate, over_images, paired, paired_estimate, summary
 
 
 def result(seed: int, test: float, macs: float = 150.0, kept: tuple[int, ...] = (3, 0)) -> dict:
@@ -54,18 +54,18 @@ def test_one_seed_has_no_interval_and_equal_values_an_empty_one():
 def test_p_counts_the_sign_patterns_that_are_as_far_from_zero(values):
     means = [abs(np.mean(np.multiply(signs, values))) for signs in product((1, -1), repeat=len(values))]
     expected = np.mean([mean >= abs(np.mean(values)) - 1e-12 for mean in means])
-    assert difference(values).p == pytest.approx(expected)
+    assert paired_estimate(values).p == pytest.approx(expected)
 
 
 def test_with_few_seeds_there_is_no_p():
-    assert difference([1.0, 1.0, 1.0, 1.0]).p is None
-    assert difference([1.0, 1.0, 1.0, 1.0, 1.0]).p == pytest.approx(2 / 2**5)
+    assert paired_estimate([1.0, 1.0, 1.0, 1.0]).p is None
+    assert paired_estimate([1.0, 1.0, 1.0, 1.0, 1.0]).p == pytest.approx(2 / 2**5)
 
 
 def test_with_many_seeds_p_is_estimated_and_always_the_same():
     values = np.random.default_rng(0).normal(0.5, 1.0, 20).tolist()
-    assert difference(values) == difference(values)
-    assert difference(values).p == pytest.approx(stats.ttest_1samp(values, 0).pvalue, abs=0.02)
+    assert paired_estimate(values) == paired_estimate(values)
+    assert paired_estimate(values).p == pytest.approx(stats.ttest_1samp(values, 0).pvalue, abs=0.02)
 
 
 def test_a_summary_counts_layers_that_are_left():

@@ -17,7 +17,7 @@ from selfscale.errors import UserError
 from selfscale.quiet import import_tensorflow
 
 if TYPE_CHECKING:
-    from selfscale.inference.picture_files import Picture
+    from selfscale.inference.image_files import ImageFile
 
 commands = typer.Typer()
 ModelArgument = Annotated[
@@ -46,10 +46,10 @@ def apply(
     as_json: JsonOption = False,
 ) -> None:
     """Apply a network to images of any size: 8-bit gray PNG files of the same names in OUT."""
+    from selfscale.inference import image_files
     from selfscale.inference import load as models
-    from selfscale.inference import picture_files
 
-    pictures = picture_files.find(paths, out)
+    pictures = image_files.find(paths, out)
     with models.find(model) as path:
         import_tensorflow()
         network = models.load(path, model)
@@ -124,24 +124,24 @@ def visualize(
     from selfscale.cli.loading import load
 
     settings = load(params, task=task) if task else None
+    from selfscale.inference import image_files
     from selfscale.inference import load as models
-    from selfscale.inference import picture_files
 
-    pictures = picture_files.find(paths, out)
+    pictures = image_files.find(paths, out)
     with models.find(model) as path:
         import_tensorflow()
-        from selfscale.inference import remains
+        from selfscale.inference import layer_views
         from selfscale.inference import visualize as visualizing
         from selfscale.parallel import progress
 
         network = models.load(path, model)
-        layers = remains.layers_of(network, path)
+        view = layer_views.read_view(network, path)
     target = visualizing.target_of(settings.tasks[task]) if settings and task else None
-    done = visualizing.visualize(network, layers, pictures, out, target)
+    done = visualizing.visualize(view, pictures, out, target)
     report(progress(done, "images", len(pictures)), pictures, out, as_json)
 
 
-def report(problems: Iterable[str | None], pictures: Sequence[Picture], out: Path, as_json: bool) -> None:
+def report(problems: Iterable[str | None], pictures: Sequence[ImageFile], out: Path, as_json: bool) -> None:
     """Print each picture's problem as it comes; exit code 1 if there was one."""
     skipped = []
     for picture, problem in zip(pictures, problems, strict=True):

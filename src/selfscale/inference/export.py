@@ -1,4 +1,4 @@
-"""A network in other formats; what is written has been loaded back and puts out the same."""
+"""Export a network to other formats; each export is loaded back, and its output compared."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from selfscale.errors import UserError
 from selfscale.quiet import silent_stderr
 from selfscale.storage import new_folder
 
-if TYPE_CHECKING:  # so that what is wrong with a command's words is told without TensorFlow
+if TYPE_CHECKING:  # so that wrong arguments are reported without TensorFlow
     import keras
 
 # From images to outputs, both float32 (N, H, W, 1).
@@ -37,7 +37,7 @@ class Format(NamedTuple):
 
 
 class Exported(NamedTuple):
-    """What was written, in bytes, and how far its output is from the Keras model's."""
+    """The size of an export in bytes, and the absolute difference of its output from the Keras model's."""
 
     size: int
     largest: float
@@ -52,11 +52,12 @@ def export(
     image: NDArray[np.uint8],
     calibration: Sequence[NDArray[np.uint8]] | None = None,
 ) -> Exported:
-    """Write the network to `out`, a file or for `saved_model` a folder; it takes a former one's place.
+    """Write the network to `out`, a file or for `saved_model` a folder; a former one is replaced.
 
-    It is loaded back and run on `image`, uint8 (H, W), and on a part of it of another size. With
-    `calibration`, images of the same kind, a TFLite file computes in 8-bit integers inside; its input and
-    output are float32 all the same.
+    Args:
+        image: uint8 (H, W). The export is run on it, and on a part of it of another size.
+        calibration: Images of the same kind. With them a TFLite file computes in 8-bit integers inside;
+            its input and output are float32 all the same.
 
     Raises:
         UserError: `out` is in the way, the format lacks what the network needs, the output has another
@@ -81,25 +82,28 @@ def export(
                 raise
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"--to {name}: this network cannot be converted: {reason}") from error
-        for output, right in zip(outputs, expected, strict=True):
-            if output.shape != right.shape:
-                raise UserError(
-                    f"--to {name}: what was written puts out {output.shape} instead of {right.shape}; "
-                    "nothing was kept"
-                )
-        distances = [np.abs(output - right) for output, right in zip(outputs, expected, strict=True)]
-        largest = float(np.max([distance.max() for distance in distances]))
+        differences = [_difference(name, *pair) for pair in zip(outputs, expected, strict=True)]
+        largest = float(np.max([difference.max() for difference in differences]))
         if calibration is None and not largest <= TOLERANCE:  # also where it is not a number
             raise UserError(
                 f"--to {name}: what was written differs by {largest:.2g} from the Keras output, more than "
                 f"{TOLERANCE:g}; nothing was kept"
             )
         size = sum(file.stat().st_size for file in [path, *path.rglob("*")] if file.is_file())
-    return Exported(size, largest, float(distances[0].mean()), function)
+    return Exported(size, largest, float(differences[0].mean()), function)
+
+
+def _difference(name: str, output: NDArray[np.float32], expected: NDArray[np.float32]) -> NDArray[np.float32]:
+    if output.shape != expected.shape:
+        raise UserError(
+            f"--to {name}: what was written puts out {output.shape} instead of {expected.shape}; "
+            "nothing was kept"
+        )
+    return np.abs(output - expected)
 
 
 def check_place(name: str, out: Path) -> None:
-    """Raises UserError unless `out` can be written, or replaced, without a loss of something else."""
+    """Raise UserError unless `out` can be written, or replaced, without a loss of something else."""
     suffix = FORMATS[name].suffix
     if suffix and out.suffix != suffix:
         raise UserError(f"--out: {out} must end in {suffix} for --to {name}")
@@ -111,7 +115,7 @@ def check_place(name: str, out: Path) -> None:
 
 @contextmanager
 def new_place(out: Path, folder: bool) -> Iterator[Path]:
-    """A new folder, or the name of a new file, that takes the place of `out` if the block ends well."""
+    """Provide a new folder, or the name of a new file, that replaces `out` if the block ends well."""
     if folder:
         with new_folder(out) as path:
             yield path
@@ -124,7 +128,7 @@ def new_place(out: Path, folder: bool) -> Iterator[Path]:
 
 
 def require(name: str) -> None:
-    """Raises UserError if packages are missing that a format needs."""
+    """Raise UserError if packages are missing that a format needs."""
     missing = [package for package in EXTRAS.get(name, ()) if importlib.util.find_spec(package) is None]
     if missing:
         raise UserError(
@@ -157,20 +161,17 @@ def write_tflite(
     model: keras.Model, path: Path, calibration: Sequence[NDArray[np.uint8]] | None = None
 ) -> None:
     """With `calibration`, all becomes 8-bit integers, in ranges taken from these images."""
-    if calibration is None:
-        model.export(path, format="litert", verbose=False)
-        return
     import tensorflow as tf
 
-    images = [image[None, ..., None] / np.float32(255) for image in calibration]
-    model.export(
-        path,
-        format="litert",
-        verbose=False,
-        optimizations=[tf.lite.Optimize.DEFAULT],
-        representative_dataset=lambda: ([image] for image in images),
-        target_spec={"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]},
-    )
+    options: dict[str, Any] = {}
+    if calibration is not None:
+        images = [image[None, ..., None] / np.float32(255) for image in calibration]
+        options = {
+            "optimizations": [tf.lite.Optimize.DEFAULT],
+            "representative_dataset": lambda: ([image] for image in images),
+            "target_spec": {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]},
+        }
+    model.export(path, format="litert", verbose=False, **options)
 
 
 def load_tflite(path: Path) -> Function:

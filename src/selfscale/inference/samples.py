@@ -1,8 +1,8 @@
-"""Images to try a network on: of the prepared data if there are any, else synthetic ones."""
+"""Sample images to try a network on: prepared ones if there are any, else synthetic ones."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from selfscale.data.prepare import SplitName, load_split
 from selfscale.errors import UserError
 from selfscale.files import read_json
+from selfscale.inference.export import Function
 from selfscale.nn.losses import LOSSES, ratio
 from selfscale.paths import PREPARED, TARGETS
 from selfscale.storage import map_array
@@ -20,7 +21,7 @@ SCORED = 32  # images
 
 
 def images(split: SplitName, count: int) -> tuple[Sequence[NDArray[np.uint8]], str]:
-    """At most `count` images, uint8 (H, W), and in words where they are from."""
+    """Return at most `count` images, uint8 (H, W), and in words where they are from."""
     path = PREPARED / f"{split}.npy"
     if path.is_file():
         return list(map_array(path)[:count, ..., 0]), str(path)
@@ -28,7 +29,7 @@ def images(split: SplitName, count: int) -> tuple[Sequence[NDArray[np.uint8]], s
 
 
 def synthetic(seed: int) -> NDArray[np.uint8]:
-    """Blobs with sharp edges under uneven light with noise: all gray values, uint8 (256, 256)."""
+    """Draw blobs with sharp edges under uneven light with noise: all gray values, uint8 (256, 256)."""
     from skimage.data import binary_blobs
 
     rng = np.random.default_rng(seed)
@@ -37,11 +38,8 @@ def synthetic(seed: int) -> NDArray[np.uint8]:
     return (np.clip(blobs + rng.normal(0, 0.02, blobs.shape), 0, 1) * 255).astype(np.uint8)
 
 
-Function = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-
-
 class Scores(NamedTuple):
-    """The loss of two networks on so many validation images of a task."""
+    """The task's loss of a network before and after an export, on validation images."""
 
     task: str
     loss: str
@@ -55,10 +53,9 @@ class Scores(NamedTuple):
 
 
 def scores(task: str, before: Function, after: Function) -> Scores | None:
-    """The loss of two networks on validation images of a task; None if there are no targets.
+    """Measure two networks on validation images of a task; None if there are no targets.
 
-    The loss is that of the operator's kind: one minus a soft F1 for discrete ones, else the mean
-    absolute error.
+    The loss is one minus a soft F1 for discrete targets, else the mean absolute error.
     """
     try:
         split = load_split(PREPARED, TARGETS / task, "validation")
@@ -69,11 +66,9 @@ def scores(task: str, before: Function, after: Function) -> Scores | None:
     some = slice(SCORED)
     targets = split.targets[some].astype(np.float32)
     pictures = split.images[some].astype(np.float32) / np.float32(255)
-    was, now = (
-        float(ratio(LOSSES[name](targets, in_turn(function, pictures)))) for function in (before, after)
-    )
-    return Scores(task, name, was, now, len(pictures))
 
+    def loss(function: Function) -> float:
+        outputs = np.concatenate([np.asarray(function(picture[None])) for picture in pictures])
+        return float(ratio(LOSSES[name](targets, outputs)))
 
-def in_turn(function: Function, pictures: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.concatenate([np.asarray(function(picture[None])) for picture in pictures])
+    return Scores(task, name, loss(before), loss(after), len(pictures))

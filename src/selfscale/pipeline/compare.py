@@ -7,14 +7,13 @@ from itertools import product, starmap
 from typing import Any
 
 from selfscale import files
-from selfscale.config import Registry, Runs, Settings
+from selfscale.config import Runs, Settings
 from selfscale.errors import UserError
 from selfscale.paths import REPORTS, Baseline, Job
 from selfscale.pipeline.notes import noted
-from selfscale.reporting import figures, statistics, tables
-from selfscale.reporting import html as page
-from selfscale.reporting import pareto as curve
-from selfscale.reporting.frontier import read_benchmark
+from selfscale.reporting import figures, pareto, statistics, tables
+from selfscale.reporting.exhaustive import read_benchmark
+from selfscale.reporting.html import html_page
 from selfscale.reporting.statistics import BASELINE
 
 
@@ -99,16 +98,19 @@ def compare(settings: Settings) -> str:
         "paired": {task: pairs(group, reference) for task, group in groups.items()},
     }
     drawn = {task: draw(settings, task, group, results) for task, group in groups.items()}
-    chosen = {task: job_of(choose(comparison, task, settings.registry), settings) for task in runs.tasks}
-    markdown = tables.page(comparison, len(runs.seeds))
-    html = page.page(comparison, len(runs.seeds), drawn, chosen, settings.registry)
+    chosen = {
+        task: job_of(pareto.choose_by_rule(comparison, task, settings.registry), settings)
+        for task in runs.tasks
+    }
+    markdown = tables.markdown_page(comparison, len(runs.seeds))
+    html = html_page(comparison, len(runs.seeds), drawn, chosen, settings.registry)
     files.write_json(REPORTS / "comparison.json", comparison)
     files.write_text(REPORTS / "comparison.md", markdown)
     for task, pictures in drawn.items():
         for kind, picture in pictures.items():
             files.write_bytes(REPORTS / "figures" / f"{kind}-{task}.png", picture)
     files.write_text(REPORTS / "index.html", html)
-    files.write_text(REPORTS / "seconds.md", tables.seconds(read_seconds(settings), len(runs.seeds)))
+    files.write_text(REPORTS / "seconds.md", tables.seconds_page(read_seconds(settings), len(runs.seeds)))
     return markdown
 
 
@@ -117,7 +119,7 @@ def draw(
 ) -> dict[str, bytes]:
     """A task's figures by their kind."""
     benchmark = read_benchmark(settings, task)
-    on_the_way = curve.mean_fronts([job for job in jobs(settings) if job.task == task], results)
+    on_the_way = pareto.mean_fronts([job for job in jobs(settings) if job.task == task], results)
     return {
         "size": figures.size_figure(task, group, benchmark),
         "curve": figures.curve_figure(task, on_the_way, benchmark),
@@ -161,27 +163,3 @@ def read_seconds(settings: Settings) -> dict[tuple[str, str], list[float]]:
         if found := noted(job):
             taken.append(found["seconds"])
     return seconds
-
-
-def choose(comparison: Mapping[str, Any], task: str, rule: Registry) -> dict[str, Any]:
-    """The result of the task's network to register; among equals the one with the better test score.
-
-    Where none is within the tolerance, the best test score decides, whatever the rule.
-
-    Raises:
-        UserError: the comparison has no result of the task.
-    """
-    results = [result for result in comparison["results"].values() if result["task"] == task]
-    if not results:
-        raise UserError(
-            f"{REPORTS / 'comparison.json'}: has no result of {task}; run `selfscale compare` again"
-        )
-    if rule.rule == "smallest" and (small := [result for result in results if within(result, rule)]):
-        return min(small, key=lambda result: (result["macs_per_pixel"], statistics.score(result, "test")))
-    return min(results, key=lambda result: (statistics.score(result, "test"), result["macs_per_pixel"]))
-
-
-def within(result: Mapping[str, Any], rule: Registry) -> bool:
-    """Whether the test score is within the tolerance of the initial network's."""
-    limit = (1 + rule.tolerance) * statistics.score(result, "test", "initial")
-    return statistics.score(result, "test") <= limit

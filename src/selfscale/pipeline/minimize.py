@@ -23,7 +23,7 @@ from selfscale.pipeline.results import decision_line, pictures, save_kept, save_
 from selfscale.pipeline.train import recorder, train, trainer_for
 from selfscale.progress import SILENT, Progress
 from selfscale.records import TRAIN, DecisionRecord
-from selfscale.reporting.overview import Example, examples
+from selfscale.reporting.network_picture import Example, examples
 from selfscale.search.growth import GROWTH_STRATEGIES
 from selfscale.search.growth_trials import Growing
 from selfscale.search.importance import STRATEGIES

@@ -15,7 +15,7 @@ from selfscale.config import Settings, unknown
 from selfscale.errors import UserError
 from selfscale.paths import PICKS, Job
 from selfscale.pipeline import compare as report
-from selfscale.reporting import pareto as curve
+from selfscale.reporting import pareto
 
 SIDE = 1024  # of the image on which milliseconds are measured
 REPETITIONS = 5
@@ -43,28 +43,15 @@ def pick(
     """
     best = networks(settings, task)
     fast = {point.path: milliseconds(point.path) for point in best} if max_ms is not None else {}
-    fitting = [
-        point
-        for point in best
-        if (max_macs is None or point.macs_per_pixel <= max_macs)
-        and (min_score is None or point.validation <= min_score)
-        and (max_ms is None or fast[point.path] <= max_ms)
-    ]
-    if not fitting:
-        nearest = f"{best[0].macs_per_pixel:g} to {best[-1].macs_per_pixel:g} multiply-accumulates per pixel"
-        if fast:
-            nearest += f", {min(fast.values()):.1f} to {max(fast.values()):.1f} ms per megapixel,"
-        raise UserError(
-            f"{task}: no network is like that; there are {nearest} with validation scores of "
-            f"{best[0].validation:.4g} to {best[-1].validation:.4g}"
-        )
-    chosen = fitting[0] if min_score is not None else fitting[-1]
+    chosen = pareto.best_within(
+        best, task, max_macs=max_macs, min_score=min_score, max_ms=max_ms, milliseconds=fast
+    )
     content = about(chosen, task)
     files.write_json(PICKS, read_picks() | {task: content})
     return content | {"ms_per_megapixel": fast.get(chosen.path) or milliseconds(chosen.path)}
 
 
-def networks(settings: Settings, task: str) -> list[curve.Point]:
+def networks(settings: Settings, task: str) -> list[pareto.Candidate]:
     """Those of all `runs` that none of the same size or smaller beats on validation, smallest first.
 
     Raises:
@@ -78,10 +65,10 @@ def networks(settings: Settings, task: str) -> list[curve.Point]:
         raise UserError(unknown("task", task, settings.runs.tasks))
     jobs = [job for job in report.jobs(settings) if job.task == task]
     results = {job.name: files.read_json(job.output / "result.json", job.command) for job in jobs}
-    return curve.front(curve.points(results, jobs))
+    return pareto.pareto_front(pareto.candidates(results, jobs))
 
 
-def about(point: curve.Point, task: str) -> dict[str, Any]:
+def about(point: pareto.Candidate, task: str) -> dict[str, Any]:
     return {**point._asdict(), "task": task, "path": point.path.as_posix()}
 
 

@@ -10,10 +10,9 @@ from selfscale.data.prepare import load_split
 from selfscale.errors import UserError
 from selfscale.nn.metrics import Evaluator
 from selfscale.paths import PREPARED, REPORTS, TARGETS, Job, store_root
-from selfscale.pipeline import compare as report
 from selfscale.pipeline.notes import noted
 from selfscale.pipeline.pick import picked
-from selfscale.reporting import statistics
+from selfscale.reporting import pareto, statistics
 from selfscale.reporting.model_card import card
 from selfscale.tracking import registry
 from selfscale.tracking.champions import Standing
@@ -30,7 +29,7 @@ def register(settings: Settings, task: str) -> Standing:
     """
     rule, comparison = settings.registry, files.read_json(REPORTS / "comparison.json", "compare")
     chosen = picked(comparison["results"], task)
-    result = chosen[0] if chosen else report.choose(comparison, task, rule)
+    result = chosen[0] if chosen else pareto.choose_by_rule(comparison, task, rule)
     job = Job(task, result["strategy"], result["seed"])
     made_of = TARGETS / task / "manifest.json"
     targets = files.read_json(made_of, f"targets {task}")
@@ -39,7 +38,7 @@ def register(settings: Settings, task: str) -> Standing:
             f"{made_of}: is not what {job.name} was made from; "
             "run `selfscale train`, `minimize` and `compare` again"
         )
-    if not chosen and not report.within(result, rule):
+    if not chosen and not pareto.within_tolerance(result, rule):
         log.warning("%s: no network is within registry.tolerance; the best test score is taken", task)
     prepared = files.read_json(PREPARED / "manifest.json", "prepare")
     model = chosen[1] if chosen else job.output / "compact.keras"

@@ -21,7 +21,7 @@ from selfscale.nn.masking import SwitchedNetwork
 from selfscale.nn.trainer import Trainer
 from selfscale.paths import PREPARED, TARGETS, Job, pictures_folder
 from selfscale.records import DecisionRecord, SessionRecord
-from selfscale.reporting.overview import Example, overviews
+from selfscale.reporting.network_picture import Example, network_pictures
 
 GAP = 4  # white pixels between the pictures of an example
 
@@ -138,7 +138,7 @@ def save_pictures(
 ) -> list[Path]:
     """Pictures of a network whose compact model is given, one per example; returns their files."""
     number = records[-1].number if records else 0
-    for name, content in enumerate(overviews(model, network.active, records, shown), 1):
+    for name, content in enumerate(network_pictures(model, network.active, records, shown), 1):
         files.write_bytes(pictures_folder(folder, number) / f"{name}.png", content)
     return pictures(folder, number)
 

@@ -1,17 +1,19 @@
-"""The figures of the comparison, as PNG; equal results make equal bytes."""
+"""Figures of the comparison, as PNG files: score against size; equal results make equal bytes."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from matplotlib.figure import Figure
+
+from selfscale.inference.drawing import png
 from selfscale.reporting.statistics import BASELINE, Result, score
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from selfscale.reporting.pareto import Fronts
+    from selfscale.reporting.pareto import MeanFronts
 
 MARKERS = "osD^v<>P*"
 # The benchmark's two ways of training the same networks.
@@ -24,10 +26,12 @@ CURVES = {
 def size_figure(
     task: str, group: Mapping[str, Sequence[Result]], benchmark: Mapping[str, Any] | None = None
 ) -> bytes:
-    """Test score against multiply-accumulates per pixel: a PNG.
+    """Draw test score against multiply-accumulates per pixel: a PNG.
 
-    `group` has the task's results by strategy, and its baselines. The frontiers of the exhaustive
-    `benchmark` are drawn as lines, with the widths of the networks trained for equal steps.
+    Args:
+        group: The task's results by strategy, and its baselines.
+        benchmark: The exhaustive benchmark. Its frontiers are drawn as lines, with the widths of the
+            networks trained for equal steps.
     """
 
     def draw(axes: Axes) -> None:
@@ -37,11 +41,11 @@ def size_figure(
             draw_frontiers(axes, benchmark)
         axes.set_xlim(left=0)
 
-    return picture(f"{task}: every minimization by its size", draw)
+    return score_figure(f"{task}: every minimization by its size", draw)
 
 
-def curve_figure(task: str, fronts: Fronts, benchmark: Mapping[str, Any] | None = None) -> bytes:
-    """Test score against size of the best networks on the way, over the seeds, by strategy: a PNG.
+def curve_figure(task: str, fronts: MeanFronts, benchmark: Mapping[str, Any] | None = None) -> bytes:
+    """Draw test score against size of the best networks on the way, over the seeds, by strategy: a PNG.
 
     With the 95 % intervals, and the frontiers of the exhaustive `benchmark`.
     """
@@ -58,24 +62,22 @@ def curve_figure(task: str, fronts: Fronts, benchmark: Mapping[str, Any] | None 
             draw_frontiers(axes, benchmark)
         axes.set(xscale="log", ylabel="test score of the best on validation (lower is better)")
 
-    return picture(f"{task}: the best networks of each size that were kept on the way", draw)
+    return score_figure(f"{task}: the best networks of each size that were accepted on the way", draw)
 
 
-def picture(title: str, draw: Callable[[Axes], None]) -> bytes:
-    """A PNG of scores against multiply-accumulates per pixel."""
-    import matplotlib.style
-    from matplotlib.figure import Figure
+def score_figure(title: str, draw: Callable[[Axes], None]) -> bytes:
+    """Draw scores against multiply-accumulates per pixel: a PNG."""
 
-    content = io.BytesIO()
-    with matplotlib.style.context("default"):  # not a user's own style: the bytes must not vary
+    def drawn() -> Figure:
         figure = Figure(figsize=(8, 5), layout="constrained")
         axes = figure.subplots()
         axes.set(title=title, xlabel="multiply-accumulates per pixel", yscale="log")
         draw(axes)
         axes.grid(alpha=0.3, which="both")
         axes.legend(fontsize="small")
-        figure.savefig(content, format="png", dpi=120, metadata={"Software": None})
-    return content.getvalue()
+        return figure
+
+    return png(drawn, dpi=120)
 
 
 def draw_networks(axes: Axes, group: Mapping[str, Sequence[Result]]) -> None:

@@ -1,4 +1,4 @@
-"""The model card: what a registered network is, what it was made from, and where its limits are."""
+"""The model card: what a registered network does, its provenance, and its limits."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from selfscale.config import Registry
-from selfscale.pipeline import compare as report
-from selfscale.reporting import statistics
+from selfscale.reporting.pareto import within_tolerance
+from selfscale.reporting.statistics import Result, relative, score
 from selfscale.tracking import entries
 
 SHOWN = 12  # characters of a fingerprint
 
 
 def card(
-    result: Mapping[str, Any],
+    result: Result,
     prepared: Mapping[str, Any],
     targets: Mapping[str, Any],
     rule: Registry,
@@ -23,10 +23,11 @@ def card(
     *,
     picked: bool = False,
 ) -> str:
-    """Markdown from a minimization's result and the manifests of the images and targets that it used.
+    """Return Markdown from a minimization's result and the manifests of its images and targets.
 
-    `interval`: of the test score, 95 % over the test images (see `statistics.over_images`).
-    `picked`: `rule` did not choose the network, but somebody with `selfscale pick`.
+    Args:
+        interval: Of the test score, 95 % over the test images (see `statistics.over_images`).
+        picked: `rule` did not choose the network, but somebody with `selfscale pick`.
     """
     counts = ", ".join(f"{count['images']} {split}" for split, count in prepared["counts"].items())
     side = prepared["size"]
@@ -65,16 +66,16 @@ def what_it_does(targets: Mapping[str, Any]) -> str:
     return f"imitates the operator {code(targets['operator'])}, {kind}"
 
 
-def limits(result: Mapping[str, Any], discrete: bool, rule: Registry, picked: bool) -> Sequence[str]:
-    worse = statistics.relative(statistics.score(result, "test"), statistics.score(result, "test", "initial"))
+def limits(result: Result, discrete: bool, rule: Registry, picked: bool) -> Sequence[str]:
+    worse = relative(score(result, "test"), score(result, "test", "initial"))
     change = "" if worse is None else f" ({worse:+.1%})"
-    verdict = "within" if report.within(result, rule) else "**not within**"
+    verdict = "within" if within_tolerance(result, rule) else "**not within**"
     by_rule = {
         "smallest": "fewest multiply-accumulates within the tolerance",
         "score": "best score",
     }[rule.rule]
     chosen = (
-        "Picked from the networks that were kept on the way, by the validation split."
+        "Picked from the networks that were accepted on the way, by the validation split."
         if picked
         else f"Chosen from all strategies and seeds by the test split ({by_rule}), which flatters its score."
     )

@@ -1,4 +1,4 @@
-"""The curve of score against size: every network that a minimization kept on its way is a point."""
+"""Choose networks by score and size: every network that a minimization accepted on its way is a candidate."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from selfscale.paths import Job
-from selfscale.reporting import statistics
-from selfscale.reporting.statistics import Estimate, estimate
+from selfscale.config import Registry
+from selfscale.errors import UserError
+from selfscale.paths import REPORTS, Job
+from selfscale.reporting.statistics import Estimate, Result, estimate, score
 
 # By strategy: (multiply-accumulates per pixel, test score).
-Fronts = dict[str, list[tuple[float, Estimate]]]
+MeanFronts = dict[str, list[tuple[float, Estimate]]]
 
 
-class Point(NamedTuple):
-    """One network: where it comes from (decision 0: the initial one), its size, and its scores."""
+class Candidate(NamedTuple):
+    """A network: its minimization and decision (0: the initial network), its size, scores and file."""
 
     strategy: str
     seed: int
@@ -28,63 +29,129 @@ class Point(NamedTuple):
     path: Path
 
 
-def points(results: Mapping[str, Mapping[str, Any]], jobs: Sequence[Job]) -> list[Point]:
-    """All points of some minimizations, by the results of each by name."""
+def candidates(results: Mapping[str, Result], jobs: Sequence[Job]) -> list[Candidate]:
+    """List the networks of some minimizations; `results` are by name."""
     found = []
     for job in jobs:
-        for kept in on_the_way(results[job.name]):
-            number = kept["decision"]
+        for network in accepted_networks(results[job.name]):
+            number = network["decision"]
             later = job.output / "kept" / f"{number:03}.keras"
             path = later if number else job.training.output / "initial.keras"
-            found.append(Point(job.strategy, job.seed, **kept, path=path))
+            found.append(Candidate(job.strategy, job.seed, **network, path=path))
     return found
 
 
-def on_the_way(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What a result says of its networks: the initial one (decision 0), and all that were kept."""
+def accepted_networks(result: Result) -> list[dict[str, Any]]:
+    """List the networks of a result: the initial one (decision 0), and all that were accepted, in order."""
     initial = {
         "decision": 0,
         "filters_kept": result["filters_initial"],
         "parameters": result["parameters_initial"],
         "macs_per_pixel": result["macs_per_pixel_initial"],
-        "validation": statistics.score(result, "validation", "initial"),
-        "test": statistics.score(result, "test", "initial"),
+        "validation": score(result, "validation", "initial"),
+        "test": score(result, "test", "initial"),
     }
     return [initial, *result["kept"]]
 
 
-def front(found: Sequence[Point]) -> list[Point]:
-    """Those that none of the same size or smaller beats on the validation images, smallest first.
+def pareto_front(found: Sequence[Candidate]) -> list[Candidate]:
+    """Keep those that none of the same size or smaller beats on the validation images, smallest first.
 
-    (Pareto front of multiply-accumulates per pixel and validation score.)
+    Size is multiply-accumulates per pixel.
     """
-    best: list[Point] = []
-    for point in sorted(found, key=lambda point: (point.macs_per_pixel, point.validation)):
-        if not best or point.validation < best[-1].validation:
-            best.append(point)
+    best: list[Candidate] = []
+    for candidate in sorted(found, key=lambda each: (each.macs_per_pixel, each.validation)):
+        if not best or candidate.validation < best[-1].validation:
+            best.append(candidate)
     return best
 
 
-def mean_fronts(task_jobs: Sequence[Job], results: Mapping[str, Mapping[str, Any]]) -> Fronts:
-    """Each strategy's `mean_front`."""
-    names = dict.fromkeys(job.strategy for job in task_jobs)
+def mean_fronts(jobs: Sequence[Job], results: Mapping[str, Result]) -> MeanFronts:
+    """Return each strategy's `mean_front`, of the minimizations of one task."""
+    names = dict.fromkeys(job.strategy for job in jobs)
     return {
-        name: mean_front(points(results, [job for job in task_jobs if job.strategy == name]))
-        for name in names
+        name: mean_front(candidates(results, [job for job in jobs if job.strategy == name])) for name in names
     }
 
 
-def mean_front(found: Sequence[Point]) -> list[tuple[float, Estimate]]:
-    """(multiply-accumulates per pixel, test score) with intervals over the seeds.
+def mean_front(found: Sequence[Candidate]) -> list[tuple[float, Estimate]]:
+    """Average the Pareto fronts of the seeds: (multiply-accumulates per pixel, test score).
 
     At each size that is on a seed's front, and from which on every seed has a network: of each seed
     the best network on the validation images that is no larger.
     """
-    fronts = [front([point for point in found if point.seed == seed]) for seed in {p.seed for p in found}]
-    first = max(one[0].macs_per_pixel for one in fronts)
-    sizes = sorted({p.macs_per_pixel for one in fronts for p in one if p.macs_per_pixel >= first})
-    return [(most, estimate([largest_within(one, most).test for one in fronts])) for most in sizes]
+    seeds = {candidate.seed for candidate in found}
+    fronts = [pareto_front([each for each in found if each.seed == seed]) for seed in seeds]
+    first = max(front[0].macs_per_pixel for front in fronts)
+    sizes = {each.macs_per_pixel for front in fronts for each in front if each.macs_per_pixel >= first}
+
+    def tests(most: float) -> list[float]:
+        return [[each.test for each in front if each.macs_per_pixel <= most][-1] for front in fronts]
+
+    return [(most, estimate(tests(most))) for most in sorted(sizes)]
 
 
-def largest_within(one: Sequence[Point], most: float) -> Point:
-    return [point for point in one if point.macs_per_pixel <= most][-1]
+def best_within(
+    front: Sequence[Candidate],
+    task: str,
+    *,
+    max_macs: float | None = None,
+    min_score: float | None = None,
+    max_ms: float | None = None,
+    milliseconds: Mapping[Path, float],
+) -> Candidate:
+    """Choose from a Pareto front by validation.
+
+    Args:
+        front: What `pareto_front` returned.
+        task: Its task, for error messages.
+        max_macs: Take the best one with at most so many multiply-accumulates per pixel,
+        max_ms: or with at most so many milliseconds per megapixel,
+        min_score: or the smallest one whose validation score (lower is better) is at least as good.
+        milliseconds: Per megapixel, by the model's file; needed for `max_ms` only.
+
+    Raises:
+        UserError: No network is like that.
+    """
+    fitting = [
+        each
+        for each in front
+        if (max_macs is None or each.macs_per_pixel <= max_macs)
+        and (min_score is None or each.validation <= min_score)
+        and (max_ms is None or milliseconds[each.path] <= max_ms)
+    ]
+    if fitting:
+        return fitting[0] if min_score is not None else fitting[-1]
+    nearest = f"{front[0].macs_per_pixel:g} to {front[-1].macs_per_pixel:g} multiply-accumulates per pixel"
+    if milliseconds:
+        low, high = min(milliseconds.values()), max(milliseconds.values())
+        nearest += f", {low:.1f} to {high:.1f} ms per megapixel,"
+    raise UserError(
+        f"{task}: no network is like that; there are {nearest} with validation scores of "
+        f"{front[0].validation:.4g} to {front[-1].validation:.4g}"
+    )
+
+
+def choose_by_rule(comparison: Mapping[str, Any], task: str, rule: Registry) -> dict[str, Any]:
+    """Choose the result of a task to register; among equals the one with the better test score.
+
+    Where none is within the tolerance, the best test score decides, whatever the rule.
+
+    Raises:
+        UserError: The comparison has no result of the task.
+    """
+    results = [result for result in comparison["results"].values() if result["task"] == task]
+    if not results:
+        raise UserError(
+            f"{REPORTS / 'comparison.json'}: has no result of {task}; run `selfscale compare` again"
+        )
+    if rule.rule == "smallest" and (
+        small := [result for result in results if within_tolerance(result, rule)]
+    ):
+        return min(small, key=lambda result: (result["macs_per_pixel"], score(result, "test")))
+    return min(results, key=lambda result: (score(result, "test"), result["macs_per_pixel"]))
+
+
+def within_tolerance(result: Result, rule: Registry) -> bool:
+    """Whether the test score is within the rule's tolerance of the initial network's."""
+    return score(result, "test") <= (1 + rule.tolerance) * score(result, "test", "initial")

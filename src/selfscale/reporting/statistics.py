@@ -1,4 +1,4 @@
-"""The comparison in numbers: means over seeds with their intervals, and differences paired by seed."""
+"""Statistics of the comparison: means over seeds with their intervals, and differences paired by seed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Estimate(NamedTuple):
     seeds: int
 
 
-class Difference(NamedTuple):
+class PairedEstimate(NamedTuple):
     """The mean of paired differences, as `Estimate`, and the two-sided p value of "there is none"."""
 
     mean: float | None
@@ -37,7 +37,7 @@ class Difference(NamedTuple):
 
 
 def score(result: Result, split: str, network: str = "final") -> float:
-    """The task's loss of the `initial` or the `final` network, lower is better."""
+    """Return the task's loss of the `initial` or the `final` network, lower is better."""
     return float(result[split][network][result["loss"]])
 
 
@@ -54,10 +54,13 @@ QUANTITIES: dict[str, Callable[[Result], float]] = {
 
 
 def over_images(sums: np.ndarray) -> tuple[float, float]:
-    """The 95 % interval of a score over the images that it was measured on.
+    """Return the 95 % interval of a score over the images that it was measured on.
 
-    `sums`: numerators and denominators per image, float64 (N, 2). A percentile bootstrap over the
-    images (Efron and Tibshirani 1993, chapter 13), with the same resamples each time.
+    A percentile bootstrap over the images (Efron and Tibshirani 1993, chapter 13), with the same
+    resamples each time.
+
+    Args:
+        sums: Numerators and denominators per image, float64 (N, 2).
     """
     count = len(sums)
     weights = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
@@ -68,7 +71,7 @@ def over_images(sums: np.ndarray) -> tuple[float, float]:
 
 
 def relative(value: float, reference: float) -> float | None:
-    """How much larger the value is, as a share of the reference; None if that is 0."""
+    """Return how much larger the value is, as a share of the reference; None if that is 0."""
     return value / reference - 1.0 if reference else None
 
 
@@ -84,7 +87,10 @@ DIFFERENCES: dict[str, Callable[[float, float], float | None]] = {
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """Mean and Student's t interval: m +- t(0.975, n - 1) s / sqrt(n), s with n - 1 degrees of freedom."""
+    """Return the mean and Student's t interval: m +- t(0.975, n - 1) s / sqrt(n).
+
+    s has n - 1 degrees of freedom.
+    """
     count = len(values)
     if count < 2:
         return Estimate(float(values[0]) if count else None, None, count)
@@ -93,8 +99,8 @@ def estimate(values: Sequence[float]) -> Estimate:
     return Estimate(float(np.mean(values)), float(half_width), count)
 
 
-def difference(values: Sequence[float]) -> Difference:
-    """The mean of paired differences, its interval, and the sign-flip permutation test's p.
+def paired_estimate(values: Sequence[float]) -> PairedEstimate:
+    """Return the mean of paired differences, its interval, and the sign-flip permutation test's p.
 
     If nothing made a difference, each could as well have had the other sign: p is the share of all
     sign patterns with a mean at least as far from 0 (Fisher 1935; Good 2005, chapter 3), at best
@@ -110,11 +116,11 @@ def difference(values: Sequence[float]) -> Difference:
             rng=np.random.default_rng(0),
         )
         p = float(test.pvalue)
-    return Difference(*estimate(values), p)
+    return PairedEstimate(*estimate(values), p)
 
 
 def summary(results: Sequence[Result]) -> dict[str, Any]:
-    """Each quantity's estimate over the seeds of one task and strategy."""
+    """Return each quantity's estimate over the seeds of one task and strategy."""
     return {
         name: estimate([quantity(result) for result in results])._asdict()
         for name, quantity in QUANTITIES.items()
@@ -122,11 +128,11 @@ def summary(results: Sequence[Result]) -> dict[str, Any]:
 
 
 def paired(results: Sequence[Result], references: Sequence[Result]) -> dict[str, Any]:
-    """Each difference of results to references of the same seeds, in the same order."""
+    """Return each difference of results to references of the same seeds, in the same order."""
     found: dict[str, Any] = {}
     for name, compare in DIFFERENCES.items():
         quantity = QUANTITIES[name]
         pairs = zip(results, references, strict=True)
         values = [compare(quantity(result), quantity(reference)) for result, reference in pairs]
-        found[name] = difference([value for value in values if value is not None])._asdict()
+        found[name] = paired_estimate([value for value in values if value is not None])._asdict()
     return found

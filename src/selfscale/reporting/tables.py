@@ -1,38 +1,20 @@
-"""The comparison as Markdown."""
+"""The tables of the comparison; as Markdown here, and as HTML in `html`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from selfscale.reporting import statistics
-from selfscale.reporting.statistics import FEWEST_SEEDS, score
+from selfscale.reporting.statistics import FEWEST_SEEDS, Result, score
 
 RESULT_HEADER = (
-    "task",
-    "strategy",
-    "seed",
-    "filters",
-    "parameters",
-    "MACs/pixel",
-    "validation score",
-    "test score",
-    "baseline's test score",
-    "decisions",
-    "kept",
-    "stepped back",
-    "training steps",
+    *("task", "strategy", "seed", "filters", "parameters", "MACs/pixel", "validation score", "test score"),
+    *("baseline's test score", "decisions", "accepted", "reverted", "training steps"),
 )
 SUMMARY_HEADER = (
-    "strategy",
-    "filters",
-    "hidden layers",
-    "parameters",
-    "MACs/pixel",
-    "validation score",
-    "test score",
-    "decisions",
-    "training steps",
+    *("strategy", "filters", "hidden layers", "parameters", "MACs/pixel", "validation score", "test score"),
+    *("decisions", "training steps"),
 )
 PAIRED_HEADER = ("strategy", "against", "test score", "p", "MACs/pixel", "p", "training steps", "p")
 READING = """\
@@ -44,32 +26,52 @@ itself.
 """
 
 
-def page(comparison: Mapping[str, Any], seeds: int) -> str:
-    """All of `comparison.md`."""
-    parts = ["# Comparison of the minimizations\n", READING, markdown([RESULT_HEADER, *rows(comparison)])]
-    for task, summary in comparison["summary"].items():
+class Table(NamedTuple):
+    """Cells as text, and what there is to say about them."""
+
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+
+def markdown_page(comparison: Mapping[str, Any], seeds: int) -> str:
+    """Return all of `comparison.md`."""
+    parts = ["# Comparison of the minimizations\n", READING, as_markdown(result_table(comparison))]
+    for task in comparison["summary"]:
         parts += [
             f"## {task}\n",
             f"![Test score against size](figures/size-{task}.png)\n",
             f"![The networks on the way](figures/curve-{task}.png)\n",
-            interval_note(seeds),
-            markdown([SUMMARY_HEADER, *(summary_row(name, found) for name, found in summary.items())]),
-            paired_note(seeds),
-            markdown([PAIRED_HEADER, *map(paired_row, comparison["paired"][task])]),
         ]
+        for table in task_tables(comparison, task, seeds):
+            parts += [f"{table.note}\n", as_markdown(table)]
     return "\n".join(parts)
 
 
-def rows(comparison: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """All minimizations."""
-    baselines = {
-        (baseline["task"], baseline["seed"]): baseline for baseline in comparison["baseline"].values()
-    }
+def result_table(comparison: Mapping[str, Any]) -> Table:
+    """A row for each minimization."""
+    baselines = {(found["task"], found["seed"]): found for found in comparison["baseline"].values()}
     results = comparison["results"].values()
-    return [row(result, baselines[result["task"], result["seed"]]) for result in results]
+    rows = [result_row(result, baselines[result["task"], result["seed"]]) for result in results]
+    return Table("Every minimization, initial → final", RESULT_HEADER, rows)
 
 
-def row(result: Mapping[str, Any], baseline: Mapping[str, Any]) -> tuple[str, ...]:
+def task_tables(comparison: Mapping[str, Any], task: str, seeds: int) -> tuple[Table, Table]:
+    """The strategies of a task by themselves, and against each other and the baseline."""
+    means = [
+        (name, *(plus_minus(found[quantity]) for quantity in statistics.QUANTITIES))
+        for name, found in comparison["summary"][task].items()
+    ]
+    paired = [paired_row(found) for found in comparison["paired"][task]]
+    against = f"{task}: the strategies against each other and the baseline"
+    return (
+        Table(f"{task}: the strategies", SUMMARY_HEADER, means, interval_note(seeds)),
+        Table(against, PAIRED_HEADER, paired, paired_note(seeds)),
+    )
+
+
+def result_row(result: Result, baseline: Result) -> tuple[str, ...]:
     """One minimization, initial → final."""
 
     def change(split: str) -> str:
@@ -86,15 +88,8 @@ def row(result: Mapping[str, Any], baseline: Mapping[str, Any]) -> tuple[str, ..
         change("validation"),
         change("test"),
         f"{score(baseline, 'test'):.4g}",
-        str(result["decisions"]),
-        str(result["accepted"]),
-        str(result["reverted"]),
-        str(result["training_steps"]),
+        *(str(result[key]) for key in ("decisions", "accepted", "reverted", "training_steps")),
     )
-
-
-def summary_row(name: str, summary: Mapping[str, Any]) -> tuple[str, ...]:
-    return (name, *(plus_minus(summary[quantity]) for quantity in statistics.QUANTITIES))
 
 
 def paired_row(found: Mapping[str, Any]) -> tuple[str, ...]:
@@ -108,8 +103,8 @@ def paired_row(found: Mapping[str, Any]) -> tuple[str, ...]:
 
 def interval_note(seeds: int) -> str:
     if seeds == 1:
-        return "One seed: no interval can be given, and nothing can be concluded from one run.\n"
-    return f"Mean over {seeds} seeds ± half the width of its 95 % interval (Student's t).\n"
+        return "One seed: no interval can be given, and nothing can be concluded from one run."
+    return f"Mean over {seeds} seeds ± half the width of its 95 % interval (Student's t)."
 
 
 def paired_note(seeds: int) -> str:
@@ -118,24 +113,24 @@ def paired_note(seeds: int) -> str:
         "that of the test score is relative. Negative is better, smaller, shorter."
     )
     if seeds < FEWEST_SEEDS:
-        return f"{note} With fewer than {FEWEST_SEEDS} seeds nothing can be concluded from them.\n"
+        return f"{note} With fewer than {FEWEST_SEEDS} seeds nothing can be concluded from them."
     return (
         f"{note} p is that of a two-sided sign-flip permutation test, not corrected for the number of "
-        f"comparisons; with {seeds} seeds it cannot be below {2 ** (1 - seeds):.2g}.\n"
+        f"comparisons; with {seeds} seeds it cannot be below {2 ** (1 - seeds):.2g}."
     )
 
 
-def seconds(found: Mapping[tuple[str, str], Sequence[float]], seeds: int) -> str:
-    """All of `seconds.md`."""
-    lines = [
+def seconds_page(found: Mapping[tuple[str, str], Sequence[float]], seeds: int) -> str:
+    """Return all of `seconds.md`; `found` are seconds by task and strategy."""
+    rows = [
         (task, strategy, f"{len(values)} of {seeds}", plus_minus(statistics.estimate(values)._asdict()))
         for (task, strategy), values in found.items()
     ]
     note = (
         "Seconds of training in a minimization, on the machine that it ran on and with whatever ran beside "
-        f"it: compare training steps instead. {interval_note(seeds)}"
+        f"it: compare training steps instead. {interval_note(seeds)}\n"
     )
-    return "\n".join([note, markdown([("task", "strategy", "seeds noted", "seconds"), *lines])])
+    return "\n".join([note, markdown([("task", "strategy", "seeds noted", "seconds"), *rows])])
 
 
 def plus_minus(found: Mapping[str, Any], form: str | None = None) -> str:
@@ -155,8 +150,12 @@ def numbers(values: Sequence[int]) -> str:
     return ", ".join(map(str, values))
 
 
+def as_markdown(table: Table) -> str:
+    return markdown([table.header, *table.rows])
+
+
 def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; the first row is its header."""
+    """Return a Markdown table; the first row is its header."""
     lines = [f"| {' | '.join(cells)} |" for cells in rows]
     lines.insert(1, "|" + " --- |" * len(rows[0]))
     return "\n".join(lines) + "\n"

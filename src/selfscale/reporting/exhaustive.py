@@ -1,6 +1,6 @@
-"""The reference for the ideal size: networks of all widths trained from scratch, and the best of each size.
+"""The exhaustive benchmark, the reference for the ideal size: networks of all widths trained from scratch.
 
-`benchmarks/exhaustive.py` trains them; the comparison's figures show them.
+`benchmarks/exhaustive.py` trains them; the comparison's figures show the best of each size.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def benchmark_path(task: str) -> Path:
 
 
 def inputs_digest(settings: Settings, task: str) -> str:
-    """A hash of the settings and images that training from scratch depends on, but for the widths."""
+    """Hash the settings and images that training from scratch depends on, but for the widths."""
     inputs = settings.model_dump(include={"training", "evaluation", "network"}) | {
         "task": settings.tasks[task].model_dump(),
         "targets": files.read_json(TARGETS / task / "manifest.json", f"targets {task}"),
@@ -39,7 +39,7 @@ def inputs_digest(settings: Settings, task: str) -> str:
 
 
 def read_benchmark(settings: Settings, task: str) -> dict[str, Any] | None:
-    """The exhaustive benchmark of a task; None if it was not run, or not with these settings and images."""
+    """Read the benchmark of a task; None if it was not run, or not with these settings and images."""
     path = benchmark_path(task)
     if not path.exists():
         return None
@@ -56,7 +56,7 @@ def read_benchmark(settings: Settings, task: str) -> dict[str, Any] | None:
 
 
 def means(networks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One entry for each widths, smallest first: mean scores over the seeds in which the network trained.
+    """Average the scores of equal widths over the seeds in which the network trained; smallest first.
 
     Seeds in which every start died are left out, and counted as `failed`: to the benefit of the
     reference. Widths that never trained have scores None.
@@ -73,16 +73,8 @@ def means(networks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             split: fmean(network[split] for network in trained) if trained else None
             for split in ("validation", "test")
         }
-        found.append(
-            {
-                "widths": widths,
-                "parameters": seeds[0]["parameters"],
-                "macs_per_pixel": macs,
-                **scores,
-                "seeds": len(trained),
-                "failed": len(seeds) - len(trained),
-            }
-        )
+        sizes = {"widths": widths, "parameters": seeds[0]["parameters"], "macs_per_pixel": macs}
+        found.append({**sizes, **scores, "seeds": len(trained), "failed": len(seeds) - len(trained)})
     return found
 
 

@@ -3,20 +3,18 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 
-import keras
 import numpy as np
 import pytest
 from PIL import Image
 
 from conftest import pictures
-from selfscale.inference.remains import Layers
+from selfscale.inference.layer_views import FilterView, LayerView, NetworkView
 from selfscale.nn import compaction
 from selfscale.nn.fcn import build
 from selfscale.nn.masking import SwitchedNetwork
 from selfscale.records import Filter
-from selfscale.reporting import sheet
-from selfscale.reporting.overview import SIDE, Example, examples, overviews, rows
-from selfscale.reporting.sheet import THUMB
+from selfscale.reporting import network_picture
+from selfscale.reporting.network_picture import GAP, LINE, SIDE, THUMB, Example, examples, network_pictures
 from stores import record
 
 REMOVED = (Filter(0, 1), Filter(1, 0), Filter(1, 3))
@@ -53,37 +51,36 @@ def test_examples_are_the_middles_of_the_first_images():
 
 def test_each_row_has_a_layers_outputs_and_kernels_in_their_places(network, example):
     model = compaction.compact(network)
-    layers = Layers(model, [~active for active in network.active], {Filter(0, 1): 7})
-    features = keras.Model(model.input, [layer.output for layer in model.layers[1:]])
-    first, second, output = rows(layers, features, example.image)
+    view = NetworkView(model, [~active for active in network.active], {Filter(0, 1): 7})
+    first, second, output = view.layers(example.image)
     assert [filter.label for filter in second.filters] == ["1.0", "1.1", "1.2", "1.3"]
     assert [filter.note for filter in first.filters if filter.output is None] == ["decision 7"]
     assert [list(filter.kernels) for filter in first.filters] == [[0], [], [0]]
     assert [list(filter.kernels) for filter in second.filters] == [[], [0, 2], [0, 2], []]
     assert list(output.filters[0].kernels) == [1, 2]
-    assert (first.slots, second.slots, output.slots) == (1, 3, 4)
     # Against the network with its switches, whose weights are those before the compaction.
     kernel = network.blocks[1].convolution.kernel.numpy()
     np.testing.assert_array_equal(second.filters[1].kernels[2], kernel[:, :, 2, 1])
     whole = np.asarray(network.graph(example.image[None, ..., None]))[0, ..., 0]
+    np.testing.assert_allclose(output.filters[0].output, whole, atol=1e-5)
     half = SIDE // THUMB
     expected = whole.reshape(THUMB, half, THUMB, half).mean(axis=(1, 3))
-    np.testing.assert_allclose(output.filters[0].output, expected, atol=1e-5)
+    np.testing.assert_allclose(network_picture.shrunk(output.filters[0].output), expected, atol=1e-5)
 
 
 def test_a_removed_filter_keeps_its_place_crossed_out(network, example):
     whole = SwitchedNetwork(network.model)
     records = [record(1, filters=REMOVED), replace(record(2, filters=()), filters_kept=(2, 2))]
     before, after = (
-        opened(overviews(compaction.compact(shown), shown.active, found, [example])[0])
+        opened(network_pictures(compaction.compact(shown), shown.active, found, [example])[0])
         for shown, found in ((whole, []), (network, records))
     )
     assert before.shape == after.shape
     # The thumbs of layer 0: below title, examples and the layer's own title.
-    title = sheet.LINE + sheet.GAP
-    top = sheet.GAP + title + (sheet.LINE + THUMB + 2) + title + sheet.LINE
+    title = LINE + GAP
+    top = GAP + title + (LINE + THUMB + 2) + title + LINE
     for index, gone in enumerate((False, True, False)):
-        left = sheet.GAP + index * (THUMB + sheet.GAP)
+        left = GAP + index * (THUMB + GAP)
         cell = after[top : top + THUMB, left : left + THUMB]
         was = before[top : top + THUMB, left : left + THUMB]
         np.testing.assert_array_equal(cell[0, 0], [153] * 3 if gone else was[0, 0])
@@ -95,7 +92,9 @@ def test_a_removed_filter_keeps_its_place_crossed_out(network, example):
 def test_equal_networks_make_equal_bytes_without_random_numbers(network, example):
     model = compaction.compact(network)
     state = np.random.get_state()[1].copy()
-    found = [overviews(model, network.active, [record(1, filters=REMOVED)], [example] * 2) for _ in range(2)]
+    found = [
+        network_pictures(model, network.active, [record(1, filters=REMOVED)], [example] * 2) for _ in range(2)
+    ]
     assert found[0] == found[1] and found[0][0] == found[0][1]
     np.testing.assert_array_equal(np.random.get_state()[1], state)
     assert len(found[0][0]) < 100_000
@@ -105,13 +104,14 @@ def test_equal_networks_make_equal_bytes_without_random_numbers(network, example
     ("value", "colour"), [(-1, (255, 0, 0)), (0, (0, 0, 0)), (1, (0, 255, 0)), (0.5, (0, 128, 0))]
 )
 def test_red_is_negative_and_green_positive(value, colour):
-    index = int(sheet.signed(np.float32([value]), 1.0)[0])
-    assert sheet.PALETTE[3 * index : 3 * index + 3] == pytest.approx(colour, abs=1)
+    index = int(network_picture.signed(np.float32([value]), 1.0)[0])
+    assert network_picture.PALETTE[3 * index : 3 * index + 3] == pytest.approx(colour, abs=1)
 
 
 def test_of_huge_layers_only_some_filters_are_drawn():
     output = np.ones((THUMB, THUMB), np.float32)
-    kernels = {place: np.ones((3, 3), np.float32) for place in range(300)}
-    filters = [sheet.Filter(f"0.{i}", output, "", kernels) for i in range(300)]
-    picture = opened(sheet.png("title", output, output, [sheet.Row("layer", filters, 300)]))
-    assert picture.shape[0] < 1500 and picture.shape[1] < 800
+    kernels = {channel: np.ones((3, 3), np.float32) for channel in range(300)}
+    filters = [FilterView(f"0.{i}", kernels, output) for i in range(300)]
+    layers = [LayerView(number, "layer", filters, {}) for number in (0, 1)]
+    picture = opened(network_picture.draw("title", Example(output, output), layers))
+    assert picture.shape[0] < 1700 and picture.shape[1] < 800

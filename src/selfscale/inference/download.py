@@ -1,4 +1,4 @@
-"""Networks back from the MLflow store: of a registered version, or of a run."""
+"""Download networks from the MLflow store: those of registered versions and of runs."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ NETWORKS = ("compact.keras", "initial.keras")
 
 @store_errors()
 def registered(client: MlflowClient) -> dict[str, RegisteredModel]:
-    """Every registered network by its task."""
+    """Return every registered network by its task."""
     prefix = model_name("")
     found = client.search_registered_models(f"name LIKE '{prefix}%'")
     return {model.name.removeprefix(prefix): model for model in found}
 
 
 def listing(client: MlflowClient) -> str:
-    """What `fetch_version` would find, for an error message: `canny@champion, sobel@champion, ...`."""
+    """List what `download_version` would find, for a message: `canny@champion, sobel@champion, ...`."""
     names = [
         f"{task}@{alias}" for task, model in registered(client).items() for alias in sorted(model.aliases)
     ]
@@ -36,32 +36,32 @@ def listing(client: MlflowClient) -> str:
 
 
 @store_errors()
-def fetch_version(client: MlflowClient, task: str, version: str, folder: Path) -> Path:
+def download_version(client: MlflowClient, task: str, version: str, folder: Path) -> Path:
     """Download the `.keras` file of a task's version, named by its number or an alias.
 
     Raises:
-        UserError: there is no such task or version, or its files are gone.
-        StoreError: the store fails.
+        UserError: There is no such task or version, or its files are gone.
+        StoreError: The store fails.
     """
-    words, models = f"{task}@{version}", registered(client)
+    reference, models = f"{task}@{version}", registered(client)
     if task not in models:
-        raise UserError(f"{words}: no network is registered for '{task}'; registered: {listing(client)}")
+        raise UserError(f"{reference}: no network is registered for '{task}'; registered: {listing(client)}")
     aliases = {alias: str(number) for alias, number in models[task].aliases.items()}
     versions = {str(v.version): v for v in client.search_model_versions(f"name = '{model_name(task)}'")}
     chosen = versions.get(aliases.get(version, version))
     if chosen is None:
         valid = ", ".join([*sorted(aliases), *sorted(versions, key=int)])
-        raise UserError(f"{words}: '{task}' has no such version; valid: {valid}")
-    return download_model(client, chosen.source, folder, words)
+        raise UserError(f"{reference}: '{task}' has no such version; valid: {valid}")
+    return _download_model(client, chosen.source, folder, reference)
 
 
 @store_errors()
-def fetch_run(client: MlflowClient, run_id: str, folder: Path) -> Path:
+def download_run(client: MlflowClient, run_id: str, folder: Path) -> Path:
     """Download the network of a run, with the other files that the run logged.
 
     Raises:
-        UserError: there is no such run, or it has no network.
-        StoreError: the store fails.
+        UserError: There is no such run, or it has no network.
+        StoreError: The store fails.
     """
     run = existing_run(client, run_id)
     if run is None:
@@ -71,16 +71,16 @@ def fetch_run(client: MlflowClient, run_id: str, folder: Path) -> Path:
         if name in names:
             return Path(client.download_artifacts(run_id, "", str(folder))) / name
     for output in run.outputs.model_outputs if run.outputs else ():
-        return download_model(client, f"models:/{output.model_id}", folder, run_id)
+        return _download_model(client, f"models:/{output.model_id}", folder, run_id)
     raise UserError(
         f"{run_id}: the run '{run.info.run_name}' has no network; name a minimization's or a training's run"
     )
 
 
-def download_model(client: MlflowClient, source: str, folder: Path, words: str) -> Path:
-    """The `.keras` file within a model in MLflow's TensorFlow flavor."""
+def _download_model(client: MlflowClient, source: str, folder: Path, reference: str) -> Path:
+    """Download the `.keras` file within a model in MLflow's TensorFlow flavor."""
     if has_artifacts(client, source):
         local = Path(download_artifacts(source, dst_path=str(folder), tracking_uri=client.tracking_uri))
         for path in local.rglob("*.keras"):
             return path
-    raise UserError(f"{words}: its files are gone from the store; run `selfscale register` again")
+    raise UserError(f"{reference}: its files are gone from the store; run `selfscale register` again")

@@ -3,9 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from selfscale.errors import UserError
-from selfscale.inference.picture_files import find, problems
+from selfscale.inference.image_files import find, process
 
 OUT = Path("out")
 
@@ -22,7 +23,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def names(*words, out=OUT):
-    return {str(picture.path): str(picture.name) for picture in find(words, out)}
+    return {str(file.path): str(file.name) for file in find(words, out)}
 
 
 def test_a_folder_is_searched_and_keeps_its_structure():
@@ -72,10 +73,21 @@ def test_what_names_nothing_is_one_line(words, out, message):
 
 def test_nothing_is_overwritten_silently(folder):
     (folder / "a" / "1.tif").touch()
-    pictures = find(["a/1.png", "a/1.tif", "b/1.tif", "a/deep/2.JPG"], OUT)
-    first, second, third, fourth = problems(pictures, [OUT / "1.png"] * 3 + [OUT / "2.png"])
-    assert (first, fourth) == (None, None)
-    assert second == "a/1.tif: skipped: out/1.png is already what becomes of a/1.png"
-    assert third == "b/1.tif: skipped: out/1.png is already what becomes of a/1.png"
-    (problem,) = problems(pictures[:1], [Path("b/../a/1.png")])
+    for name in ("a/1.png", "a/deep/2.JPG"):
+        Image.new("L", (3, 2)).save(folder / name)
+    files, written = find(["a/1.png", "a/1.tif", "b/1.tif", "a/deep/2.JPG"], OUT), []
+
+    def write(gray, file, target):
+        written.append((gray.shape, file, target))
+
+    targets = [OUT / "1.png"] * 3 + [OUT / "2.png"]
+    assert list(process(files, targets, write)) == [
+        None,
+        "a/1.tif: skipped: out/1.png is already what becomes of a/1.png",
+        "b/1.tif: skipped: out/1.png is already what becomes of a/1.png",
+        None,
+    ]
+    assert written == [((2, 3), files[place], targets[place]) for place in (0, 3)]
+    (problem,) = process(files[:1], [Path("b/../a/1.png")], write)
     assert problem is not None and "would overwrite an input" in problem
+    assert len(written) == 2
