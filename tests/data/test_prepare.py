@@ -14,8 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from selfscale import config
-from selfscale.config import Data, Folder
 from selfscale.data import prepare as dataset
 from selfscale.data import reading
 from selfscale.data.decoding import centre_crop
@@ -24,6 +22,7 @@ from selfscale.data.reading import Stored, read
 from selfscale.data.sources import Photograph
 from selfscale.errors import UserError
 from selfscale.files import write_json
+from selfscale.settings import Data, Folder, Shares
 
 SIZE = 24
 
@@ -209,7 +208,7 @@ def test_killed_with_its_workers_it_goes_on(photos: Path, tmp_path: Path) -> Non
 import os, signal, sys
 from pathlib import Path
 from selfscale.data import reading
-from selfscale.config import Data, Folder
+from selfscale.settings import Data, Folder
 from selfscale.data.prepare import prepare
 
 decode = reading.decode_gray
@@ -236,7 +235,7 @@ if __name__ == "__main__":
 @given(st.integers(3, 200), st.floats(0.01, 0.98), st.floats(0.01, 0.99), st.integers(0, 5))
 def test_split_shares(count: int, train: float, part: float, seed: int) -> None:
     validation = (1 - train) * part
-    shares = config.Split(train=train, validation=validation, test=1 - train - validation)
+    shares = Shares(train=train, validation=validation, test=1 - train - validation)
     usable = [Stored(str(number), (0, 0), Path(), 0, (), ()) for number in range(count)]
     parts = split_photographs(usable, shares, seed)
     assert parts == split_photographs(usable, shares, seed)

@@ -8,13 +8,13 @@ import keras
 import numpy as np
 import pytest
 
-from selfscale import config
 from selfscale import paths as workspace
 from selfscale.errors import UserError
 from selfscale.files import read_json, write_json
 from selfscale.nn.trainer import Trainer
 from selfscale.paths import Baseline, Job
 from selfscale.pipeline.baseline import train_baseline
+from selfscale.settings import load
 from selfscale.tracking.store import open_store
 from workspaces import own_store, runs, trained_project
 
@@ -34,7 +34,7 @@ def project(tmp_path):
 
 def baseline(folder: Path) -> dict:
     with chdir(folder):
-        train_baseline(config.load(Path("params.yaml")), "sobel", 0)
+        train_baseline(load(Path("params.yaml")), "sobel", 0)
         return read_json(Baseline("sobel", 0).output, "baseline")
 
 

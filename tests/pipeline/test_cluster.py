@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from selfscale import config
 from selfscale.config import Execution
 from selfscale.errors import UserError
 from selfscale.pipeline import cluster, stages
+from selfscale.settings import load
 from selfscale.tracking.store import open_store
 from workspaces import OWN_PHOTOGRAPHS, change_params, contents, new_project, own_store, prepare, runs
 
@@ -40,7 +40,7 @@ def two_nodes() -> Iterator:
 
 def run(folder: Path, stage) -> None:
     with chdir(folder):
-        stage(config.load(Path("params.yaml")))
+        stage(load(Path("params.yaml")))
 
 
 def wait_for_nodes(count: int) -> None:

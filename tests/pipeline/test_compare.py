@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from comparisons import SEEDS, baseline, fill, result, settings
-from selfscale.config import Registry, Settings
 from selfscale.errors import UserError
 from selfscale.files import read_json, write_bytes, write_json
 from selfscale.paths import Baseline, Job
 from selfscale.pipeline import compare as report
 from selfscale.pipeline import made
+from selfscale.settings import Registry, Settings
 
 LABEL = "untouched baseline"
 

@@ -12,13 +12,14 @@ import numpy as np
 import psutil
 import pytest
 
-from selfscale import config, files
+from selfscale import files
 from selfscale.config import Execution
 from selfscale.errors import UserError
 from selfscale.parallel import WORKER_BYTES, default_workers
 from selfscale.paths import Job, Training
 from selfscale.pipeline import made, stages
 from selfscale.pipeline import train as pipeline
+from selfscale.settings import load
 from selfscale.tracking.store import open_store
 from workspaces import OWN_PHOTOGRAPHS, change_params, contents, new_project, own_store, prepare, runs
 
@@ -48,7 +49,7 @@ def project(trained, tmp_path) -> Path:
 
 def run(folder: Path, stage) -> None:
     with chdir(folder):
-        stage(config.load(Path("params.yaml")))
+        stage(load(Path("params.yaml")))
 
 
 @pytest.fixture
@@ -139,7 +140,7 @@ def test_what_has_learnt_nothing_starts_afresh_and_the_best_start_is_kept(projec
     monkeypatch.setattr(pipeline, "without_skill", lambda *_: 1e-9)  # whatever it does, this is better
     change_params(project / "params.yaml", {"training.first.restarts": 2})
     with chdir(project):
-        pipeline.train(config.load(Path("params.yaml")), "sobel", 0)
+        pipeline.train(load(Path("params.yaml")), "sobel", 0)
         result = files.read_json(Training("sobel", 0).output / "training.json", "train")
     assert len(scores) == 3
     assert caplog.text.count("than the same output everywhere") == np.isfinite(scores).sum() >= 2

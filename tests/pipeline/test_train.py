@@ -21,10 +21,10 @@ import pytest
 from mlflow import MlflowClient
 from ruamel.yaml import YAML
 
-from selfscale.config import load
 from selfscale.paths import Job
 from selfscale.pipeline import made
 from selfscale.pipeline.register import register
+from selfscale.settings import load
 from selfscale.tracking.store import open_store
 from stores import python
 from workspaces import CHECKOUT, TINY, change_params, own_store, runs, save_photographs

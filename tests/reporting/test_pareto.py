@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from selfscale.config import Runs, Settings, Strategy, Task
 from selfscale.errors import UserError
 from selfscale.files import save_model, write_json
 from selfscale.nn.fcn import build
 from selfscale.paths import PICKED, Job
 from selfscale.pipeline import pick as picking
 from selfscale.reporting import pareto as curve
+from selfscale.settings import Runs, Settings, Strategy, Task
 
 
 def kept(decision: int, macs: float, validation: float, test: float) -> dict:

@@ -16,9 +16,9 @@ from selfscale.errors import UserError
 from selfscale.progress import Progress
 
 if TYPE_CHECKING:
-    from selfscale.config import Settings
     from selfscale.paths import Baseline, Job, Training
     from selfscale.pipeline.stages import Outcome
+    from selfscale.settings import Settings
 
 commands = typer.Typer()
 

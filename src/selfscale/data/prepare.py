@@ -17,13 +17,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from selfscale import config
 from selfscale.data import shards
 from selfscale.data.reading import Shard, Skipped, Stored, choose, read_shard
 from selfscale.data.sources import SOURCES, photographs
 from selfscale.errors import UserError
 from selfscale.files import code, read_json, write_json
 from selfscale.parallel import ordered_map, progress
+from selfscale.settings import Data, Shares
 from selfscale.storage import map_array, new_array, new_folder
 
 SplitName = Literal["train", "validation", "test"]
@@ -46,7 +46,7 @@ class Split:
         return self.targets.dtype == np.uint8
 
 
-def prepare(settings: config.Data, out: Path, workers: int | None = None) -> dict[str, Any]:
+def prepare(settings: Data, out: Path, workers: int | None = None) -> dict[str, Any]:
     """Decode and crop all photographs, split them, and write the prepared folder `out`.
 
     Within a split, photographs are in random order (the same for the same `split_seed`), so that
@@ -73,9 +73,7 @@ def prepare(settings: config.Data, out: Path, workers: int | None = None) -> dic
     return manifest
 
 
-def split_photographs(
-    usable: Sequence[Stored], shares: config.Split, seed: int
-) -> dict[SplitName, list[Stored]]:
+def split_photographs(usable: Sequence[Stored], shares: Shares, seed: int) -> dict[SplitName, list[Stored]]:
     """Each photograph in one split, by a random order; every split gets one at least.
 
     `usable` has three photographs or more. The largest split bears what rounding leaves over.
@@ -97,7 +95,7 @@ def _write(path: Path, members: Sequence[Stored], size: int) -> None:
 
 
 def _manifest(
-    settings: config.Data, splits: dict[SplitName, list[Stored]], skipped: list[Skipped]
+    settings: Data, splits: dict[SplitName, list[Stored]], skipped: list[Skipped]
 ) -> dict[str, Any]:
     """`images` are in the order of the rows. Nothing in here depends on the machine or the time."""
     images = [

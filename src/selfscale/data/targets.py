@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from selfscale.config import Task
 from selfscale.data import pairs, shards
 from selfscale.data.operators import Operator, resolve
 from selfscale.data.prepare import SPLITS
 from selfscale.errors import UserError
 from selfscale.files import code, read_json, write_bytes, write_json
 from selfscale.parallel import ordered_map, progress
+from selfscale.settings import Task
 from selfscale.storage import map_array, new_array, new_folder
 
 

@@ -12,7 +12,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from selfscale.config import Task
 from selfscale.data.decoding import Unusable, decode_gray
 from selfscale.data.operators import resolve
 from selfscale.data.targets import apply_operator
@@ -23,6 +22,7 @@ from selfscale.inference.apply import LARGEST
 from selfscale.inference.drawing import draw_comparison, draw_kernels, draw_outputs, png
 from selfscale.inference.picture_files import READABLE, Picture
 from selfscale.inference.remains import Layers
+from selfscale.settings import Task
 
 SIDE = 1024  # pixels: of larger images the middle is shown
 Target = Callable[[NDArray[np.uint8], str], NDArray[Any]]

@@ -7,7 +7,6 @@ from itertools import product, starmap
 from typing import Any
 
 from selfscale import files
-from selfscale.config import Registry, Runs, Settings
 from selfscale.errors import UserError
 from selfscale.paths import REPORTS, Baseline, Job
 from selfscale.pipeline import made
@@ -16,6 +15,7 @@ from selfscale.reporting import html as page
 from selfscale.reporting import pareto as curve
 from selfscale.reporting.frontier import read_benchmark
 from selfscale.reporting.statistics import BASELINE
+from selfscale.settings import Registry, Runs, Settings
 
 
 def jobs(settings: Settings) -> list[Job]:

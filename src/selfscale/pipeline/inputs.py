@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from selfscale.config import Data, Settings, Task
 from selfscale.data.operators import resolve
 from selfscale.data.sources import image_files
 from selfscale.files import write_json
 from selfscale.pipeline.made import own_code
+from selfscale.settings import Data, Settings, Task
 from selfscale.storage import new_folder
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from selfscale import files
-from selfscale.config import Settings
 from selfscale.errors import UserError
 from selfscale.paths import STATE, TARGETS, Baseline, Job, Training
 from selfscale.search.growth import GROWTH_STRATEGIES
 from selfscale.search.importance import STRATEGIES
+from selfscale.settings import Settings
 
 # What changes results without being told by other inputs: see `config.Execution`.
 EXECUTION = {"threads", "deterministic", "mixed_precision"}

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from selfscale import files
-from selfscale.config import Settings, unknown
+from selfscale.config import unknown
 from selfscale.errors import UserError
 from selfscale.paths import PICKED, Job
 from selfscale.pipeline import compare as report
 from selfscale.reporting import pareto as curve
+from selfscale.settings import Settings
 
 SIDE = 1024  # of the image on which milliseconds are measured
 REPETITIONS = 5

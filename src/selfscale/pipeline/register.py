@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 
 from selfscale import files
-from selfscale.config import Settings
 from selfscale.data.prepare import load_split
 from selfscale.errors import UserError
 from selfscale.nn.metrics import Evaluator
@@ -15,6 +14,7 @@ from selfscale.pipeline import made
 from selfscale.pipeline.pick import picked
 from selfscale.reporting import statistics
 from selfscale.reporting.model_card import card
+from selfscale.settings import Settings
 from selfscale.tracking import registry
 from selfscale.tracking.champions import Standing
 from selfscale.tracking.delivery import deliver_abandoned

@@ -15,7 +15,6 @@ from typing import NamedTuple, TypeAlias
 
 from selfscale.cli.display import display, tell, workers
 from selfscale.cli.loading import import_pipeline
-from selfscale.config import Settings
 from selfscale.data.prepare import check_targets
 from selfscale.errors import UserError
 from selfscale.parallel import default_workers, ordered_map
@@ -24,6 +23,7 @@ from selfscale.pipeline import compare as report
 from selfscale.pipeline import made
 from selfscale.pipeline.cluster import cluster_map
 from selfscale.progress import Listener, Progress
+from selfscale.settings import Settings
 from selfscale.stopping import clean_up_when_asked_to_end
 from selfscale.watching import log_to_stderr
 

@@ -21,7 +21,6 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from selfscale import files
-from selfscale.config import Settings
 from selfscale.nn.masking import SwitchedNetwork
 from selfscale.nn.trainer import Trainer
 from selfscale.paths import REPORTS, Training, only_one
@@ -30,6 +29,7 @@ from selfscale.progress import SILENT, Progress
 from selfscale.records import Filter
 from selfscale.reporting.tables import markdown
 from selfscale.search.ablation import CONFIDENCE, TESTS, Difference, WorthRecord, hidden, possible, worth
+from selfscale.settings import Settings
 from selfscale.watching import time_left
 
 HEADER = (

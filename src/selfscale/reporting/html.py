@@ -11,10 +11,10 @@ import jinja2
 import markupsafe
 
 from selfscale import files
-from selfscale.config import Registry
 from selfscale.paths import Job, pictures_folder
 from selfscale.reporting import pareto as curve
 from selfscale.reporting import tables, wording
+from selfscale.settings import Registry
 
 TEMPLATE = "report.html"
 # What PNG files say of their size: width and height, four bytes each.

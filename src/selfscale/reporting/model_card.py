@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from selfscale.config import Registry
 from selfscale.pipeline import compare as report
 from selfscale.reporting import statistics
+from selfscale.settings import Registry
 from selfscale.tracking import entries
 
 SHOWN = 12  # characters of a fingerprint
