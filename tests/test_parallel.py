@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import math
 import os
 import subprocess
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from selfscale.errors import UserError
-from selfscale.parallel import IN_FLIGHT, ordered_map, progress
+from selfscale.parallel import IN_FLIGHT, ordered_map
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -95,20 +94,3 @@ def test_workers_clean_up_and_end_when_their_parent_is_asked_to_end(tmp_path: Pa
 def test_at_least_one_worker() -> None:
     with pytest.raises(UserError, match="workers: at least 1 is needed, not 0"):
         ordered_map(math.sqrt, [1], 0)
-
-
-def test_progress_is_quiet_in_a_log(capsys: pytest.CaptureFixture[str]) -> None:
-    assert list(progress(iter([1, 2, 3]), "counting", 3)) == [1, 2, 3]
-    assert capsys.readouterr() == ("", "")
-
-
-def test_progress_shows_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    terminal = Terminal()
-    monkeypatch.setattr("sys.stderr", terminal)
-    monkeypatch.setenv("TERM", "xterm")
-    assert list(progress(iter([1, 2, 3]), "counting", 3)) == [1, 2, 3]
-    assert "counting" in terminal.getvalue()

@@ -1,4 +1,4 @@
-"""A function over many items, in several processes, with little memory and visible progress."""
+"""A function over many items, in several processes, with little memory."""
 
 from __future__ import annotations
 
@@ -15,12 +15,9 @@ from typing import TypeVar
 
 import joblib
 import psutil
-from rich.console import Console
-from rich.progress import track
 
 from selfscale.config import Execution
 from selfscale.errors import UserError
-from selfscale.watching import on_terminal
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -115,10 +112,3 @@ def _end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def progress(results: Iterable[Result], description: str, total: int) -> Iterator[Result]:
-    """The same results with a progress bar on stderr, if that is a terminal."""
-    shown = on_terminal()
-    console = Console(stderr=True, force_terminal=shown)
-    yield from track(results, description, total=total, console=console, transient=True, disable=not shown)

@@ -53,8 +53,8 @@ def apply(
     with models.find(model) as path:
         import_tensorflow()
         network = models.load(path, model)
+    from selfscale.data.shards import progress
     from selfscale.inference.apply import apply_to_files
-    from selfscale.parallel import progress
 
     report(progress(apply_to_files(network, pictures, out), "images", len(pictures)), pictures, out, as_json)
 
@@ -130,9 +130,9 @@ def visualize(
     pictures = picture_files.find(paths, out)
     with models.find(model) as path:
         import_tensorflow()
+        from selfscale.data.shards import progress
         from selfscale.inference import remains
         from selfscale.inference import visualize as visualizing
-        from selfscale.parallel import progress
 
         network = models.load(path, model)
         layers = remains.layers_of(network, path)

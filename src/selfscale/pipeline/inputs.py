@@ -11,12 +11,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from selfscale.data.operators import resolve
+from selfscale.data import operators
 from selfscale.data.sources import image_files
-from selfscale.files import write_json
+from selfscale.files import new_folder, write_json
 from selfscale.pipeline.made import own_code
 from selfscale.settings import Data, Settings, Task
-from selfscale.storage import new_folder
 
 
 def look(settings: Settings, out: Path) -> dict[str, Any]:
@@ -48,8 +47,7 @@ def state_of_task(task: Task, name: str) -> dict[str, str]:
     if task.targets is not None:
         root = Path(task.targets).expanduser()
         return {"files": state(root, image_files(root, f"tasks.{name}.targets"))}
-    operator = resolve(task.operator or "", f"tasks.{name}.operator")
-    return {"code": operator.code() if ":" in operator.name else ""}
+    return {"code": operators.own_code(operators.OPERATORS, task.operator or "", f"tasks.{name}.operator")}
 
 
 def state(root: Path, files: Iterable[Path]) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from selfscale import files
+from selfscale.data import operators
 from selfscale.errors import UserError
 from selfscale.paths import STATE, TARGETS, Baseline, Job, Training
 from selfscale.search.growth import GROWTH_STRATEGIES
@@ -44,9 +45,9 @@ def inputs_of_minimization(settings: Settings, job: Job) -> str:
 def own_code(settings: Settings, strategy: str) -> list[str]:
     """A hash of the user's own code in a strategy, and in growth if it grows; empty where there is none."""
     chosen = settings.strategies[strategy]
-    codes = [STRATEGIES.own_code(chosen.select, f"strategies.{strategy}.select")]
+    codes = [operators.own_code(STRATEGIES, chosen.select, f"strategies.{strategy}.select")]
     if chosen.scaling:
-        codes.append(GROWTH_STRATEGIES.own_code(settings.growth.select, "growth.select"))
+        codes.append(operators.own_code(GROWTH_STRATEGIES, settings.growth.select, "growth.select"))
     return codes
 
 
@@ -59,7 +60,7 @@ def _inputs(settings: Settings, task: str, sections: set[str], **more: Any) -> s
     inputs = settings.model_dump(include={**dict.fromkeys(sections, True), "execution": EXECUTION}) | more
     inputs["task"] = settings.tasks[task].model_dump()
     inputs["targets"] = files.content(TARGETS / task / "manifest.json")
-    inputs["code"] = files.code()
+    inputs["code"] = files.content(Path(files.__file__).parent, "**/*.py")
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
 
 
