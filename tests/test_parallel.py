@@ -68,7 +68,7 @@ def test_workers_clean_up_and_end_when_their_parent_is_asked_to_end(tmp_path: Pa
     script.write_text(
         "import sys, time\n"
         "from selfscale.parallel import ordered_map\n"
-        "from selfscale.stopping import clean_up_when_asked_to_end\n"
+        "from selfscale.processes import clean_up_when_asked_to_end\n"
         "def worker(item):\n"
         "    clean_up_when_asked_to_end()\n"
         "    try:\n"

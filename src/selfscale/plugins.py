@@ -91,19 +91,22 @@ def check_arguments(
     except ValueError as error:  # some functions that are written in C
         raise UserError(f"{where}: {called} does not tell its arguments; wrap it in a function") from error
     named = {p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-    typed = _types(where, function, named, arguments)
-    # Prefixed, since a field may not have the name of a model's own attribute.
-    fields: dict[str, Any] = {
-        f"its_{name}": (typed.get(name, Any), Field(... if p.default is p.empty else None, alias=name))
-        for name, p in named.items()
-    }
+    typed = {name for name, p in named.items() if p.annotation is not p.empty and name in arguments}
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
     config = ConfigDict(strict=True, extra="ignore" if takes_any else "forbid", arbitrary_types_allowed=True)
-    model = create_model("Arguments", __config__=config, **fields)
     try:
-        checked = model.model_validate_json(
-            json.dumps({n: v if n in typed else None for n, v in arguments.items()})
-        )
+        # Prefixed, since a field may not have the name of a model's own attribute.
+        fields: dict[str, Any] = {
+            f"its_{name}": (
+                annotation_of(function, p) if name in typed else Any,
+                Field(... if p.default is p.empty else None, alias=name),
+            )
+            for name, p in named.items()
+        }
+        model = create_model("Arguments", __config__=config, **fields)
+        checked = model.model_validate_json(json.dumps(arguments, default=str))
+    except (NameError, TypeError) as error:  # a type never imported; a mapping with keys that JSON lacks
+        raise UserError(f"{where}: {called} cannot be checked: {error}") from error
     except ValidationError as error:
         # A mistyped name also shows as a missing one: name what was written before what was not.
         problem = min(error.errors(), key=lambda problem: problem["loc"][0] in named)
@@ -117,24 +120,6 @@ def check_arguments(
             f"{where}.{name}: {message[0].lower()}{message[1:]}, not {arguments[name]!r}"
         ) from error
     return {name: getattr(checked, f"its_{name}") if name in typed else arguments[name] for name in arguments}
-
-
-def _types(
-    where: str,
-    function: Callable[..., Any],
-    named: Mapping[str, inspect.Parameter],
-    arguments: Mapping[str, Any],
-) -> dict[str, Any]:
-    """The types of those arguments for which the signature has one."""
-    types = {}
-    for name, value in arguments.items():
-        if name in named and named[name].annotation is not inspect.Parameter.empty:
-            try:
-                json.dumps(value)
-                types[name] = annotation_of(function, named[name])
-            except (TypeError, NameError) as error:  # JSON lacks it (a date); a type never imported
-                raise UserError(f"{where}.{name}: {value!r} cannot be checked: {error}") from error
-    return types
 
 
 def annotation_of(function: Callable[..., Any], parameter: inspect.Parameter) -> Any:

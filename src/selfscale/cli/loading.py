@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from selfscale.errors import UserError
-from selfscale.quiet import import_tensorflow, use_float16
+from selfscale.processes import import_tensorflow, use_float16
 
 if TYPE_CHECKING:
     from selfscale.config import Execution

@@ -14,7 +14,7 @@ import typer
 from selfscale.cli.answers import answer
 from selfscale.cli.options import JsonOption
 from selfscale.errors import UserError
-from selfscale.quiet import import_tensorflow
+from selfscale.processes import import_tensorflow
 
 if TYPE_CHECKING:
     from selfscale.inference.picture_files import Picture

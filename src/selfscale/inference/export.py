@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from selfscale import files
 from selfscale.errors import UserError
 from selfscale.files import new_folder
-from selfscale.quiet import silent_stderr
+from selfscale.processes import silent_stderr
 
 if TYPE_CHECKING:  # so that what is wrong with a command's words is told without TensorFlow
     import keras
