@@ -18,16 +18,17 @@ from pathlib import Path
 
 from scipy.stats import beta
 
-from selfscale import config, files
+from selfscale import files
 from selfscale.errors import UserError
 from selfscale.nn.trainer import Plan
 from selfscale.paths import Job
 from selfscale.pipeline.compare import read_results
 from selfscale.search.early_stopping import hopeless_scores
+from selfscale.settings import Settings, load
 
 
 def replay(
-    decisions: list[dict], curves: list[list[float]], settings: config.Settings
+    decisions: list[dict], curves: list[list[float]], settings: Settings
 ) -> list[tuple[bool, bool, int]]:
     """(stopped, kept, steps saved) of each trial with a session, in order."""
     steps_of = {"remove_layer": settings.minimization.layers.steps}
@@ -56,7 +57,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
-    settings = config.load(parser.parse_args().params)
+    settings = load(parser.parse_args().params)
     if settings.minimization.stop_hopeless:
         raise UserError("minimization.stop_hopeless: is true; only full-length trials can be replayed")
     outcomes: list[tuple[bool, bool, int]] = []

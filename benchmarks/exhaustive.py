@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from selfscale import files, parallel
 from selfscale.cli import loading
-from selfscale.config import Settings
 from selfscale.errors import UserError
 from selfscale.paths import MINIMIZED, PREPARED, STATE, TARGETS, only_one
 from selfscale.reporting import exhaustive, tables
+from selfscale.settings import Settings
 
 if TYPE_CHECKING:
     from selfscale.nn.metrics import Evaluation

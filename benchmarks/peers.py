@@ -11,9 +11,9 @@ import torch
 import torch_pruning
 from torch import nn
 
-from selfscale.config import Settings
 from selfscale.data.prepare import Split
 from selfscale.nn.input_pipeline import draw, learning_rates
+from selfscale.settings import Settings
 
 
 class Pruned(NamedTuple):

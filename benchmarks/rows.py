@@ -11,7 +11,7 @@ from typing import Any
 
 from selfscale import files
 from selfscale.cli import loading
-from selfscale.config import Settings
+from selfscale.settings import Settings
 
 TASK = "sobel"
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from selfscale.config import Runs, Settings, Strategy, Task
 from selfscale.files import write_bytes, write_json
 from selfscale.inference.layer_views import FilterView, LayerView
 from selfscale.paths import Baseline, Job, pictures_folder
 from selfscale.pipeline import compare as report
 from selfscale.reporting.network_picture import THUMB, Example, draw
+from selfscale.settings import Runs, Settings, Strategy, Task
 
 SEEDS = [0, 1, 2, 3, 4]
 

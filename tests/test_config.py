@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from selfscale import config
 from selfscale.cli import loading
 from selfscale.errors import UserError
+from selfscale.settings import Settings, load
 
 ROOT = Path(__file__).parent.parent
 DEFAULTS = (ROOT / "params.yaml").read_text(encoding="utf-8")
 
 
-def load_changed(tmp_path: Path, old: str, new: str) -> config.Settings:
+def load_changed(tmp_path: Path, old: str, new: str) -> Settings:
     assert old in DEFAULTS
     path = tmp_path / "params.yaml"
     path.write_text(DEFAULTS.replace(old, new, 1), encoding="utf-8")
@@ -21,7 +21,7 @@ def load_changed(tmp_path: Path, old: str, new: str) -> config.Settings:
 
 def test_the_defaults_in_params_yaml_are_those_of_the_schema():
     settings = loading.load(ROOT / "params.yaml")
-    bare = config.Settings(runs=settings.runs, tasks=settings.tasks, strategies=settings.strategies)
+    bare = Settings(runs=settings.runs, tasks=settings.tasks, strategies=settings.strategies)
     assert settings == bare
 
 
@@ -50,6 +50,25 @@ def test_floats_may_be_written_as_in_yaml_1_2(tmp_path):
         ("loss: mae #", "los: mae #", "tasks.sobel: 'los' is unknown; did you mean 'loss'?"),
         ("batch: 8", "batch: '8'", "training.batch: input should be a valid integer, not '8'"),
         ("batch: 8", "batch: 0", "training.batch: input should be greater than or equal to 1, not 0"),
+        ("batch: 8", "batch: 5000", "training.batch: input should be less than or equal to 4096, not 5000"),
+        ("evaluations: 4", "evaluations: 1e9", "training.evaluations: input should be a valid integer"),
+        (
+            "evaluations: 4",
+            "evaluations: 1000000",
+            "training.evaluations: input should be less than or equal",
+        ),
+        ("threads: 1", "threads: 100000", "execution.threads: input should be less than or equal to 1024"),
+        ("workers: null", "workers: 100000", "execution.workers: input should be less than or equal to 1024"),
+        ("kernel: 5", "kernel: 501", "network.kernel: input should be less than or equal to 63, not 501"),
+        ("widths: [5, 5]", "widths: [99999]", "network.widths.0: input should be less than or equal to 1024"),
+        ("crop: 64", "crop: 99999", "training.crop: input should be less than or equal to 8192"),
+        ("size: 256", "size: 99999", "data.size: input should be less than or equal to 8192"),
+        ("    steps: 5000", "    steps: 99999999", "minimization.layers.steps: input should be less than or"),
+        (
+            "    steps: 11500",
+            "    steps: 99999999",
+            "minimization.limits.steps: input should be less than or",
+        ),
         ("tolerance: 0.1", "tolerance: -0.1", "minimization.tolerance: "),
         ("tolerance: 0.1", "tolerance: .nan", "minimization.tolerance: "),
         (
@@ -63,7 +82,7 @@ def test_floats_may_be_written_as_in_yaml_1_2(tmp_path):
         (
             "group: adaptive",
             "group: 0",
-            "minimization.removal.group: expected 'adaptive' or a number of filters from 1, not 0",
+            "minimization.removal.group: expected 'adaptive' or a number of filters from 1 to 1024, not 0",
         ),
         (
             "rule: non_inferiority",
@@ -119,4 +138,4 @@ def test_what_is_no_mapping_is_refused(tmp_path, content):
     path = tmp_path / "params.yaml"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(UserError, match="expected settings by section"):
-        config.load(path)
+        load(path)

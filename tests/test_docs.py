@@ -26,7 +26,7 @@ from ruamel.yaml import YAML
 
 from pages import CHECKOUT, PAGES, Block, blocks, commands, merge
 from selfscale.cli import app as cli
-from selfscale.config import Settings
+from selfscale.settings import Settings
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 TAKEN = {"git", "cd", "source", "curl", "ray", "nvidia-smi", "tar", "export", "cat", "pytest"}

@@ -9,10 +9,11 @@ from types import ModuleType
 
 import pytest
 
-from selfscale import config, files
+from selfscale import files
 from selfscale.errors import UserError
 from selfscale.pipeline import train as pipeline
 from selfscale.reporting.exhaustive import benchmark_path, frontier, means, read_benchmark
+from selfscale.settings import Settings, load
 from workspaces import CHECKOUT, change_params, own_store, trained_project
 
 
@@ -73,8 +74,8 @@ def project(tmp_path):
 GRID = {"seeds": [0], "depths": [0, 1], "widths": [2], "steps": 8, "workers": 1}
 
 
-def settings() -> config.Settings:
-    return config.load(Path("params.yaml"))
+def settings() -> Settings:
+    return load(Path("params.yaml"))
 
 
 def test_a_killed_run_goes_on_where_it_was(exhaustive, project, monkeypatch):

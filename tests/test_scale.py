@@ -16,11 +16,11 @@ import yaml
 from test_app import assert_one_line, command, no_server  # noqa: F401
 
 from selfscale import files
-from selfscale.config import Settings
 from selfscale.nn.fcn import filters_per_layer
 from selfscale.paths import Job
 from selfscale.pipeline import compare as report
 from selfscale.pipeline import minimize as minimizing
+from selfscale.settings import Settings
 from stores import python
 from workspaces import (
     CHECKOUT,

@@ -19,12 +19,12 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from conftest import pictures
-from selfscale import config
 from selfscale.data import prepare as dataset
 from selfscale.data import targets
 from selfscale.paths import PREPARED, TARGETS, Job
 from selfscale.pipeline import minimize as minimizing
 from selfscale.pipeline import train as pipeline
+from selfscale.settings import load
 from selfscale.tracking.store import Client
 from stores import new_store, python
 
@@ -114,14 +114,14 @@ def prepare(folder: Path, seed: int = 0) -> None:
     """Photographs and their Sobel targets, as `selfscale prepare` and `selfscale targets` make them."""
     save_photographs(folder / "photos", seed)
     with chdir(folder):
-        settings = config.load(Path("params.yaml"))
+        settings = load(Path("params.yaml"))
         dataset.prepare(settings.data, PREPARED, workers=1)
         targets.make_targets(settings.tasks[JOB.task], PREPARED, TARGETS / JOB.task, workers=1)
 
 
 def train(folder: Path) -> None:
     with chdir(folder):
-        pipeline.train(config.load(Path("params.yaml")), JOB.training)
+        pipeline.train(load(Path("params.yaml")), JOB.training)
 
 
 @functools.cache
@@ -138,7 +138,7 @@ def trained_project() -> Path:
 def minimize(folder: Path, **options: Any) -> None:
     """What `selfscale minimize` does, in this process."""
     with chdir(folder):
-        minimizing.run_minimization(config.load(Path("params.yaml")), JOB, **options)
+        minimizing.run_minimization(load(Path("params.yaml")), JOB, **options)
 
 
 def minimize_and_die(folder: Path, function: str, call: int, number: signal.Signals) -> int:

@@ -1,218 +1,211 @@
-"""The settings of `params.yaml`: read, checked and frozen.
+"""Sections of the settings that the library takes: frozen, checked models without any file format.
 
-Unknown or mistyped keys are an error that names the key and what was expected. Every section is a
-frozen model, so that a stage can be handed exactly the sections that it uses. What a key means is said
-by the comments of `params.yaml`, and here only of keys that stand there as examples, or not at all.
+The description of a key is its meaning in `docs/params.md` and its comment in `params.yaml`.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from selfscale.errors import UserError
-
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.]*$", max_length=60)]
-Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
+# Upper limits keep a slip of the hand from filling the memory or never ending; no real use comes near.
+STEPS = 10_000_000
+FILTERS = 1024  # of a layer
+Steps = Annotated[int, Field(ge=1, le=STEPS)]
+Widths = Annotated[list[Annotated[int, Field(ge=1, le=FILTERS)]], Field(min_length=1, max_length=64)]
 
 
 class Section(BaseModel):
+    """A frozen part of the settings, in which unknown and mistyped keys are errors."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class Folder(Section):
-    """Any folder of photographs, searched recursively."""
-
-    path: str | None = None
-
-
-class Voc2012(Section):
-    """The VOC2012 archives: local tar files, or, if none is named, the official download."""
-
-    archives: list[str] = []
-    url: Annotated[str, Field(description="what is downloaded")] = (
-        "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar"
-    )
-    md5: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$", description="of what is downloaded")] = (
-        "6cd6e144f989b92b3379bac3b3de84fd"
-    )
-
-
-class Split(Section):
-    """Shares of the photographs; they add up to one."""
-
-    train: Annotated[float, Field(gt=0, lt=1)] = 0.6
-    validation: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    test: Annotated[float, Field(gt=0, lt=1)] = 0.2
-
-    @model_validator(mode="after")
-    def adds_up(self) -> Split:
-        total = self.train + self.validation + self.test
-        if abs(total - 1) > 1e-6:
-            raise ValueError(f"train, validation and test must add up to 1, not {total:g}")
-        return self
-
-
-class Data(Section):
-    source: Literal["sample", "folder", "voc2012"] = "sample"
-    folder: Folder = Folder()
-    voc2012: Voc2012 = Voc2012()
-    size: Annotated[int, Field(ge=16)] = 256
-    split: Split = Split()
-    split_seed: Seed = 23
-
-
-class Task(Section):
-    """What the network has to imitate, an operator or wanted outputs in files, and the loss of that."""
-
-    operator: Annotated[str | None, Field(description="one of the operators below, or `module:function`")] = (
-        None
-    )
-    arguments: Annotated[dict[str, Any], Field(description="of the operator")] = {}
-    targets: Annotated[
-        str | None, Field(description="instead of an operator: a folder of wanted outputs, paired by name")
-    ] = None
-    loss: Annotated[
-        Literal["mae", "mse", "soft_f1"],
-        Field(description="what is trained and decided by; soft_f1: of discrete tasks only"),
-    ]
-
-    @model_validator(mode="after")
-    def has_one_teacher(self) -> Task:
-        if (self.operator is None) == (self.targets is None):
-            both = "not both" if self.operator else "one of them is needed"
-            raise ValueError(f"name an operator, or a folder of wanted outputs as targets; {both}")
-        if self.targets is not None and self.arguments:
-            raise ValueError("arguments are those of an operator; targets have none")
-        return self
-
-
 class Network(Section):
-    widths: Annotated[list[Count], Field(min_length=1)] = [5, 5]
-    kernel: Count = 5
-    init_mean: float = 0.0
-    init_deviation: Annotated[float, Field(gt=0)] = 0.1
+    """The network that is trained first."""
+
+    widths: Widths = Field(
+        [5, 5], description="filters of the hidden layers; one more filter makes the output"
+    )
+    kernel: int = Field(5, ge=1, le=63, description="side of the square kernels in pixels")
+    init_mean: float = Field(0.0, description="of the first weights, a truncated normal distribution")
+    init_deviation: float = Field(
+        0.1, gt=0, description="of the first weights; what is beyond two of them is drawn again"
+    )
 
 
 class FirstSession(Section):
     """Cycles of `steps` steps until the validation score stagnates."""
 
-    steps: Count = 600
-    max_cycles: Count = 6
-    min_gain: Share = 0.1
-    restarts: Annotated[int, Field(ge=0)] = 3
+    steps: Steps = Field(600, description="training steps of a cycle")
+    max_cycles: int = Field(6, ge=1, le=1000, description="cycles at most")
+    min_gain: float = Field(
+        0.1, ge=0, le=1, description="of the validation score, relative; a cycle that gains less is the last"
+    )
+    restarts: int = Field(
+        3, ge=0, le=100, description="with fresh weights, when the network dies or has learnt nothing"
+    )
 
 
 class Training(Section):
-    batch: Count = 8
-    crop: Annotated[int, Field(ge=8)] | None = 64
-    learning_rate: Annotated[float, Field(gt=0)] = 0.005
-    warmup: Share = 0.1
-    clip_norm: Annotated[float, Field(gt=0)] = 0.1
-    evaluations: Count = 4
-    first: FirstSession = FirstSession()
+    """A training session."""
+
+    batch: int = Field(8, ge=1, le=4096, description="crops in a training step")
+    crop: int | None = Field(
+        64, ge=8, le=8192, description="side of the random crops to train on; null: whole images"
+    )
+    learning_rate: float = Field(
+        0.005, gt=0, description="Adam's, after a linear warm-up; then a cosine decay to zero"
+    )
+    warmup: float = Field(
+        0.1, ge=0, le=1, description="share of a session's steps in which the learning rate rises"
+    )
+    clip_norm: float = Field(
+        0.1, gt=0, description="of all gradients together; longer ones are scaled down to it"
+    )
+    evaluations: int = Field(4, ge=1, le=10_000, description="per session, on the validation images")
+    first: FirstSession = Field(
+        FirstSession(),
+        description="the long first session: cycles, as long as a filter's trial, until one gains less "
+        "than min_gain",
+    )
 
 
 class Evaluation(Section):
-    threshold: Share = 0.5
-    max_images: Count = 100
+    """How scores are measured."""
+
+    threshold: float = Field(0.5, ge=0, le=1, description="of the output, for F1, precision and recall")
+    max_images: int = Field(100, ge=1, le=1_000_000, description="validation images used for decisions")
 
 
 class Acceptance(Section):
-    """When a trial is kept; `confidence` is that of the non-inferiority test."""
+    """When a trial is accepted."""
 
-    rule: Literal["non_inferiority", "threshold"] = "non_inferiority"
-    reference: Literal["initial", "previous", "best"] = "initial"
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    rule: Literal["non_inferiority", "threshold"] = Field(
+        "non_inferiority",
+        description="the upper confidence bound must be within tolerance | threshold: the score itself",
+    )
+    reference: Literal["initial", "previous", "best"] = Field(
+        "initial", description="initial | previous | best: the network that a trial is compared with"
+    )
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="one-sided, of non_inferiority")
 
 
 class Removal(Section):
     """Trials of filters: what is done to them, to how many at once, and for how long it is trained."""
 
-    alterations: Annotated[
-        list[Literal["disable", "disable_and_freeze", "reinitialize"]], Field(min_length=1)
-    ] = ["disable"]
-    group: Literal["adaptive"] | Count = "adaptive"
-    max_failures: Count | None = 32
-    steps: Count = 600
+    alterations: list[Literal["disable", "disable_and_freeze", "reinitialize"]] = Field(
+        ["disable"],
+        min_length=1,
+        max_length=100,
+        description="disable | disable_and_freeze | reinitialize, in the order of the tries",
+    )
+    group: Literal["adaptive"] | Annotated[int, Field(ge=1, le=FILTERS)] = Field(
+        "adaptive",
+        description="so many filters at once | adaptive: twice as many after a success, half after a failure",
+    )
+    max_failures: int | None = Field(
+        32,
+        ge=1,
+        le=1_000_000,
+        description="in a row, after which no other filter is tried, only layers; null: every one is tried",
+    )
+    steps: Steps = Field(600, description="training steps of a trial")
 
     @field_validator("group", mode="before")
     @classmethod
     def adaptive_or_count(cls, group: Any) -> Any:
-        if group != "adaptive" and (type(group) is not int or group < 1):
-            raise ValueError(f"expected 'adaptive' or a number of filters from 1, not {group!r}")
+        if group != "adaptive" and (type(group) is not int or not 1 <= group <= FILTERS):
+            raise ValueError(f"expected 'adaptive' or a number of filters from 1 to {FILTERS}, not {group!r}")
         return group
 
 
 class LayerRemoval(Section):
-    """Trials of whole hidden layers; no `tries`: layers are never removed."""
+    """Trials of whole hidden layers."""
 
-    tries: Annotated[int, Field(ge=0)] = 2
-    steps: Count = 5000
-    learning_rate: Annotated[float, Field(gt=0)] = 0.01
+    tries: int = Field(2, ge=0, le=100, description="each from another start; 0: never remove a layer")
+    steps: Steps = Field(
+        5000, description="training steps of a trial: more, as the network has to find another way"
+    )
+    learning_rate: float = Field(0.01, gt=0, description="of these trials")
 
 
 class Limits(Section):
-    """No further trial once one of these is reached: trials, training steps and seconds, size.
+    """No further trial once one of these is reached; `steps` also keeps out trials that would exceed it."""
 
-    `steps` also keeps out trials that would exceed it; the last session comes on top.
-    """
-
-    decisions: Count | None = None
-    steps: Count | None = 11500
-    seconds: Annotated[float, Field(gt=0)] | None = None
-    macs_per_pixel: Annotated[float, Field(ge=0)] | None = None
+    decisions: int | None = Field(None, ge=1, le=1_000_000, description="trials")
+    steps: Steps | None = Field(11500, description="of training; the last session comes on top")
+    seconds: float | None = Field(None, gt=0, description="of training")
+    macs_per_pixel: float | None = Field(None, ge=0, description="no trial below this size")
 
 
 class Minimization(Section):
-    removal: Removal = Removal()
-    layers: LayerRemoval = LayerRemoval()
-    last_session_steps: Annotated[int, Field(ge=0)] = 3500
-    tolerance: Annotated[float, Field(ge=0)] = 0.1
-    near: Annotated[float, Field(ge=0)] = 0.4
-    max_cycles: Count = 3
-    acceptance: Acceptance = Acceptance()
-    stop_hopeless: bool = True
-    speculative: Count = 1
-    limits: Limits = Limits()
+    """What a trial is, and when it is accepted."""
+
+    removal: Removal = Field(Removal(), description="trials of filters")
+    layers: LayerRemoval = Field(LayerRemoval(), description="trials of whole hidden layers")
+    last_session_steps: int = Field(
+        3500, ge=0, le=STEPS, description="training steps of the session after the last trial; 0: none"
+    )
+    tolerance: float = Field(0.1, ge=0, description="of the validation score over the reference's, relative")
+    near: float = Field(
+        0.4,
+        ge=0,
+        description="a trial that is not within the tolerance, but within this, trains on for another cycle",
+    )
+    max_cycles: int = Field(3, ge=1, le=1000, description="of a trial at most")
+    acceptance: Acceptance = Field(Acceptance(), description="when a trial is accepted")
+    speculative: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="candidates tried at once from the same state, in so many threads; the best is accepted",
+    )
+    stop_hopeless: bool = Field(
+        True, description="end a session early that comes down too slowly to reach the limit"
+    )
+    limits: Limits = Field(
+        Limits(),
+        description="no further trial after so many trials, steps, seconds, or at this size; null: no limit",
+    )
 
 
 class Growth(Section):
-    """Where and for how long a network grows, and what a growth has to gain.
+    """Where and for how long a network grows, and what a growth has to gain."""
 
-    `min_gain`: of score, for each thousand multiply-accumulates per pixel or parameters (`per`) that it
-    adds. `tries` of growth that fail one after another end it.
-    """
-
-    select: str = "uniform"
-    arguments: dict[str, Any] = {}
-    steps: Count = 3000
-    min_gain: Annotated[float, Field(ge=0)] = 0.003
-    per: Literal["macs_per_pixel", "parameters"] = "macs_per_pixel"
-    tries: Count = 3
+    select: str = Field("uniform", description="uniform | widest_gain | gradient: where to grow")
+    arguments: dict[str, Any] = Field({}, description="of that function")
+    steps: Steps = Field(3000, description="training steps of a trial, which doubles layers or inserts one")
+    min_gain: float = Field(
+        0.003, ge=0, description="what a growth has to gain of score, for each thousand of what it adds"
+    )
+    per: Literal["macs_per_pixel", "parameters"] = Field(
+        "macs_per_pixel", description="macs_per_pixel | parameters: the unit of what it adds"
+    )
+    tries: int = Field(3, ge=1, le=100, description="trials that fail, one after another, end the growth")
 
 
 class Scaling(Section):
-    """Whether strategies with `scaling` grow a network, shrink it, or do both, and how far it may grow.
+    """Whether strategies with `scaling` grow a network, shrink it, or do both, and how far it may grow."""
 
-    `mode` None: both if the start is `small`, else shrink. The limits are those of the growth; its steps
-    are for removals where nothing is grown.
-    """
-
-    mode: Literal["shrink", "grow", "both"] | None = None
-    small: Annotated[float, Field(ge=0)] = 1000.0
-    max_macs_per_pixel: Annotated[float, Field(gt=0)] | None = None
-    max_parameters: Count | None = None
-    max_seconds: Annotated[float, Field(gt=0)] | None = None
-    max_steps: Annotated[int, Field(ge=0)] = 40000
+    mode: Literal["shrink", "grow", "both"] | None = Field(
+        None, description="shrink | grow | both; null: both from a small start, else shrink"
+    )
+    small: float = Field(
+        1000.0, ge=0, description="a start of up to so many multiply-accumulates per pixel is a small one"
+    )
+    max_macs_per_pixel: float | None = Field(None, gt=0, description="no growth beyond these; null: no limit")
+    max_parameters: int | None = Field(None, ge=1, description="no growth beyond these; null: no limit")
+    max_seconds: float | None = Field(None, gt=0, description="seconds of the growth at most; null: no limit")
+    max_steps: int = Field(
+        40000,
+        ge=0,
+        le=STEPS,
+        description="training steps of growth at most; without growth they add to minimization.limits.steps",
+    )
 
     def mode_from(self, macs_per_pixel: float) -> Literal["shrink", "grow", "both"]:
         """The mode of a start of that size."""
@@ -225,149 +218,32 @@ class Scaling(Section):
         )
 
 
-class Registry(Section):
-    """Which of a task's networks is registered, by the test split: see `report.choose`."""
-
-    rule: Literal["smallest", "score"] = "smallest"
-    tolerance: Annotated[float, Field(ge=0)] = 0.1
-
-
 class Execution(Section):
-    """How the work is spread; only `threads`, `deterministic` and `mixed_precision` can change results.
+    """How the work is spread; only `threads`, `deterministic` and `mixed_precision` can change results."""
 
-    `workers`: processes side by side, None: as many as fit cores and memory. `threads` of each process
-    for its operations: another number sums in another order, so it is set and not derived.
-    """
-
-    engine: Literal["processes", "ray"] = "processes"
-    workers: Count | None = None
-    threads: Count = 1
-    deterministic: bool = True
-    mixed_precision: bool = False
-
-
-class Strategy(Section):
-    """A selection strategy by its registered name, with its arguments."""
-
-    select: Annotated[str, Field(description="one of the strategies below, or `module:function`")]
-    arguments: Annotated[dict[str, Any], Field(description="of the strategy")] = {}
-    scaling: Annotated[
-        bool, Field(description="the network may grow before, as the section scaling says")
-    ] = False
-    start: Annotated[
-        Annotated[list[Count], Field(min_length=1)] | None,
-        Field(description="filters of the hidden layers to start from; null: network.widths"),
-    ] = None
+    engine: Literal["processes", "ray"] = Field(
+        "processes", description="processes of this machine | ray: a Ray cluster"
+    )
+    workers: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="processes side by side; null: as many as fit the cores and the memory",
+    )
+    threads: int = Field(
+        1,
+        ge=1,
+        le=1024,
+        description="of each of them; another number sums in another order, and so gives other networks",
+    )
+    deterministic: bool = Field(True, description="the same seed gives the same weights, also on a GPU")
+    mixed_precision: bool = Field(
+        False, description="on a GPU: half precision where it does not change scores"
+    )
 
 
-class Runs(Section):
-    """What the pipeline runs: every combination of these."""
-
-    tasks: Annotated[list[Name], Field(min_length=1)]
-    strategies: Annotated[list[Name], Field(min_length=1)]
-    seeds: Annotated[list[Seed], Field(min_length=1)]
-
-
-class Settings(Section):
-    runs: Runs
-    data: Data = Data()
-    tasks: dict[Name, Task]
-    network: Network = Network()
-    training: Training = Training()
-    evaluation: Evaluation = Evaluation()
-    minimization: Minimization = Minimization()
-    growth: Growth = Growth()
-    scaling: Scaling = Scaling()
-    strategies: dict[Name, Strategy]
-    registry: Registry = Registry()
-    execution: Execution = Execution()
-
-    @model_validator(mode="after")
-    def limits_agree(self) -> Settings:
-        most, least = self.scaling.max_macs_per_pixel, self.minimization.limits.macs_per_pixel
-        if most is not None and least is not None and most < least:
-            raise ValueError(
-                f"scaling.max_macs_per_pixel: {most:g} is below minimization.limits.macs_per_pixel, "
-                f"{least:g}: a network cannot stay below the one and above the other"
-            )
-        return self
-
-    def starting_from(self, start: Sequence[int]) -> Settings:
-        """The settings for another start than `network.widths`; without one, these."""
-        if not start:
-            return self
-        network = self.network.model_copy(update={"widths": list(start)})
-        return self.model_copy(update={"network": network})
-
-    @model_validator(mode="after")
-    def runs_are_defined(self) -> Settings:
-        for kind, named, known in (
-            ("tasks", self.runs.tasks, self.tasks),
-            ("strategies", self.runs.strategies, self.strategies),
-        ):
-            for name in named:
-                if name not in known:
-                    raise ValueError(unknown(f"runs.{kind}", name, known))
-        return self
-
-
-def unknown(where: str, name: str, valid: Sequence[str] | dict[str, Any]) -> str:
-    """`where: 'nmae' is unknown; did you mean 'name'? (valid: ...)`, for one line on stderr."""
-    close = difflib.get_close_matches(str(name), list(valid), n=1)
+def unknown(where: str, name: str, valid: Iterable[str]) -> str:
+    """`where: 'nmae' is unknown; did you mean 'name'? valid: ...`, for one line on stderr."""
+    close = difflib.get_close_matches(str(name), valid := sorted(valid), n=1)
     hint = f" did you mean '{close[0]}'?" if close else ""
-    return f"{where}: '{name}' is unknown;{hint} valid: {', '.join(sorted(valid))}"
-
-
-def load(path: Path) -> Settings:
-    """Read and check a file of settings.
-
-    Raises:
-        UserError: the file is missing, is not YAML, or has an unknown or wrong key.
-    """
-    try:
-        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{path}: there is no such file; run this in the project's folder or name it with --params"
-        ) from error
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: expected settings by section (key: value), found {type(content).__name__}")
-    try:
-        return Settings.model_validate(content)
-    except ValidationError as error:
-        raise UserError(f"{path}: {_first_problem(error)}") from error
-
-
-def _first_problem(error: ValidationError) -> str:
-    """One line for the first of pydantic's errors: the key, what is wrong, what was expected."""
-    # A mistyped key also shows as a missing one: name what was written before what was not.
-    problem = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
-    keys = [str(key) for key in problem["loc"] if key != "[key]"]
-    where = ".".join(keys)
-    if problem["type"] == "extra_forbidden":
-        return unknown(".".join(keys[:-1]) or "settings", keys[-1], _valid_keys(keys[:-1]))
-    if problem["type"] == "missing":
-        return f"{where}: is missing"
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "value_error":
-        return f"{where}: {message}" if where else message
-    if problem["type"] == "literal_error" and isinstance(problem["input"], str):
-        return unknown(
-            where,
-            problem["input"],
-            problem["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", "),
-        )
-    return f"{where}: {message[0].lower()}{message[1:]}, not {problem['input']!r}"
-
-
-def _valid_keys(keys: Sequence[str]) -> list[str]:
-    """The keys of the section that `keys` leads to."""
-    section: Any = Settings
-    for key in keys:
-        if isinstance(section, type) and issubclass(section, Section):
-            section = section.model_fields[key].annotation
-        else:  # a mapping of names to sections
-            section = section.__args__[-1]
-    return list(section.model_fields)
+    return f"{where}: '{name}' is unknown;{hint} valid: {', '.join(valid)}"

@@ -1,25 +1,34 @@
-"""Files that are written whole or not at all, and that have the same bytes for the same content."""
+"""Files and folders that are written whole or not at all; the same content has the same bytes."""
 
 from __future__ import annotations
 
 import csv
+import errno
+import fcntl
 import hashlib
 import io
 import json
+import os
 import re
+import shutil
 import zipfile
-from collections.abc import Iterable, Sequence
-from functools import cache
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from selfscale.errors import UserError
 
 if TYPE_CHECKING:
     import keras
     import numpy as np
+    from numpy.typing import DTypeLike, NDArray
 
 EPOCH = (1980, 1, 1, 0, 0, 0)
+# What the user can put right; any other error of the system is shown as it is.
+OF_THE_DISK = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR}
+)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -120,6 +129,86 @@ def load_model(path: Path, stage: str) -> keras.Model:
         raise UserError(f"{path}: {state}; run `selfscale {stage}` first") from error
 
 
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A folder to write in, which takes the place of `out` when the block ends without an exception.
+
+    It is `.NAME.partial` beside `out`; one left by a killed process is deleted. Raises UserError if
+    the disk is full or not writable, or if another process is writing the same folder.
+    """
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: a file is in the place of this folder; move it away")
+    partial, former = (out.with_name(f".{out.name}.{suffix}") for suffix in ("partial", "former"))
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(out):
+            _delete(partial, former)
+            partial.mkdir()
+            try:
+                yield partial
+                if out.exists():
+                    out.replace(former)
+                partial.replace(out)
+            finally:
+                _delete(partial, former)
+    except OSError as error:
+        if error.errno not in OF_THE_DISK:
+            raise
+        raise UserError(f"{out}: cannot be written: {os.strerror(error.errno)}; nothing was kept") from error
+
+
+@contextmanager
+def _lock(out: Path) -> Iterator[None]:
+    """Hold a lock file beside `out`, which is deleted in the end while it is still held."""
+    path, held = out.with_name(f".{out.name}.lock"), False
+    with ExitStack() as stack:
+        while not held:
+            file = stack.enter_context(path.open("a"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                message = f"{out}: another process is writing it; wait until it has ended"
+                raise UserError(message) from error
+            held = os.fstat(file.fileno()).st_nlink > 0  # else who held it has deleted it just now
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _delete(*folders: Path) -> None:
+    for folder in folders:
+        if folder.exists():
+            shutil.rmtree(folder)
+
+
+@contextmanager
+def new_array(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> Iterator[IO[bytes]]:
+    """An .npy file of that dtype and shape, to be filled by writing its rows' bytes in order.
+
+    Written, not mapped: a full disk is an error here, but would kill a process that has it mapped.
+    """
+    import numpy as np
+    from numpy.lib import format as npy
+
+    header = {"descr": npy.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+    with path.open("wb") as file:
+        npy.write_array_header_1_0(file, header)
+        yield file
+
+
+def map_array(path: Path) -> NDArray[Any]:
+    """The array in an .npy file, mapped for reading; UserError if the file is missing or damaged."""
+    import numpy as np
+
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: does not exist; make it first") from error
+    except (ValueError, EOFError) as error:
+        raise UserError(f"{path}: not a whole array; delete it and make it again") from error
+
+
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -132,9 +221,3 @@ def content(path: Path, pattern: str = "**/*") -> str:
     files = [file for file in sorted(path.glob(pattern)) if file.is_file()]
     found = {file.relative_to(path).as_posix(): sha256(file) for file in files}
     return hashlib.sha256(json.dumps(found).encode()).hexdigest() if found else ""
-
-
-@cache
-def code() -> str:
-    """A hash of this package's modules: another version may come to other results."""
-    return content(Path(__file__).parent, "**/*.py")

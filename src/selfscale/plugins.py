@@ -13,11 +13,10 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, Generic, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, ValidationError, create_model
 
 from selfscale.config import unknown
 from selfscale.errors import UserError
-from selfscale.files import content
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -51,10 +50,6 @@ class Registry(Generic[Function]):
     def names(self) -> list[str]:
         return sorted(self._functions)
 
-    def own_code(self, name: str, where: str) -> str:
-        """`code_of` a function that is named by its import path; empty for a registered one."""
-        return code_of(self.resolve(name, where)) if ":" in name else ""
-
     def resolve(self, name: str, where: str) -> Function:
         """The function of that name, or the one at an import path `module:function`.
 
@@ -76,23 +71,19 @@ class Registry(Generic[Function]):
         return partial(function, **check_arguments(f"{where}.arguments", function, arguments, given=1))
 
 
-def code_of(function: Callable[..., Any]) -> str:
-    """A hash of the modules in the folder where the function is defined; empty if it has no source."""
-    try:
-        source = inspect.getsourcefile(inspect.unwrap(function))
-    except TypeError:  # written in C
-        source = None
-    return content(Path(source).parent, "*.py") if source else ""
-
-
 def check_arguments(
     where: str, function: Callable[..., Any], arguments: Mapping[str, Any], given: int
 ) -> dict[str, Any]:
     """The keyword arguments as the types that the signature of `function` asks for.
 
-    `given` is the number of leading parameters that the program itself passes. Values are checked
-    as JSON is: a list may become a tuple, but a string never becomes a number. Raises UserError,
-    with `where` as the setting's key, for an unknown, missing or mistyped argument.
+    Values are checked as JSON is: a list may become a tuple, but a string never becomes a number.
+
+    Args:
+        where: the setting's key, for messages.
+        given: how many leading parameters the program itself passes.
+
+    Raises:
+        UserError: an argument is unknown, missing or mistyped.
     """
     called = getattr(function, "__name__", where)
     try:
@@ -100,33 +91,35 @@ def check_arguments(
     except ValueError as error:  # some functions that are written in C
         raise UserError(f"{where}: {called} does not tell its arguments; wrap it in a function") from error
     named = {p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    typed = {name for name, p in named.items() if p.annotation is not p.empty and name in arguments}
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    for name in arguments:
-        if name not in named and not takes_any:
-            raise UserError(
-                unknown(where, name, named)
-                if named
-                else f"{where}: '{name}' is unknown; {called} takes no arguments"
-            )
-    for name, parameter in named.items():
-        if parameter.default is parameter.empty and name not in arguments:
-            raise UserError(f"{where}: '{name}' is missing; {called} cannot do without it")
-    return {
-        name: _checked(f"{where}.{name}", function, named[name], value) if name in named else value
-        for name, value in arguments.items()
-    }
-
-
-def _checked(where: str, function: Callable[..., Any], parameter: inspect.Parameter, value: Any) -> Any:
-    if parameter.annotation is parameter.empty:
-        return value
+    config = ConfigDict(strict=True, extra="ignore" if takes_any else "forbid", arbitrary_types_allowed=True)
     try:
-        return TypeAdapter(annotation_of(function, parameter)).validate_json(json.dumps(value), strict=True)
+        # Prefixed, since a field may not have the name of a model's own attribute.
+        fields: dict[str, Any] = {
+            f"its_{name}": (
+                annotation_of(function, p) if name in typed else Any,
+                Field(... if p.default is p.empty else None, alias=name),
+            )
+            for name, p in named.items()
+        }
+        model = create_model("Arguments", __config__=config, **fields)
+        checked = model.model_validate_json(json.dumps(arguments, default=str))
+    except (NameError, TypeError) as error:  # a type never imported; a mapping with keys that JSON lacks
+        raise UserError(f"{where}: {called} cannot be checked: {error}") from error
     except ValidationError as error:
-        problem = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise UserError(f"{where}: {problem[0].lower()}{problem[1:]}, not {value!r}") from error
-    except (TypeError, NameError) as error:  # a value that JSON lacks (a date); a type never imported
-        raise UserError(f"{where}: {value!r} cannot be checked: {error}") from error
+        # A mistyped name also shows as a missing one: name what was written before what was not.
+        problem = min(error.errors(), key=lambda problem: problem["loc"][0] in named)
+        name, message = str(problem["loc"][0]), problem["msg"].removeprefix("Value error, ")
+        if name not in named:
+            none = f"{where}: '{name}' is unknown; {called} takes no arguments"
+            raise UserError(unknown(where, name, named) if named else none) from error
+        if name not in arguments:
+            raise UserError(f"{where}: '{name}' is missing; {called} cannot do without it") from error
+        raise UserError(
+            f"{where}.{name}: {message[0].lower()}{message[1:]}, not {arguments[name]!r}"
+        ) from error
+    return {name: getattr(checked, f"its_{name}") if name in typed else arguments[name] for name in arguments}
 
 
 def annotation_of(function: Callable[..., Any], parameter: inspect.Parameter) -> Any:

@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 
 from selfscale.cli import app as cli
-from selfscale.config import Data, Folder, Runs, Settings, Strategy, Task
 from selfscale.data import pairs, targets
 from selfscale.data.prepare import SPLITS, load_split, prepare
 from selfscale.data.targets import make_targets
@@ -21,6 +20,7 @@ from selfscale.errors import UserError
 from selfscale.files import read_json
 from selfscale.paths import PREPARED, TARGETS, Training
 from selfscale.pipeline import train as pipeline
+from selfscale.settings import Data, Folder, Runs, Settings, Strategy, Task
 from workspaces import own_store
 
 SIZE = 24

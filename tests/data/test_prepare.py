@@ -14,16 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from selfscale import config
-from selfscale.config import Data, Folder
 from selfscale.data import prepare as dataset
-from selfscale.data import reading
 from selfscale.data.decoding import centre_crop
-from selfscale.data.prepare import SPLITS, load_split, prepare, split_photographs
-from selfscale.data.reading import Stored, read
+from selfscale.data.prepare import SPLITS, Stored, load_split, prepare, read, split_photographs
 from selfscale.data.sources import Photograph
 from selfscale.errors import UserError
 from selfscale.files import write_json
+from selfscale.settings import Data, Folder, Shares
 
 SIZE = 24
 
@@ -148,12 +145,12 @@ def test_a_full_disk_keeps_what_was_there(
     with pytest.raises(UserError, match="out: cannot be written: No space left on device"):
         prepare(settings_for(photos, split_seed=1), tmp_path / "out", workers=1)
     assert contents(tmp_path / "out") == before
-    assert {path.name for path in tmp_path.iterdir()} == {"photos", "out", ".out.lock"}
+    assert {path.name for path in tmp_path.iterdir()} == {"photos", "out"}
 
 
 def prepare_and_stop(photos: Path, out: Path, after: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C when so many photographs are decoded."""
-    decode, left = reading.decode_gray, after
+    decode, left = dataset.decode_gray, after
 
     def stopping(content: bytes) -> Any:
         nonlocal left
@@ -163,16 +160,16 @@ def prepare_and_stop(photos: Path, out: Path, after: int, monkeypatch: pytest.Mo
         return decode(content)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(reading, "decode_gray", stopping)
+        patch.setattr(dataset, "decode_gray", stopping)
         prepare(settings_for(photos), out, workers=1)
     assert not out.exists()
 
 
 def decoded(photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> int:
     """Prepare; how many photographs were decoded for it."""
-    decode, contents = reading.decode_gray, []
+    decode, contents = dataset.decode_gray, []
     with monkeypatch.context() as patch:
-        patch.setattr(reading, "decode_gray", lambda content: contents.append(1) or decode(content))
+        patch.setattr(dataset, "decode_gray", lambda content: contents.append(1) or decode(content))
         prepare(settings_for(photos), out, workers=1)
     return len(contents)
 
@@ -186,7 +183,7 @@ def test_cut_off_it_goes_on_after_the_last_finished_shard(
     prepare_and_stop(photos, out, 2, monkeypatch)
     assert decoded(photos, out, monkeypatch) == 8 - 3 - 2
     assert contents(out) == contents(tmp_path / "whole")
-    assert {path.name for path in tmp_path.glob(".*")} == {".out.lock", ".whole.lock"}
+    assert list(tmp_path.glob(".*")) == []
 
 
 @pytest.mark.parametrize("change", ["photograph", "size"])
@@ -208,21 +205,21 @@ def test_killed_with_its_workers_it_goes_on(photos: Path, tmp_path: Path) -> Non
     code = """
 import os, signal, sys
 from pathlib import Path
-from selfscale.data import reading
-from selfscale.config import Data, Folder
+from selfscale.data import decoding, sources
 from selfscale.data.prepare import prepare
+from selfscale.settings import Data, Folder
 
-decode = reading.decode_gray
+out = Path(sys.argv[2])
 
-def killing(content):
-    if list(Path(sys.argv[2]).parent.glob(".out.shards/*/*.json")):
+def killing(gray, size):
+    if list(out.parent.glob(".out.shards/*/*.json")):
         os.kill(os.getppid(), signal.SIGKILL)
-    return decode(content)
+    return decoding.centre_crop(gray, size)
 
-reading.decode_gray = killing
+sources.SOURCES["folder"] = sources.Source(sources.folder, killing)
 if __name__ == "__main__":
     settings = Data(source="folder", folder=Folder(path=sys.argv[1]), size=24, split_seed=0)
-    prepare(settings, Path(sys.argv[2]), workers=2)
+    prepare(settings, out, workers=2)
 """
     (tmp_path / "killing.py").write_text(code)
     words = [sys.executable, str(tmp_path / "killing.py"), str(photos), str(tmp_path / "out")]
@@ -236,7 +233,7 @@ if __name__ == "__main__":
 @given(st.integers(3, 200), st.floats(0.01, 0.98), st.floats(0.01, 0.99), st.integers(0, 5))
 def test_split_shares(count: int, train: float, part: float, seed: int) -> None:
     validation = (1 - train) * part
-    shares = config.Split(train=train, validation=validation, test=1 - train - validation)
+    shares = Shares(train=train, validation=validation, test=1 - train - validation)
     usable = [Stored(str(number), (0, 0), Path(), 0, (), ()) for number in range(count)]
     parts = split_photographs(usable, shares, seed)
     assert parts == split_photographs(usable, shares, seed)

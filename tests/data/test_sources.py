@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 from skimage import io
 
-from selfscale.config import Data, Folder
 from selfscale.data.decoding import decode_gray
 from selfscale.data.sources import SOURCES, Photograph, photographs
 from selfscale.errors import UserError
+from selfscale.settings import Data, Folder
 
 
 def folder_of(path: Path | None) -> Data:

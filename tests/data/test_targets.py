@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from skimage import feature, filters
 
-from selfscale.config import Data, Task
 from selfscale.data.prepare import SPLITS, load_split, prepare
 from selfscale.data.shards import parts
 from selfscale.data.targets import make_targets
 from selfscale.errors import UserError
 from selfscale.files import read_json
+from selfscale.settings import Data, Task
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from selfscale.config import Data, Voc2012
 from selfscale.data import voc2012
 from selfscale.data.sources import photographs
 from selfscale.data.voc2012 import archives, download, members
 from selfscale.errors import UserError
+from selfscale.settings import Data, Voc2012
 
 PREFIX = "VOCdevkit/VOC2012/JPEGImages"
 CONTENTS = {f"2012_{number:06d}.jpg": bytes([number]) * (700 + number) for number in range(5)}

@@ -11,7 +11,6 @@ from PIL import Image
 from skimage.filters import sobel
 
 from conftest import pictures
-from selfscale.config import Task
 from selfscale.errors import UserError
 from selfscale.inference import visualize as visualizing
 from selfscale.inference.image_files import find
@@ -22,6 +21,7 @@ from selfscale.nn.fcn import build
 from selfscale.nn.layer_removal import with_layers
 from selfscale.nn.masking import SwitchedNetwork
 from selfscale.records import Filter
+from selfscale.settings import Task
 from stores import record
 
 

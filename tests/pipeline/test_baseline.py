@@ -8,7 +8,6 @@ import keras
 import numpy as np
 import pytest
 
-from selfscale import config
 from selfscale import paths as workspace
 from selfscale.errors import UserError
 from selfscale.files import read_json, write_json
@@ -16,6 +15,7 @@ from selfscale.nn.trainer import Trainer
 from selfscale.paths import Baseline, Job
 from selfscale.pipeline.baseline import train_baseline
 from selfscale.pipeline.compare import budget
+from selfscale.settings import load
 from selfscale.tracking.store import open_store
 from workspaces import own_store, runs, trained_project
 
@@ -35,7 +35,7 @@ def project(tmp_path):
 
 def baseline(folder: Path) -> dict:
     with chdir(folder):
-        settings = config.load(Path("params.yaml"))
+        settings = load(Path("params.yaml"))
         settings = settings.model_copy(update={"runs": settings.runs.model_copy(update={"tasks": ["sobel"]})})
         assert list(budget(settings)) == ["sobel-seed-0"]
         train_baseline(settings, "sobel", 0)
@@ -96,4 +96,4 @@ def test_a_missing_minimization_is_named(project):
 
 def test_without_a_budget_it_names_the_command(project):
     with chdir(project), pytest.raises(UserError, match="run `selfscale budget` first"):
-        train_baseline(config.load(Path("params.yaml")), "sobel", 0)
+        train_baseline(load(Path("params.yaml")), "sobel", 0)

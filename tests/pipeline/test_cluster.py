@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from selfscale import config
 from selfscale.config import Execution
 from selfscale.errors import UserError
 from selfscale.pipeline import cluster, repro
 from selfscale.pipeline.minimize import run_minimization
 from selfscale.pipeline.train import train
+from selfscale.settings import load
 from selfscale.tracking.store import open_store
 from workspaces import OWN_PHOTOGRAPHS, change_params, contents, new_project, own_store, prepare, runs
 
@@ -43,7 +43,7 @@ def two_nodes() -> Iterator:
 def run(folder: Path, stage: str, *, on_cluster: bool = False) -> None:
     """All items of a stage."""
     with chdir(folder):
-        settings = config.load(Path("params.yaml"))
+        settings = load(Path("params.yaml"))
         items = repro.every(settings, stage)
         if on_cluster:
             repro.on_cluster(settings, items)

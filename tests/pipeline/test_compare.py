@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from comparisons import SEEDS, baseline, fill, settings
-from selfscale.config import Settings
 from selfscale.errors import UserError
 from selfscale.files import read_json, write_bytes, write_json
 from selfscale.paths import Baseline, Job
 from selfscale.pipeline import compare as report
 from selfscale.pipeline.notes import note
+from selfscale.settings import Settings
 
 LABEL = "untouched baseline"
 

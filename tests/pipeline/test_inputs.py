@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from selfscale.config import Data, Folder, Runs, Settings, Strategy, Task
 from selfscale.errors import UserError
 from selfscale.pipeline.inputs import look
+from selfscale.settings import Data, Folder, Runs, Settings, Strategy, Task
 
 OUT = Path("inputs")
 

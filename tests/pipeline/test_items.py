@@ -10,11 +10,11 @@ import pytest
 from ruamel.yaml import YAML
 
 from pages import CHECKOUT
-from selfscale import config
 from selfscale.config import Execution
 from selfscale.errors import UserError
 from selfscale.pipeline import repro
 from selfscale.pipeline.repro import WORKER_BYTES, default_workers
+from selfscale.settings import Settings, load
 
 # Notes what it is asked to do; `status` says that all items of that stage have changed.
 DVC = """
@@ -41,8 +41,8 @@ def asked(tmp_path, monkeypatch):
     return lambda: Path("asked").read_text().splitlines()
 
 
-def settings(**changes) -> config.Settings:
-    loaded = config.load(CHECKOUT / "params.yaml")
+def settings(**changes) -> Settings:
+    loaded = load(CHECKOUT / "params.yaml")
     seeds = loaded.runs.model_copy(update={"seeds": [0, 1]})
     return loaded.model_copy(update={"runs": seeds, **changes})
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from comparisons import WAY_JOBS, WAYS
-from selfscale.config import Runs, Settings, Strategy, Task
 from selfscale.errors import UserError
 from selfscale.files import save_model, write_json
 from selfscale.nn.fcn import build
 from selfscale.paths import PICKS
 from selfscale.pipeline import pick as picking
 from selfscale.reporting.pareto import candidates
+from selfscale.settings import Runs, Settings, Strategy, Task
 
 
 @pytest.fixture

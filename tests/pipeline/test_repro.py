@@ -23,10 +23,10 @@ from mlflow import MlflowClient
 from ruamel.yaml import YAML
 
 from pages import blocks
-from selfscale.config import load
 from selfscale.paths import Job
 from selfscale.pipeline.notes import noted
 from selfscale.pipeline.register import register
+from selfscale.settings import load
 from selfscale.tracking.store import open_store
 from stores import python
 from workspaces import CHECKOUT, TINY, change_params, own_store, runs, save_photographs

@@ -21,7 +21,6 @@ from filelock import FileLock, Timeout
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfscale import config
 from selfscale import paths as workspace
 from selfscale.errors import UserError
 from selfscale.files import read_json
@@ -32,6 +31,7 @@ from selfscale.pipeline.results import without_seconds
 from selfscale.progress import Moment, Progress
 from selfscale.records import DecisionRecord, Filter, SessionRecord
 from selfscale.search.acceptance import reference_of
+from selfscale.settings import load
 from selfscale.tracking.store import open_store
 from stores import new_store, python, record
 from workspaces import (
@@ -313,7 +313,7 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[bytes]) 
 
 def digest(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.chdir(folder)
-    return resume.inputs_of_minimization(config.load(Path("params.yaml")), JOB)
+    return resume.inputs_of_minimization(load(Path("params.yaml")), JOB)
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from selfscale import config, files
+from selfscale import files
 from selfscale.paths import Training
 from selfscale.pipeline import train as pipeline
+from selfscale.settings import load
 from workspaces import change_params, own_store, trained_project
 
 
@@ -30,7 +31,7 @@ def test_what_has_learnt_nothing_starts_afresh_and_the_best_start_is_kept(tmp_pa
     monkeypatch.setattr(pipeline, "without_skill", lambda *_: 1e-9)  # whatever it does, this is better
     change_params(project / "params.yaml", {"training.first.restarts": 2})
     with chdir(project), own_store():
-        pipeline.train(config.load(Path("params.yaml")), Training("sobel", 0))
+        pipeline.train(load(Path("params.yaml")), Training("sobel", 0))
         result = files.read_json(Training("sobel", 0).output / "training.json", "train")
     assert len(scores) == 3
     assert caplog.text.count("than the same output everywhere") == np.isfinite(scores).sum() >= 2

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import pytest
 
-from selfscale import config
 from selfscale.errors import UserError
 from selfscale.pipeline.worth import run_worth
 from selfscale.records import Filter
 from selfscale.search.ablation import TESTS
+from selfscale.settings import load
 from selfscale.tracking.ablation_runs import WorthRun
 from selfscale.tracking.store import Client, open_store
 from stores import new_store
@@ -73,7 +73,7 @@ def done(tmp_path_factory) -> Done:
     shutil.copytree(trained_project(), folder)
     change_params(folder / "params.yaml", {"minimization.removal.steps": STEPS})
     with own_store(), chdir(folder):
-        return Done(folder, run_worth(config.load(Path("params.yaml")), "sobel", 0)[1])
+        return Done(folder, run_worth(load(Path("params.yaml")), "sobel", 0)[1])
 
 
 def test_the_stage_writes_its_outputs_and_returns_the_table(done):
@@ -103,11 +103,11 @@ def test_the_stage_logs_a_run_per_test_with_the_outputs_at_their_parent(done):
 def test_the_same_seed_writes_the_same_files(done):
     before = contents(done.folder / "reports")
     with own_store(), chdir(done.folder):
-        run_worth(config.load(Path("params.yaml")), "sobel", 0)
+        run_worth(load(Path("params.yaml")), "sobel", 0)
     assert contents(done.folder / "reports") == before
 
 
 def test_a_missing_network_names_the_command_that_trains_it(done):
     with chdir(done.folder), pytest.raises(UserError, match="selfscale train sobel --seed 7"):
-        run_worth(config.load(Path("params.yaml")), "sobel", 7)
+        run_worth(load(Path("params.yaml")), "sobel", 7)
     assert len(contents(done.folder / "reports")) == 2

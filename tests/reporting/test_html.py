@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from comparisons import SEEDS, decision, fill, fill_job, result, settings
-from selfscale.config import Registry
 from selfscale.errors import UserError
 from selfscale.files import read_json
 from selfscale.paths import Job, pictures_folder
 from selfscale.pipeline import compare as report
 from selfscale.reporting.html import decision_text, embedded, html_page
 from selfscale.reporting.pareto import choose_by_rule
+from selfscale.settings import Registry
 
 # Elements that HTML ends by itself.
 VOID = {"meta", "img", "br", "link", "input", "hr"}

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from selfscale.config import Registry
 from selfscale.reporting.model_card import card
+from selfscale.settings import Registry
 from stores import RESULT
 
 PREPARED = {

@@ -8,7 +8,6 @@ import pytest
 from scipy import stats
 
 from comparisons import WAY_JOBS, WAYS, result
-from selfscale.config import Registry
 from selfscale.errors import UserError
 from selfscale.reporting.pareto import (
     best_within,
@@ -18,6 +17,7 @@ from selfscale.reporting.pareto import (
     pareto_front,
     within_tolerance,
 )
+from selfscale.settings import Registry
 
 
 def test_the_initial_network_and_every_accepted_one_are_candidates():

@@ -11,9 +11,9 @@ import pytest
 
 from selfscale.cli import app as cli
 from selfscale.cli import registry as cli_registry
-from selfscale.config import Settings
 from selfscale.nn.fcn import build
 from selfscale.pipeline import register as registering
+from selfscale.settings import Settings
 from selfscale.tracking.champions import Standing
 from selfscale.tracking.registry import register
 from selfscale.tracking.store import Client, open_store

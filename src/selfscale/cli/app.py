@@ -22,8 +22,7 @@ from selfscale.cli.answers import answer
 from selfscale.cli.loading import load
 from selfscale.cli.options import PARAMS, JsonOption, ParamsOption, TaskArgument
 from selfscale.errors import UserError
-from selfscale.quiet import silent_stderr
-from selfscale.stopping import clean_up_when_asked_to_end
+from selfscale.processes import clean_up_when_asked_to_end, silent_stderr
 from selfscale.watching import log_to_stderr
 
 app = typer.Typer(

@@ -15,8 +15,9 @@ from importlib import metadata
 from typing import TYPE_CHECKING, NamedTuple
 
 from selfscale import __version__
-from selfscale.config import Execution, Settings
+from selfscale.config import Execution
 from selfscale.errors import UserError
+from selfscale.settings import Settings
 
 if TYPE_CHECKING:
     from selfscale.paths import Job

@@ -7,22 +7,24 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from selfscale.errors import UserError
-from selfscale.quiet import import_tensorflow, use_float16
+from selfscale.processes import import_tensorflow, use_float16
 
 if TYPE_CHECKING:
-    from selfscale.config import Execution, Settings
+    from selfscale.config import Execution
+    from selfscale.settings import Settings
 
 
 def load(params: Path, task: str | None = None, strategy: str | None = None) -> Settings:
     """The checked settings, in which the task and the strategy exist."""
-    from selfscale import config
+    from selfscale.config import unknown
     from selfscale.data import operators
+    from selfscale.settings import load as read
 
-    settings = config.load(params)
+    settings = read(params)
     if task is not None and task not in settings.tasks:
-        raise UserError(config.unknown("task", task, settings.tasks))
+        raise UserError(unknown("task", task, settings.tasks))
     if strategy is not None and strategy not in settings.strategies:
-        raise UserError(config.unknown("strategy", strategy, settings.strategies))
+        raise UserError(unknown("strategy", strategy, settings.strategies))
     for name, chosen in settings.tasks.items():
         if chosen.operator is None:  # what wanted outputs are like, the stage `targets` finds out
             continue

@@ -14,7 +14,7 @@ import typer
 from selfscale.cli.answers import answer
 from selfscale.cli.options import JsonOption
 from selfscale.errors import UserError
-from selfscale.quiet import import_tensorflow
+from selfscale.processes import import_tensorflow
 
 if TYPE_CHECKING:
     from selfscale.inference.image_files import ImageFile
@@ -53,8 +53,8 @@ def apply(
     with models.find(model) as path:
         import_tensorflow()
         network = models.load(path, model)
+    from selfscale.data.shards import progress
     from selfscale.inference.apply import apply_to_files
-    from selfscale.parallel import progress
 
     report(progress(apply_to_files(network, pictures, out), "images", len(pictures)), pictures, out, as_json)
 
@@ -130,9 +130,9 @@ def visualize(
     pictures = image_files.find(paths, out)
     with models.find(model) as path:
         import_tensorflow()
+        from selfscale.data.shards import progress
         from selfscale.inference import layer_views
         from selfscale.inference import visualize as visualizing
-        from selfscale.parallel import progress
 
         network = models.load(path, model)
         view = layer_views.read_view(network, path)

@@ -14,9 +14,9 @@ from selfscale.cli.loading import import_pipeline, load
 from selfscale.cli.options import PARAMS, JsonOption, ParamsOption, SeedOption, TaskArgument
 from selfscale.errors import UserError
 from selfscale.progress import Progress
+from selfscale.settings import Settings
 
 if TYPE_CHECKING:
-    from selfscale.config import Settings
     from selfscale.paths import Baseline, Job, Training
 
 commands = typer.Typer()

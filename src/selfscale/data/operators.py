@@ -8,13 +8,16 @@ A user's own function, named by import path, is one too: it is discrete if it ha
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from selfscale.plugins import Registry, check_arguments, code_of
+from selfscale import files
+from selfscale.plugins import Registry, check_arguments
 
 if TYPE_CHECKING:  # numpy and scikit-image would slow down every command that only reads settings
     import numpy as np
@@ -41,10 +44,6 @@ class Operator:
         """The arguments as the function's types; UserError for unknown, missing or mistyped ones."""
         return check_arguments(where, self.function, arguments, given=1)
 
-    def code(self) -> str:
-        """See `registered.code_of`."""
-        return code_of(self.function)
-
 
 def operator(*, discrete: bool) -> Callable[[Function], Function]:
     """Register a function as an operator under its own name."""
@@ -66,6 +65,19 @@ def resolve(name: str, where: str = "operator") -> Operator:
     """The operator of that name or import path; UserError, with `where` as the key, if there is none."""
     function = OPERATORS.resolve(name, where)
     return Operator(name, function, bool(getattr(function, "discrete", False)))
+
+
+def own_code(registry: Registry[Callable[..., Any]], name: str, where: str) -> str:
+    """A hash of the modules in the folder of a user's own function.
+
+    Empty for a function that is registered, or that is written in C.
+    """
+    function = registry.resolve(name, where)
+    try:
+        source = inspect.getsourcefile(inspect.unwrap(function))
+    except TypeError:
+        source = None
+    return files.content(Path(source).parent, "*.py") if source and ":" in name else ""
 
 
 @operator(discrete=False)

@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
-from selfscale import config
 from selfscale.data import shards
-from selfscale.data.reading import Shard, Skipped, Stored, choose, read_shard
-from selfscale.data.sources import SOURCES, photographs
+from selfscale.data.decoding import Crop, Cropping, Unusable, decode_gray
+from selfscale.data.sources import SOURCES, Photograph, photographs
 from selfscale.errors import UserError
-from selfscale.files import code, read_json, write_json
-from selfscale.parallel import ordered_map, progress
-from selfscale.storage import map_array, new_array, new_folder
+from selfscale.files import map_array, new_array, new_folder, read_json, write_bytes, write_json
+from selfscale.settings import Data, Shares
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
@@ -46,7 +45,41 @@ class Split:
         return self.targets.dtype == np.uint8
 
 
-def prepare(settings: config.Data, out: Path, workers: int | None = None) -> dict[str, Any]:
+class Reading(NamedTuple):
+    """What became of a photograph: its crops and the SHA-256 of each, or why there are none.
+
+    `shape` is its height and width in pixels, if it could be decoded.
+    """
+
+    name: str
+    shape: tuple[int, int] = (0, 0)
+    crops: tuple[Crop, ...] = ()
+    hashes: tuple[str, ...] = ()
+    reason: str = ""
+
+
+READINGS = TypeAdapter(list[Reading])
+
+
+class Shard(NamedTuple):
+    """Some photographs; their crops are rows of the file `path`, what became of them is beside it."""
+
+    path: Path
+    photographs: Sequence[Photograph]
+
+
+class Stored(NamedTuple):
+    """A usable photograph of height and width `shape`; its crops are rows of `path`, from `row` on."""
+
+    name: str
+    shape: tuple[int, int]
+    path: Path
+    row: int
+    crops: tuple[Crop, ...]
+    hashes: tuple[str, ...]
+
+
+def prepare(settings: Data, out: Path, workers: int | None = None) -> dict[str, Any]:
     """Decode and crop all photographs, split them, and write the prepared folder `out`.
 
     Within a split, photographs are in random order (the same for the same `split_seed`), so that
@@ -58,13 +91,19 @@ def prepare(settings: config.Data, out: Path, workers: int | None = None) -> dic
     """
     found = photographs(settings)
     crops = SOURCES[settings.source].crops
-    inputs = [code(), settings.size, [photograph.state() for photograph in found]]
+    inputs = [settings.size, [photograph.state() for photograph in found]]
     with new_folder(out) as folder, shards.kept(out, inputs) as state:
         work = [Shard(state / f"{number:05}", part) for number, part in enumerate(shards.parts(found))]
-        readings = ordered_map(partial(read_shard, size=settings.size, crops=crops), work, workers)
-        usable, skipped = choose(progress(readings, "photographs", len(work)))
+        read = partial(read_shard, size=settings.size, crops=crops)
+        usable, skipped = choose(shards.ordered_map(read, work, workers, "photographs"))
         if len(usable) < len(SPLITS):
-            raise UserError(_too_few(settings.source, len(usable), skipped))
+            example = "".join(
+                f" (skipped {len(skipped)}: {one['name']}: {one['reason']})" for one in skipped[:1]
+            )
+            raise UserError(
+                f"data.source: {settings.source} has {len(usable)} usable photographs, but train, validation "
+                f"and test need one each{example}"
+            )
         splits = split_photographs(usable, settings.split, settings.split_seed)
         for name, members in splits.items():
             _write(folder / f"{name}.npy", members, settings.size)
@@ -73,9 +112,70 @@ def prepare(settings: config.Data, out: Path, workers: int | None = None) -> dic
     return manifest
 
 
-def split_photographs(
-    usable: Sequence[Stored], shares: config.Split, seed: int
-) -> dict[SplitName, list[Stored]]:
+def read_shard(shard: Shard, size: int, crops: Cropping) -> tuple[Path, list[Reading]]:
+    """Read a shard's photographs and write its files, unless they are there; runs in a worker process."""
+    done = shard.path.with_suffix(".json")
+    if done.exists():
+        return shard.path, READINGS.validate_json(done.read_bytes())
+    readings, pixels = [], []
+    for photograph in shard.photographs:
+        reading, found = read(photograph, size, crops)
+        readings.append(reading)
+        pixels += found
+    write_bytes(shard.path, b"".join(pixels))
+    # Written last: it says that the shard is whole.
+    write_bytes(done, READINGS.dump_json(readings))
+    return shard.path, readings
+
+
+def read(photograph: Photograph, size: int, crops: Cropping) -> tuple[Reading, list[bytes]]:
+    """Decode and crop one photograph; what became of it, and its crops' pixels."""
+    try:
+        gray = decode_gray(photograph.read())
+    except Unusable as error:
+        return Reading(photograph.name, reason=str(error)), []
+    except OSError as error:  # the file itself cannot be read
+        return Reading(photograph.name, reason=f"unreadable: {error.strerror}"), []
+    height, width = gray.shape
+    found = crops(gray, size)
+    if not found:
+        return Reading(photograph.name, reason=f"too small: {width}x{height}"), []
+    pixels = [crop.tobytes() for _, crop in found]
+    hashes = tuple(hashlib.sha256(crop).hexdigest() for crop in pixels)
+    return Reading(photograph.name, (height, width), tuple(crop for crop, _ in found), hashes), pixels
+
+
+def choose(
+    readings_of: Iterable[tuple[Path, Sequence[Reading]]],
+) -> tuple[list[Stored], list[dict[str, str]]]:
+    """Which photographs can be used.
+
+    One whose pixels came before is left out: under two names it could be trained on and tested on.
+    So is one whose name came before, in another archive.
+    """
+    usable: list[Stored] = []
+    skipped: list[dict[str, str]] = []
+    names: set[str] = set()
+    by_pixels: dict[tuple[str, ...], str] = {}
+    for path, readings in readings_of:
+        row = 0
+        for reading in readings:
+            reason = reading.reason
+            if not reason and reading.hashes in by_pixels:
+                reason = f"the same pixels as {by_pixels[reading.hashes]}"
+            elif not reason and reading.name in names:
+                reason = "another photograph of the same name"
+            if reason:
+                skipped.append({"name": reading.name, "reason": reason})
+            else:
+                usable.append(Stored(reading.name, reading.shape, path, row, reading.crops, reading.hashes))
+                names.add(reading.name)
+                by_pixels[reading.hashes] = reading.name
+            row += len(reading.crops)
+    return usable, skipped
+
+
+def split_photographs(usable: Sequence[Stored], shares: Shares, seed: int) -> dict[SplitName, list[Stored]]:
     """Each photograph in one split, by a random order; every split gets one at least.
 
     `usable` has three photographs or more. The largest split bears what rounding leaves over.
@@ -97,7 +197,7 @@ def _write(path: Path, members: Sequence[Stored], size: int) -> None:
 
 
 def _manifest(
-    settings: config.Data, splits: dict[SplitName, list[Stored]], skipped: list[Skipped]
+    settings: Data, splits: dict[SplitName, list[Stored]], skipped: list[dict[str, str]]
 ) -> dict[str, Any]:
     """`images` are in the order of the rows. Nothing in here depends on the machine or the time."""
     images = [
@@ -123,17 +223,9 @@ def _manifest(
         },
         "fingerprint": hashlib.sha256(json.dumps([settings.size, images]).encode()).hexdigest(),
         "skipped_count": len(skipped),
-        "skipped": [photograph._asdict() for photograph in skipped],
+        "skipped": skipped,
         "images": images,
     }
-
-
-def _too_few(source: str, usable: int, skipped: list[Skipped]) -> str:
-    example = f" (skipped {len(skipped)}: {skipped[0].name}: {skipped[0].reason})" if skipped else ""
-    return (
-        f"data.source: {source} has {usable} usable photographs, but train, validation and test "
-        f"need one each{example}"
-    )
 
 
 def load_split(prepared: Path, targets: Path, name: SplitName) -> Split:

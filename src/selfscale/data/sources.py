@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from selfscale.config import Data
 from selfscale.data import voc2012
 from selfscale.data.decoding import Cropping, centre_crop, tiles
 from selfscale.errors import UserError
+from selfscale.settings import Data
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
 

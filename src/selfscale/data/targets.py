@@ -11,14 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from selfscale.config import Task
 from selfscale.data import pairs, shards
-from selfscale.data.operators import Operator, resolve
+from selfscale.data.operators import OPERATORS, Operator, own_code, resolve
 from selfscale.data.prepare import SPLITS
 from selfscale.errors import UserError
-from selfscale.files import code, read_json, write_bytes, write_json
-from selfscale.parallel import ordered_map, progress
-from selfscale.storage import map_array, new_array, new_folder
+from selfscale.files import map_array, new_array, new_folder, read_json, write_bytes, write_json
+from selfscale.settings import Task
 
 
 class Shard(NamedTuple):
@@ -67,7 +65,7 @@ def make_targets(task: Task, prepared: Path, out: Path, workers: int | None = No
     with new_folder(out) as folder, shards.kept(out, [manifest["fingerprint"], way.inputs]) as state:
         work = {split: _shards(state, prepared, split, way, manifest["images"]) for split in SPLITS}
         every = [shard for split in SPLITS for shard in work[split]]
-        paths = list(progress(ordered_map(way.make, every, workers), way.title, len(every)))
+        paths = list(shards.ordered_map(way.make, every, workers, way.title))
         discrete, encode = way.encoding(paths)
         check_loss(out.name, task, discrete=discrete)
         for split in SPLITS:
@@ -112,7 +110,7 @@ def by_operator(task: Task, manifest: Mapping[str, Any]) -> Way:
         f"{operator.name} targets",
         {"operator": operator.name, "arguments": task.arguments},
         [image["name"] for image in manifest["images"]],
-        [operator.name, task.arguments, operator.code()],
+        [operator.name, task.arguments, own_code(OPERATORS, operator.name, "operator")],
         # The operator goes by name: a function from a user's own module may not survive pickling.
         partial(apply_to_shard, operator=operator.name, arguments=task.arguments),
         lambda paths: (operator.discrete, bytes),
@@ -126,7 +124,7 @@ def by_files(task: Task, manifest: Mapping[str, Any], name: str) -> Way:
         f"{name} targets",
         {"operator": None, "arguments": {}},
         found,
-        [pairs.state(found), code()],
+        pairs.state(found),
         partial(cut_shard, size=manifest["size"]),
         pairs.encoding,
     )

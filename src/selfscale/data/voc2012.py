@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 import pooch
 import requests
 
-from selfscale.config import Voc2012
 from selfscale.errors import UserError
+from selfscale.settings import Voc2012
 
 DOWNLOADS = Path("data/raw")
 PHOTOGRAPHS = PurePosixPath("VOCdevkit/VOC2012/JPEGImages")

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from selfscale import files
 from selfscale.errors import UserError
-from selfscale.quiet import silent_stderr
-from selfscale.storage import new_folder
+from selfscale.files import new_folder
+from selfscale.processes import silent_stderr
 
 if TYPE_CHECKING:  # so that wrong arguments are reported without TensorFlow
     import keras

@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 
 from selfscale.data.prepare import SplitName, load_split
 from selfscale.errors import UserError
-from selfscale.files import read_json
+from selfscale.files import map_array, read_json
 from selfscale.inference.export import Function
 from selfscale.nn.losses import LOSSES, ratio
 from selfscale.paths import PREPARED, TARGETS
-from selfscale.storage import map_array
 
 SIDE = 256
 SCORED = 32  # images

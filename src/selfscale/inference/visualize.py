@@ -11,7 +11,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from selfscale.config import Task
 from selfscale.data.operators import resolve
 from selfscale.data.targets import apply_operator
 from selfscale.errors import UserError
@@ -20,6 +19,7 @@ from selfscale.inference import image_files
 from selfscale.inference.drawing import draw_comparison, draw_kernels, draw_outputs, png
 from selfscale.inference.image_files import ImageFile
 from selfscale.inference.layer_views import NetworkView
+from selfscale.settings import Task
 
 SIDE = 1024  # pixels: of larger images the middle is shown
 Target = Callable[[NDArray[np.uint8], str], NDArray[Any]]

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from selfscale import files
-from selfscale.config import Settings
 from selfscale.data.prepare import load_split
 from selfscale.nn.fcn import filters_per_layer, size
 from selfscale.nn.masking import SwitchedNetwork
@@ -18,6 +17,7 @@ from selfscale.paths import PREPARED, TARGETS, Baseline, Training, only_one
 from selfscale.pipeline.train import recorder, trainer_for
 from selfscale.progress import SILENT, Progress
 from selfscale.records import SessionRecord
+from selfscale.settings import Settings
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,6 @@ from itertools import product, starmap
 from typing import Any
 
 from selfscale import files
-from selfscale.config import Runs, Settings
 from selfscale.errors import UserError
 from selfscale.paths import REPORTS, Baseline, Job
 from selfscale.pipeline.notes import noted
@@ -15,6 +14,7 @@ from selfscale.reporting import figures, pareto, statistics, tables
 from selfscale.reporting.exhaustive import read_benchmark
 from selfscale.reporting.html import html_page
 from selfscale.reporting.statistics import BASELINE
+from selfscale.settings import Runs, Settings
 
 
 def jobs(settings: Settings) -> list[Job]:

@@ -11,13 +11,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from selfscale.config import Data, Settings, Task
-from selfscale.data.operators import resolve
+from selfscale.data import operators
 from selfscale.data.sources import image_files
-from selfscale.files import write_json
+from selfscale.files import new_folder, write_json
 from selfscale.search.growth import GROWTH_STRATEGIES
 from selfscale.search.importance import STRATEGIES
-from selfscale.storage import new_folder
+from selfscale.settings import Data, Settings, Task
 
 
 def look(settings: Settings, out: Path) -> dict[str, Any]:
@@ -50,8 +49,7 @@ def state_of_task(task: Task, name: str) -> dict[str, str]:
     if task.targets is not None:
         root = Path(task.targets).expanduser()
         return {"files": state(root, image_files(root, f"tasks.{name}.targets"))}
-    operator = resolve(task.operator or "", f"tasks.{name}.operator")
-    return {"code": operator.code() if ":" in operator.name else ""}
+    return {"code": operators.own_code(operators.OPERATORS, task.operator or "", f"tasks.{name}.operator")}
 
 
 def state_of_strategy(settings: Settings, name: str) -> dict[str, Any]:
@@ -65,9 +63,9 @@ def state_of_strategy(settings: Settings, name: str) -> dict[str, Any]:
 def own_code(settings: Settings, strategy: str) -> list[str]:
     """A hash of the user's own code in a strategy, and in growth if it grows; empty where there is none."""
     chosen = settings.strategies[strategy]
-    codes = [STRATEGIES.own_code(chosen.select, f"strategies.{strategy}.select")]
+    codes = [operators.own_code(STRATEGIES, chosen.select, f"strategies.{strategy}.select")]
     if chosen.scaling:
-        codes.append(GROWTH_STRATEGIES.own_code(settings.growth.select, "growth.select"))
+        codes.append(operators.own_code(GROWTH_STRATEGIES, settings.growth.select, "growth.select"))
     return codes
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from selfscale import files
-from selfscale.config import Minimization, Settings
+from selfscale.config import Minimization
 from selfscale.errors import UserError
 from selfscale.nn.fcn import build, size
 from selfscale.nn.masking import SwitchedNetwork
@@ -28,6 +28,7 @@ from selfscale.search.growth import GROWTH_STRATEGIES
 from selfscale.search.growth_trials import Growing
 from selfscale.search.importance import STRATEGIES
 from selfscale.search.loop import Decision, minimize, most_steps
+from selfscale.settings import Settings
 from selfscale.tracking.delivery import Recorder
 from selfscale.watching import time_left
 

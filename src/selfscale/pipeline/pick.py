@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from selfscale import files
-from selfscale.config import Settings, unknown
+from selfscale.config import unknown
 from selfscale.errors import UserError
 from selfscale.paths import PICKS, Job
 from selfscale.pipeline import compare as report
 from selfscale.reporting import pareto
+from selfscale.settings import Settings
 
 SIDE = 1024  # of the image on which milliseconds are measured
 REPETITIONS = 5

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 
 from selfscale import files
-from selfscale.config import Settings
 from selfscale.data.prepare import load_split
 from selfscale.errors import UserError
 from selfscale.nn.metrics import Evaluator
@@ -14,6 +13,7 @@ from selfscale.pipeline.notes import noted
 from selfscale.pipeline.pick import picked
 from selfscale.reporting import pareto, statistics
 from selfscale.reporting.model_card import card
+from selfscale.settings import Settings
 from selfscale.tracking import registry
 from selfscale.tracking.champions import Standing
 from selfscale.tracking.delivery import deliver_abandoned

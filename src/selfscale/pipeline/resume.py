@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from selfscale import files
-from selfscale.config import Settings
 from selfscale.errors import UserError
 from selfscale.nn.checkpoint import Snapshot
 from selfscale.nn.layer_removal import with_layers
@@ -23,6 +22,7 @@ from selfscale.paths import STATE, TARGETS, Job, Training
 from selfscale.pipeline.inputs import own_code
 from selfscale.records import DecisionRecord, Filter, SessionRecord
 from selfscale.search.growth_trials import replayed
+from selfscale.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ def _inputs(settings: Settings, task: str, sections: set[str], **more: Any) -> s
     inputs = settings.model_dump(include={**dict.fromkeys(sections, True), "execution": EXECUTION}) | more
     inputs["task"] = settings.tasks[task].model_dump()
     inputs["targets"] = files.content(TARGETS / task / "manifest.json")
-    inputs["code"] = files.code()
+    rooms = Path(files.__file__).parent
+    inputs["code"] = [files.content(rooms / room, "**/*.py") for room in ("nn", "search")]
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -10,7 +10,6 @@ import keras
 import numpy as np
 
 from selfscale import files
-from selfscale.config import Settings
 from selfscale.data.prepare import Split, load_split
 from selfscale.data.targets import check_loss
 from selfscale.errors import UserError
@@ -27,6 +26,7 @@ from selfscale.pipeline.results import as_rows
 from selfscale.pipeline.resume import inputs_of_training
 from selfscale.progress import SILENT, Progress
 from selfscale.records import SessionRecord
+from selfscale.settings import Settings
 from selfscale.tracking.delivery import Recorder
 from selfscale.tracking.runs import Dataset
 

@@ -11,7 +11,6 @@ import time
 from typing import Any
 
 from selfscale import files
-from selfscale.config import Settings
 from selfscale.nn.masking import SwitchedNetwork
 from selfscale.paths import REPORTS, Training, only_one
 from selfscale.pipeline.train import recorder, trainer_for
@@ -19,6 +18,7 @@ from selfscale.progress import SILENT, Progress
 from selfscale.reporting.ablation_report import caption, content, heat_map, line, table
 from selfscale.reporting.tables import markdown
 from selfscale.search.ablation import possible, worth
+from selfscale.settings import Settings
 from selfscale.watching import time_left
 
 log = logging.getLogger(__name__)

@@ -15,9 +15,9 @@ from statistics import fmean
 from typing import Any
 
 from selfscale import files
-from selfscale.config import Settings
 from selfscale.errors import UserError
 from selfscale.paths import TARGETS
+from selfscale.settings import Settings
 
 TRAINED = ("completed", "stagnated")  # how the session of a network ends that has learnt something
 

@@ -11,11 +11,11 @@ import jinja2
 import markupsafe
 
 from selfscale import files
-from selfscale.config import Registry
 from selfscale.paths import Job, pictures_folder
 from selfscale.records import INSERT_LAYER, MERGE, REMOVE_LAYER, TRAIN_ON, WIDEN
 from selfscale.reporting import tables
 from selfscale.reporting.pareto import accepted_networks
+from selfscale.settings import Registry
 
 TEMPLATE = "report.html"
 # In PNG files: width and height, four bytes each.

@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from selfscale.config import Registry
 from selfscale.reporting.pareto import within_tolerance
 from selfscale.reporting.statistics import Result, relative, score
+from selfscale.settings import Registry
 from selfscale.tracking import entries
 
 SHOWN = 12  # characters of a fingerprint

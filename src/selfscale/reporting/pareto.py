@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from selfscale.config import Registry
 from selfscale.errors import UserError
 from selfscale.paths import REPORTS, Job
 from selfscale.reporting.statistics import Estimate, Result, estimate, score
+from selfscale.settings import Registry
 
 # By strategy: (multiply-accumulates per pixel, test score).
 MeanFronts = dict[str, list[tuple[float, Estimate]]]

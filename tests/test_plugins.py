@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import datetime
 import functools
 import sys
 from collections.abc import Callable
@@ -137,7 +138,7 @@ def test_wrong_names(function: Callable[..., Any], arguments: dict[str, Any], me
         ({"sigma": float("nan")}, "sigma: input should be greater than 0, not nan"),
         ({"mode": "full"}, "mode: input should be 'same' or 'valid', not 'full'"),
         ({"window": [1]}, "window: field required, not [1]"),
-        ({"window": {1, 2}}, "window: {1, 2} cannot be checked"),
+        ({"window": {1, 2}}, "window: input should be a valid array, not {1, 2}"),
     ],
 )
 def test_wrong_types(arguments: dict[str, Any], message: str) -> None:
@@ -149,6 +150,29 @@ def test_wrong_types(arguments: dict[str, Any], message: str) -> None:
 def test_what_the_signature_leaves_open_is_not_checked() -> None:
     assert check(anything, other="x") == {"other": "x"}
     assert check(strength, amount=1.5, unchecked="y") == {"amount": 1.5, "unchecked": "y"}
+
+
+def test_parameters_named_as_a_models_own_attributes() -> None:
+    def odd(image: object, schema: int, _copy: int = 1, model_config: str = "") -> None: ...
+
+    assert check(odd, schema=1, _copy=2, model_config="a") == {"schema": 1, "_copy": 2, "model_config": "a"}
+
+
+def test_a_type_that_is_never_imported() -> None:
+    def hinted(image: object, known: int = 1, other: Absent = None) -> None: ...  # noqa: F821
+
+    assert check(hinted, known=2) == {"known": 2}
+    with pytest.raises(UserError, match="arguments: hinted cannot be checked: name 'Absent' is not defined"):
+        check(hinted, other=3)
+
+
+def test_dates_which_json_lacks() -> None:
+    def dated(image: object, since: datetime.date, unchecked=None) -> None: ...
+
+    day = datetime.date(2026, 1, 31)
+    assert check(dated, since=day, unchecked=day) == {"since": day, "unchecked": day}
+    with pytest.raises(UserError, match=r"since: input should be a valid date.*, not 'x'"):
+        check(dated, since="x")
 
 
 def test_partial_functions_and_functions_in_c() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 SCRIPT = """
 import signal, time
-from selfscale.stopping import clean_up_when_asked_to_end
+from selfscale.processes import clean_up_when_asked_to_end
 signal.signal(signal.SIGINT, signal.{sigint})
 clean_up_when_asked_to_end()
 try:

@@ -1,0 +1,236 @@
+"""All settings of `params.yaml`: those of the library, and of data, tasks, strategies and runs.
+
+Unknown or mistyped keys are an error that names the key and what was expected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from selfscale.config import (
+    Evaluation,
+    Execution,
+    Growth,
+    Minimization,
+    Network,
+    Scaling,
+    Section,
+    Training,
+    Widths,
+    unknown,
+)
+from selfscale.errors import UserError
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.]*$", max_length=60)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class Folder(Section):
+    """Any folder of photographs."""
+
+    path: str | None = Field(
+        None, description="any folder of photographs, searched recursively; needed with source: folder"
+    )
+
+
+class Voc2012(Section):
+    """The VOC2012 archives: local tar files, or the official download."""
+
+    archives: list[str] = Field(
+        [], description="local tar files; none: download the official trainval archive"
+    )
+    url: str = Field(
+        "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
+        description="what is downloaded",
+    )
+    md5: str = Field(
+        "6cd6e144f989b92b3379bac3b3de84fd", pattern=r"^[0-9a-f]{32}$", description="of what is downloaded"
+    )
+
+
+class Shares(Section):
+    """Shares of the photographs; they add up to one."""
+
+    train: float = Field(0.6, gt=0, lt=1, description="to train on, and to measure filters on")
+    validation: float = Field(0.2, gt=0, lt=1, description="to decide on")
+    test: float = Field(0.2, gt=0, lt=1, description="looked at once, at the end")
+
+    @model_validator(mode="after")
+    def adds_up(self) -> Shares:
+        total = self.train + self.validation + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"train, validation and test must add up to 1, not {total:g}")
+        return self
+
+
+class Data(Section):
+    """Where the photographs come from."""
+
+    source: Literal["sample", "folder", "voc2012"] = Field(
+        "sample", description="sample: embedded in installed packages | folder | voc2012"
+    )
+    folder: Folder = Folder()
+    voc2012: Voc2012 = Voc2012()
+    size: int = Field(256, ge=16, le=8192, description="side of the square crops in pixels")
+    split: Shares = Field(Shares(), description="shares of the photographs; they add up to 1")
+    split_seed: Seed = Field(
+        23, description="spreads the scenes and the textures of the sample over the splits"
+    )
+
+
+class Task(Section):
+    """What the network has to imitate, an operator or wanted outputs in files, and the loss of that."""
+
+    operator: str | None = Field(None, description="one of the operators below, or `module:function`")
+    arguments: dict[str, Any] = Field({}, description="of the operator")
+    targets: str | None = Field(
+        None, description="instead of an operator: a folder of wanted outputs, paired by name"
+    )
+    loss: Literal["mae", "mse", "soft_f1"] = Field(
+        description="what is trained and decided by; soft_f1: of discrete tasks only"
+    )
+
+    @model_validator(mode="after")
+    def has_one_teacher(self) -> Task:
+        if (self.operator is None) == (self.targets is None):
+            both = "not both" if self.operator else "one of them is needed"
+            raise ValueError(f"name an operator, or a folder of wanted outputs as targets; {both}")
+        if self.targets is not None and self.arguments:
+            raise ValueError("arguments are those of an operator; targets have none")
+        return self
+
+
+class Strategy(Section):
+    """A selection strategy by its registered name, with its arguments."""
+
+    select: str = Field(description="one of the strategies below, or `module:function`")
+    arguments: dict[str, Any] = Field({}, description="of the strategy")
+    scaling: bool = Field(False, description="the network may grow before, as the section scaling says")
+    start: Widths | None = Field(
+        None, description="filters of the hidden layers to start from; null: network.widths"
+    )
+
+
+class Runs(Section):
+    """What the pipeline runs: every combination of these."""
+
+    tasks: list[Name] = Field(min_length=1, description="names of the section tasks")
+    strategies: list[Name] = Field(min_length=1, description="names of the section strategies")
+    seeds: list[Seed] = Field(
+        min_length=1,
+        max_length=10_000,
+        description="numbers from which a run's random numbers come; each one trains a network of its own",
+    )
+
+
+class Registry(Section):
+    """Which of a task's networks is registered, by the test split: see `report.choose`."""
+
+    rule: Literal["smallest", "score"] = Field(
+        "smallest",
+        description="fewest multiply-accumulates of those within tolerance | score: best test score",
+    )
+    tolerance: float = Field(0.1, ge=0, description="of the test score over the initial network's, relative")
+
+
+class Settings(Section):
+    """The whole of `params.yaml`."""
+
+    runs: Runs = Field(description="what the pipeline runs: every combination of these")
+    data: Data = Field(Data(), description="where the photographs come from")
+    tasks: dict[Name, Task] = Field(description="entries by names of your own, NAME below")
+    network: Network = Field(Network(), description="what is trained first")
+    training: Training = Field(Training(), description="of every session")
+    evaluation: Evaluation = Field(Evaluation(), description="how scores are measured")
+    minimization: Minimization = Field(Minimization(), description="what a trial is, and when it is accepted")
+    growth: Growth = Field(
+        Growth(), description="of strategies with `scaling: true`, before anything is removed"
+    )
+    scaling: Scaling = Field(Scaling(), description="of the same strategies")
+    strategies: dict[Name, Strategy] = Field(description="entries by names of your own, NAME below")
+    registry: Registry = Field(Registry(), description="which of a task's networks is registered")
+    execution: Execution = Field(Execution(), description="how the work is spread")
+
+    @model_validator(mode="after")
+    def limits_agree(self) -> Settings:
+        most, least = self.scaling.max_macs_per_pixel, self.minimization.limits.macs_per_pixel
+        if most is not None and least is not None and most < least:
+            raise ValueError(
+                f"scaling.max_macs_per_pixel: {most:g} is below minimization.limits.macs_per_pixel, "
+                f"{least:g}: a network cannot stay below the one and above the other"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def runs_are_defined(self) -> Settings:
+        for kind in ("tasks", "strategies"):
+            known = getattr(self, kind)
+            for name in getattr(self.runs, kind):
+                if name not in known:
+                    raise ValueError(unknown(f"runs.{kind}", name, known))
+        return self
+
+    def starting_from(self, start: Sequence[int]) -> Settings:
+        """The settings for another start than `network.widths`; without one, these."""
+        if not start:
+            return self
+        network = self.network.model_copy(update={"widths": list(start)})
+        return self.model_copy(update={"network": network})
+
+
+def load(path: Path) -> Settings:
+    """Read and check a file of settings.
+
+    Raises:
+        UserError: the file is missing, is not YAML, or has an unknown or wrong key.
+    """
+    try:
+        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path}: there is no such file; run this in the project's folder or name it with --params"
+        ) from error
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected settings by section (key: value), found {type(content).__name__}")
+    try:
+        return Settings.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"{path}: {_first_problem(error)}") from error
+
+
+def _first_problem(error: ValidationError) -> str:
+    """One line for the first of pydantic's errors: the key, what is wrong, what was expected."""
+    # A mistyped key also shows as a missing one: name what was written before what was not.
+    problem = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+    keys = [str(key) for key in problem["loc"] if key != "[key]"]
+    where = ".".join(keys)
+    if problem["type"] == "extra_forbidden":
+        return unknown(".".join(keys[:-1]) or "settings", keys[-1], _valid_keys(keys[:-1]))
+    if problem["type"] == "missing":
+        return f"{where}: is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error":
+        return f"{where}: {message}" if where else message
+    if problem["type"] == "literal_error" and isinstance(problem["input"], str):
+        expected = problem["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+        return unknown(where, problem["input"], expected)
+    return f"{where}: {message[0].lower()}{message[1:]}, not {problem['input']!r}"
+
+
+def _valid_keys(keys: Sequence[str]) -> list[str]:
+    """The keys of the section that `keys` leads to."""
+    section: Any = Settings
+    for key in keys:
+        if isinstance(section, type) and issubclass(section, Section):
+            section = section.model_fields[key].annotation
+        else:  # a mapping of names to sections
+            section = section.__args__[-1]
+    return list(section.model_fields)
