@@ -22,8 +22,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from selfscale import files, parallel
+from selfscale import files
 from selfscale.cli import loading
+from selfscale.data.shards import ordered_map
 from selfscale.errors import UserError
 from selfscale.paths import MINIMIZED, PREPARED, STATE, TARGETS, only_one
 from selfscale.reporting import exhaustive, tables
@@ -130,7 +131,7 @@ def run(
     state = STATE / f"exhaustive-{task}-{inputs}"
     with only_one(f"exhaustive-{task}"):
         results = []
-        trained = parallel.ordered_map(partial(train, settings, task, state), networks, workers)
+        trained = ordered_map(partial(train, settings, task, state), networks, workers, "networks")
         for network, result in zip(networks, trained, strict=True):
             results.append(result)
             log.info("%s of %s: %s: %s", len(results), len(networks), network.name, result["ended"])
