@@ -15,7 +15,7 @@ from rows import TASK, Row, settings
 
 from selfscale.config import Limits
 from selfscale.data.prepare import Split
-from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.trainer import Trainer, first_session
 from selfscale.pipeline import train as pipeline
 from selfscale.search.importance import STRATEGIES
@@ -62,7 +62,7 @@ def sessions(width: int, seed: int) -> tuple[float, float, float]:
     )
     chosen = chosen.model_copy(update={"training": training, "network": network})
     model = pipeline.new_network(chosen, TASK, seed, 0)
-    whole = pipeline.trainer_for(chosen, TASK, SwitchedNetwork(model))
+    whole = pipeline.trainer_for(chosen, TASK, MaskedNetwork(model))
     trainer = Trainer(
         whole.network,
         middle(whole.train),

@@ -28,7 +28,7 @@ class Filter(NamedTuple):
         return f"layer {self.layer} filter {self.index}"
 
 
-class Growth(NamedTuple):
+class GrowthStep(NamedTuple):
     """A way to grow: `filters` are the new ones, with their numbers in the grown network.
 
     `widen` adds them to one or several layers; `insert_layer` makes a layer of them, and the layers

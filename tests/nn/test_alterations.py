@@ -12,9 +12,9 @@ from conftest import bind, new_trainer
 from selfscale.config import LayerRemoval, Limits, Minimization, Removal
 from selfscale.nn import redundancy
 from selfscale.nn.alterations import ALTERATIONS
-from selfscale.nn.checkpoint import Snapshot
+from selfscale.nn.checkpoint import Checkpoint
 from selfscale.nn.fcn import build
-from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.metrics import Evaluation
 from selfscale.nn.trainer import Plan
 from selfscale.progress import Moment, Progress
@@ -50,7 +50,7 @@ def trained(train_split, validation_split):
     return trainer
 
 
-def rows(network: SwitchedNetwork) -> dict[Filter, np.ndarray]:
+def rows(network: MaskedNetwork) -> dict[Filter, np.ndarray]:
     """The weights of each hidden filter."""
     return {
         Filter(layer, index): row.copy()
@@ -68,7 +68,7 @@ def moved(before: dict[Filter, np.ndarray], after: dict[Filter, np.ndarray]) -> 
 def test_each_is_undone_exactly(trained, name, filters):
     trained.network.disable(Filter(1, 1))
     trained.network.freeze(Filter(0, 0))
-    before, snapshot = everything(trained), Snapshot.take(trained)
+    before, snapshot = everything(trained), Checkpoint.take(trained)
     trained.session(Plan(6, 1), np.random.default_rng(1))
     expected = everything(trained)
     snapshot.restore(trained)
@@ -145,7 +145,7 @@ def test_neighbours_keep_still_in_the_first_session_and_move_in_the_second(train
 
 
 def test_only_the_chosen_filters_are_drawn_anew():
-    network = SwitchedNetwork(build([3, 4], kernel=3, mean=1.0, deviation=0.1))
+    network = MaskedNetwork(build([3, 4], kernel=3, mean=1.0, deviation=0.1))
     for block in network.blocks:
         block.convolution.set_weights([np.zeros_like(w) for w in block.convolution.get_weights()])
     before, output = rows(network), network.filter_weights(2).copy()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from selfscale.errors import UserError
-from selfscale.nn.checkpoint import Snapshot
+from selfscale.nn.checkpoint import Checkpoint
 from selfscale.nn.layer_removal import with_layers
 from selfscale.nn.trainer import Plan, Trainer
 from selfscale.records import Filter
@@ -30,7 +30,7 @@ def change_everything(trainer: Trainer) -> None:
 def test_stepping_back_is_exact_and_training_goes_on_the_same(trainer):
     trainer.network.disable(Filter(0, 2))
     trainer.session(Plan(10, 1), np.random.default_rng(1))
-    snapshot, before = Snapshot.take(trainer), everything(trainer)
+    snapshot, before = Checkpoint.take(trainer), everything(trainer)
     trainer.session(Plan(10, 1), np.random.default_rng(2))
     after = everything(trainer)
     change_everything(trainer)
@@ -45,9 +45,9 @@ def test_a_snapshot_survives_the_disk(trainer, tmp_path):
     trainer.session(Plan(10, 1), np.random.default_rng(1))
     before = everything(trainer)
     path = tmp_path / "folder" / "snapshot.npz"
-    Snapshot.take(trainer, decision=7, note="é").save(path)
+    Checkpoint.take(trainer, decision=7, note="é").save(path)
     change_everything(trainer)
-    loaded = Snapshot.load(path.rename(tmp_path / "moved.npz"))
+    loaded = Checkpoint.load(path.rename(tmp_path / "moved.npz"))
     loaded.restore(trainer)
     assert_equal(everything(trainer), before)
     assert loaded.data == {"decision": 7, "note": "é"}
@@ -59,7 +59,7 @@ def test_many_rounds_leave_nothing_behind(trainer):
     trainer.session(Plan(2, 1), np.random.default_rng(0))
     variables = len(trainer.network.graph.variables) + len(trainer.optimizer.variables)
     for number in range(100):
-        snapshot = Snapshot.take(trainer)
+        snapshot = Checkpoint.take(trainer)
         trainer.network.disable(trainer.network.removable()[number % 5])
         trainer.reset()
         trainer.session(Plan(2, 1), np.random.default_rng(number))
@@ -74,7 +74,7 @@ def test_a_missing_or_damaged_file_is_named(tmp_path, content):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError, match=r"snapshot\.npz"):
-        Snapshot.load(path)
+        Checkpoint.load(path)
 
 
 def test_a_snapshot_without_a_layer_survives_the_disk(trainer, tmp_path):
@@ -83,8 +83,8 @@ def test_a_snapshot_without_a_layer_survives_the_disk(trainer, tmp_path):
     smaller.network.disable(Filter(1, 2))
     smaller.network.freeze(Filter(1, 0))
     smaller.session(Plan(6, 1), np.random.default_rng(1))
-    Snapshot.take(smaller).save(tmp_path / "snapshot.npz")
-    loaded = Snapshot.load(tmp_path / "snapshot.npz")
+    Checkpoint.take(smaller).save(tmp_path / "snapshot.npz")
+    loaded = Checkpoint.load(tmp_path / "snapshot.npz")
     assert loaded.network.layers == (1,)
     again = trainer.of(with_layers(trainer.network, loaded.network.layers))
     loaded.restore(again)
@@ -99,5 +99,5 @@ def test_a_snapshot_of_other_layers_is_refused_and_changes_nothing(trainer):
     for one, other in ((trainer, smaller), (smaller, trainer)):
         before = everything(one)
         with pytest.raises(ValueError, match="layers"):
-            Snapshot.take(other).restore(one)
+            Checkpoint.take(other).restore(one)
         assert_equal(everything(one), before)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from selfscale.nn.compaction import compact, removed_filters, verify
 from selfscale.nn.fcn import build, filters_per_layer, size
 from selfscale.nn.layer_removal import removable_layers, with_layers, without_layer
-from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.masking import MaskedNetwork
 from selfscale.records import Filter
 
 PLAIN = (keras.layers.InputLayer, keras.layers.Conv2D, keras.layers.BatchNormalization, keras.layers.ReLU)
@@ -23,7 +23,7 @@ PLAIN = (keras.layers.InputLayer, keras.layers.Conv2D, keras.layers.BatchNormali
 )
 def test_any_removal_leaves_an_equal_network_without_the_filters(widths, seed, side):
     rng = np.random.default_rng(seed)
-    network = SwitchedNetwork(build(widths, kernel=3, mean=0.05, deviation=0.3, seed=(seed,)))
+    network = MaskedNetwork(build(widths, kernel=3, mean=0.05, deviation=0.3, seed=(seed,)))
     for block in network.blocks:  # biases that matter
         block.convolution.bias.assign(rng.normal(size=block.filters) * 0.2)
     while rng.random() < 0.7 and (candidates := network.removable()):
@@ -47,7 +47,7 @@ def test_layers_behind_a_convolution_lose_their_channels_too():
     model = keras.Model(inputs, keras.layers.Conv2D(2, 3, padding="same")(x))
     rng = np.random.default_rng(0)
     normalization.set_weights([rng.random(4) + 0.5 for _ in range(4)])  # beta above zero: not zero at zero
-    network = SwitchedNetwork(model)
+    network = MaskedNetwork(model)
     network.disable(Filter(0, 1), Filter(0, 2))
     smaller = compact(network)
     images = rng.random((1, 16, 16, 3), dtype=np.float32)
@@ -56,13 +56,13 @@ def test_layers_behind_a_convolution_lose_their_channels_too():
 
 
 def test_the_one_hot_matrix_marks_the_removed_filters():
-    network = SwitchedNetwork(build([2, 3], kernel=3))
+    network = MaskedNetwork(build([2, 3], kernel=3))
     network.disable(Filter(0, 1), Filter(1, 0))
     assert removed_filters(network).tolist() == [[0, 1, 0], [1, 0, 0]]
 
 
 def test_a_wrong_compact_model_is_noticed():
-    network = SwitchedNetwork(build([2], kernel=3))
+    network = MaskedNetwork(build([2], kernel=3))
     model = compact(network)
     model.layers[-1].bias.assign([0.2])
     with pytest.raises(ArithmeticError, match="differs"):
@@ -70,7 +70,7 @@ def test_a_wrong_compact_model_is_noticed():
 
 
 def test_a_compact_model_is_loaded_by_stock_keras(tmp_path):
-    network = SwitchedNetwork(build([3, 3], kernel=3))
+    network = MaskedNetwork(build([3, 3], kernel=3))
     network.disable(Filter(0, 0))
     model = compact(network)
     model.save(tmp_path / "model.keras")
@@ -84,7 +84,7 @@ def test_a_compact_model_is_loaded_by_stock_keras(tmp_path):
 def test_without_layers_there_is_a_convolution_less_for_each(widths, seed):
     """Against a chain of plain layers, in which what is off was set to zero by hand."""
     rng = np.random.default_rng(seed)
-    network = SwitchedNetwork(build(widths, kernel=3, mean=0.05, deviation=0.3, seed=(seed,)))
+    network = MaskedNetwork(build(widths, kernel=3, mean=0.05, deviation=0.3, seed=(seed,)))
     for block in network.blocks:
         block.convolution.bias.assign(rng.normal(size=block.filters) * 0.2)
     pictures = rng.integers(256, size=(2, 14, 19, 1), dtype=np.uint8)
@@ -118,6 +118,6 @@ def test_without_layers_there_is_a_convolution_less_for_each(widths, seed):
 
 
 def test_a_removed_layer_is_a_row_of_ones():
-    network = with_layers(SwitchedNetwork(build([2, 3, 2], kernel=3)), [0, 2])
+    network = with_layers(MaskedNetwork(build([2, 3, 2], kernel=3)), [0, 2])
     network.disable(Filter(2, 0))
     assert removed_filters(network).tolist() == [[0, 0, 0], [1, 1, 1], [1, 0, 0]]

@@ -7,7 +7,7 @@ import pytest
 from conftest import new_trainer
 from selfscale.data.prepare import Split
 from selfscale.nn.fcn import build
-from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.probe import Probe
 from selfscale.records import Filter
 
@@ -59,7 +59,7 @@ def test_activations_and_zeros_of_the_first_layer_by_hand(trainer, probe):
 @pytest.fixture
 def smaller(train_split, validation_split):
     """A trainer of the layers 0 and 2 of three, with all filters of the middle one gone."""
-    network = SwitchedNetwork(
+    network = MaskedNetwork(
         build([3, 2], kernel=3, mean=0.05, deviation=0.3, seed=(4,)), widths=[3, 4, 2], layers=[0, 2]
     )
     trainer = new_trainer(train_split, validation_split).of(network)

@@ -15,11 +15,11 @@ from test_layer_removal import IMAGES, PICTURES, new_network
 from conftest import bind, new_trainer
 from selfscale.config import Acceptance, LayerRemoval, Limits, Minimization, Removal, Training
 from selfscale.nn import redundancy
-from selfscale.nn.checkpoint import Snapshot
+from selfscale.nn.checkpoint import Checkpoint
 from selfscale.nn.compaction import compact, removed_filters
 from selfscale.nn.fcn import build, filters_per_layer
 from selfscale.nn.layer_removal import with_layers, without_layer
-from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.probe import Probe
 from selfscale.nn.redundancy import Redundant
 from selfscale.nn.shrinking import pays, shrunk, with_filters
@@ -30,7 +30,7 @@ from selfscale.search import loop as minimization
 from selfscale.search.loop import minimize
 
 
-def drawn(widths: list[int], seed: int) -> tuple[SwitchedNetwork, np.random.Generator]:
+def drawn(widths: list[int], seed: int) -> tuple[MaskedNetwork, np.random.Generator]:
     """A network in which some filters are off."""
     network, rng = new_network(widths, seed), np.random.default_rng(seed)
     while rng.random() < 0.8 and (candidates := network.removable()):
@@ -157,7 +157,7 @@ def test_when_it_pays(train_split, validation_split):
 def test_the_thesis_network_is_never_worth_it_but_wide_ones_are(train_split, validation_split):
     steps = Minimization().removal.steps
     for widths, left, expected in (([5, 5], 1, False), ([16, 16], 8, True)):
-        network = SwitchedNetwork(build(widths))
+        network = MaskedNetwork(build(widths))
         for layer, width in enumerate(widths):
             network.disable(*(Filter(layer, index) for index in range(left, width)))
         trainer = new_trainer(train_split, validation_split, settings=Training())
@@ -221,7 +221,7 @@ def test_a_search_goes_on_in_the_smaller_network(train_split, validation_split, 
 
 def test_interrupted_it_goes_on_in_the_smaller_network(train_split, validation_split, always, tmp_path: Path):
     first = new_start(train_split, validation_split)
-    initial, start = first.evaluator(first.validation), Snapshot.take(first)
+    initial, start = first.evaluator(first.validation), Checkpoint.take(first)
     select = bind("random", {})
     whole = list(minimize(first, select, SHORT, seed=3, initial=initial))
     start.restore(first)

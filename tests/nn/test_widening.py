@@ -20,12 +20,12 @@ from selfscale.config import LayerRemoval, Limits, Minimization, Removal, Scalin
 from selfscale.errors import UserError
 from selfscale.nn.compaction import compact
 from selfscale.nn.fcn import build, calibrate, filters_per_layer, size
-from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.probe import Probe
 from selfscale.nn.shrinking import shrunk
 from selfscale.nn.trainer import Plan
 from selfscale.nn.widening import grown, hands_on_positive
-from selfscale.records import INSERT_LAYER, TRAIN, TRAIN_ON, WIDEN, Filter, Growth
+from selfscale.records import INSERT_LAYER, TRAIN, TRAIN_ON, WIDEN, Filter, GrowthStep
 from selfscale.search.growth import GROWTH_STRATEGIES, GrowthSubject
 from selfscale.search.growth_trials import Growing, candidates, replayed
 from selfscale.search.importance import STRATEGIES
@@ -35,15 +35,15 @@ bind_growth = functools.partial(GROWTH_STRATEGIES.bind, where="growth")
 IMAGES = np.random.default_rng(5).random((2, 20, 23, 1), dtype=np.float32)
 
 
-def of_layers(*layers: keras.layers.Layer) -> SwitchedNetwork:
+def of_layers(*layers: keras.layers.Layer) -> MaskedNetwork:
     inputs = keras.Input((None, None, 1))
     x = inputs
     for layer in layers:
         x = layer(x)
-    return SwitchedNetwork(keras.Model(inputs, x))
+    return MaskedNetwork(keras.Model(inputs, x))
 
 
-def output(network: SwitchedNetwork) -> np.ndarray:
+def output(network: MaskedNetwork) -> np.ndarray:
     return np.asarray(network.graph(IMAGES, training=False))
 
 
@@ -56,7 +56,7 @@ def output(network: SwitchedNetwork) -> np.ndarray:
     seed=st.integers(0, 99),
 )
 def test_a_grown_network_puts_out_the_same(widths, kernel, choices, off, seed):
-    network = SwitchedNetwork(build(widths, kernel=kernel, deviation=0.3, seed=(seed,)))
+    network = MaskedNetwork(build(widths, kernel=kernel, deviation=0.3, seed=(seed,)))
     removable = network.removable()
     if removable:
         network.disable(removable[off % len(removable)])
@@ -80,9 +80,12 @@ def test_growth_goes_through_normalization_pooling_and_frozen_filters():
     network.freeze(Filter(0, 1), Filter(1, 0))
     assert [hands_on_positive(block) for block in network.blocks] == [True, False, False]
     expected = output(network)
-    wider = grown(network, Growth(WIDEN, (Filter(0, 3), Filter(0, 4))), IMAGES, np.random.default_rng(0))
+    wider = grown(network, GrowthStep(WIDEN, (Filter(0, 3), Filter(0, 4))), IMAGES, np.random.default_rng(0))
     deeper = grown(
-        wider, Growth(INSERT_LAYER, tuple(Filter(1, n) for n in range(5))), IMAGES, np.random.default_rng(0)
+        wider,
+        GrowthStep(INSERT_LAYER, tuple(Filter(1, n) for n in range(5))),
+        IMAGES,
+        np.random.default_rng(0),
     )
     assert (wider.widths, deeper.widths) == ((5, 2), (5, 5, 2))
     assert wider.frozen() == [Filter(0, 1), Filter(1, 0)]
@@ -96,7 +99,9 @@ def test_nothing_is_inserted_where_values_may_be_negative():
     assert [growth.alteration for growth in candidates(network)] == [WIDEN]
     assert [growth.layers for growth in candidates(network)] == [{0: 2}]
     with pytest.raises(ValueError, match="may be negative"):
-        grown(network, Growth(INSERT_LAYER, (Filter(1, 0), Filter(1, 1))), IMAGES, np.random.default_rng(0))
+        grown(
+            network, GrowthStep(INSERT_LAYER, (Filter(1, 0), Filter(1, 1))), IMAGES, np.random.default_rng(0)
+        )
 
 
 def test_new_filters_are_not_silent_and_what_is_new_learns(train_split, validation_split):
@@ -164,7 +169,7 @@ BOTH, MORE = (WIDEN, {0: 3, 1: 4}), (INSERT_LAYER, {2: 4})
 def test_uniform_keeps_width_and_depth_in_proportion(trainer, factor, first):
     """3 and 4 filters are below four times two layers, 9 and 12 are not."""
     if factor > 1:
-        trainer = trainer.of(SwitchedNetwork(build([9, 12], kernel=3, deviation=0.3, seed=(1,))))
+        trainer = trainer.of(MaskedNetwork(build([9, 12], kernel=3, deviation=0.3, seed=(1,))))
     subject = subject_of(trainer)
     order = [subject.candidates[i] for i in np.argsort(-GROWTH_STRATEGIES.resolve("uniform", "")(subject))]
     assert [(growth.alteration, growth.layers) for growth in order] == [

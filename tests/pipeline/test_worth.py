@@ -19,7 +19,7 @@ from selfscale.nn.fcn import build
 from selfscale.nn.trainer import Trainer
 from selfscale.pipeline.worth import NOT_TESTED, as_json, content, heat_map, run_worth, table
 from selfscale.records import Filter, SessionRecord
-from selfscale.search.ablation import TESTS, Difference, Movement, Successor, WorthRecord, hidden
+from selfscale.search.ablation import TESTS, AblationRecord, Movement, ScoreChange, Successor, hidden
 from selfscale.tracking.ablation_runs import WorthRun
 from selfscale.tracking.store import Client, open_store
 from stores import new_store
@@ -28,15 +28,15 @@ from workspaces import change_params, contents, own_store, runs, trained_project
 STEPS = 6
 
 
-def record(test: str, filter: Filter | None = None, ended: str = "completed") -> WorthRecord:
-    return WorthRecord(
+def record(test: str, filter: Filter | None = None, ended: str = "completed") -> AblationRecord:
+    return AblationRecord(
         test=test,
         filter=filter,
         reference=0.2,
         score_before_training=0.4,
         score=0.25,
-        difference=Difference(0.25, 0.125, 0.5),
-        against_baseline=Difference(0.3, 0.2, 0.4) if filter else None,
+        difference=ScoreChange(0.25, 0.125, 0.5),
+        against_baseline=ScoreChange(0.3, 0.2, 0.4) if filter else None,
         movements=tuple(Movement(Filter(*pair), 0.1 * n) for n, pair in enumerate([(0, 0), (1, 0), (2, 0)])),
         successor=Successor(Filter(0, 1), 0.75, 0.5) if filter == Filter(0, 0) else None,
         relearned=0.625 if test == "reinitialized" else None,
@@ -50,7 +50,7 @@ def narrow(train_split, validation_split) -> Trainer:
     return new_trainer(train_split, validation_split, build([1, 2], kernel=3))
 
 
-def all_possible(trainer: Trainer) -> list[WorthRecord]:
+def all_possible(trainer: Trainer) -> list[AblationRecord]:
     filters = hidden(trainer.network)
     tests = [record(test, filter) for filter in filters for test in TESTS if filter.layer]
     return [record("baseline"), record("reinitialized", Filter(0, 0)), *tests]
@@ -64,12 +64,12 @@ def test_the_json_has_all_of_the_records_but_the_seconds(narrow):
     for test, found in zip(records[1:], again["tests"], strict=True):
         session = found.pop("session")
         assert SessionRecord(**as_tuples(session), seconds=1.5) == test.session
-        rebuilt = WorthRecord(
+        rebuilt = AblationRecord(
             **found
             | {
                 "filter": Filter(*found["filter"]),
-                "difference": Difference(**found["difference"]),
-                "against_baseline": Difference(**found["against_baseline"]),
+                "difference": ScoreChange(**found["difference"]),
+                "against_baseline": ScoreChange(**found["against_baseline"]),
                 "movements": tuple(Movement(Filter(*m["filter"]), m["distance"]) for m in found["movements"]),
                 "successor": Successor(**found["successor"] | {"filter": Filter(0, 1)}),
             },
@@ -115,12 +115,12 @@ def test_the_heat_map_is_a_picture_of_the_records(narrow, tmp_path):
     records = all_possible(narrow)
     picture = heat_map("sobel, seed 0", narrow.network, records)
     assert picture == heat_map("sobel, seed 0", narrow.network, records)
-    worse = replace(records[-1], difference=Difference(-0.5, -0.6, -0.4))
+    worse = replace(records[-1], difference=ScoreChange(-0.5, -0.6, -0.4))
     assert picture != heat_map("sobel, seed 0", narrow.network, [*records[:-1], worse])
     (tmp_path / "picture.png").write_bytes(picture)
     pixels = np.asarray(Image.open(tmp_path / "picture.png").convert("RGB")).astype(int)
     assert (pixels == (211, 211, 211)).all(axis=-1).sum() > 2000  # light gray: two tests were not possible
-    unknown = replace(records[-1], difference=Difference(math.nan, math.nan, math.nan))
+    unknown = replace(records[-1], difference=ScoreChange(math.nan, math.nan, math.nan))
     assert heat_map("sobel, seed 0", narrow.network, [*records[:-1], unknown]).startswith(b"\x89PNG")
 
 

@@ -12,7 +12,7 @@ from conftest import pictures
 from selfscale.inference.remains import Layers
 from selfscale.nn import compaction
 from selfscale.nn.fcn import build
-from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.masking import MaskedNetwork
 from selfscale.records import Filter
 from selfscale.reporting import sheet
 from selfscale.reporting.overview import SIDE, Example, examples, overviews, rows
@@ -23,9 +23,9 @@ REMOVED = (Filter(0, 1), Filter(1, 0), Filter(1, 3))
 
 
 @pytest.fixture(scope="module")
-def network() -> SwitchedNetwork:
+def network() -> MaskedNetwork:
     """Of 3 and 4 filters, without 0.1, 1.0 and 1.3."""
-    network = SwitchedNetwork(build([3, 4], kernel=3, deviation=0.4, seed=(1,)))
+    network = MaskedNetwork(build([3, 4], kernel=3, deviation=0.4, seed=(1,)))
     network.disable(*REMOVED)
     return network
 
@@ -72,7 +72,7 @@ def test_each_row_has_a_layers_outputs_and_kernels_in_their_places(network, exam
 
 
 def test_a_removed_filter_keeps_its_place_crossed_out(network, example):
-    whole = SwitchedNetwork(network.model)
+    whole = MaskedNetwork(network.model)
     records = [record(1, filters=REMOVED), replace(record(2, filters=()), filters_kept=(2, 2))]
     before, after = (
         opened(overviews(compaction.compact(shown), shown.active, found, [example])[0])

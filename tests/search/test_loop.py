@@ -13,7 +13,7 @@ from conftest import bind, new_trainer
 from selfscale.config import Acceptance, LayerRemoval, Limits, Minimization, Removal
 from selfscale.errors import UserError
 from selfscale.nn import redundancy
-from selfscale.nn.checkpoint import Snapshot
+from selfscale.nn.checkpoint import Checkpoint
 from selfscale.nn.fcn import build
 from selfscale.nn.metrics import Evaluation
 from selfscale.nn.trainer import Plan, Trainer
@@ -51,7 +51,7 @@ def start(train_split, validation_split) -> Callable[[], Trainer]:
     """Brings the one trainer, compiled once, back to where it had trained a network."""
     trainer = new_trainer(train_split, validation_split)
     trainer.session(Plan(60, 1), np.random.default_rng(0))
-    state = Snapshot.take(trainer)
+    state = Checkpoint.take(trainer)
 
     def start() -> Trainer:
         state.restore(trainer)
@@ -390,7 +390,7 @@ def test_an_interrupted_minimization_ends_like_an_uninterrupted_one(start, toler
 
 
 def test_what_is_restored_is_the_initial_trainer_if_no_layer_was_removed(trained):
-    done = resume.Done("", False, (), Snapshot.take(trained))
+    done = resume.Done("", False, (), Checkpoint.take(trained))
     trained.network.disable(Filter(0, 0))
     assert resume.restore(done, trained, Path("state.npz")) is trained
     assert trained.network.filters_kept == (3, 4)
@@ -448,7 +448,7 @@ def test_a_trial_beside_others_goes_as_it_would_alone(start, nothing_is_merged):
     assert [d.settled for d in (beside, *others)] == [False, False, True]
 
 
-def everything_in(snapshot: Snapshot) -> list[np.ndarray]:
+def everything_in(snapshot: Checkpoint) -> list[np.ndarray]:
     return [*snapshot.network.weights, *snapshot.network.active, *snapshot.optimizer]
 
 
@@ -523,7 +523,7 @@ def test_what_a_trial_is_compared_with():
 
 def test_a_trial_that_comes_close_trains_on(trained, nothing_is_merged):
     initial = trained.evaluator(trained.validation)
-    state = Snapshot.take(trained)
+    state = Checkpoint.take(trained)
     unreachable = Evaluation({"mae": initial.sums["mae"] * [0.01, 1.0]}, 0.0, 1.0)
     for near, cycles in ((0.0, 1), (1e9, 3)):
         state.restore(trained)
@@ -551,7 +551,7 @@ def test_layers_have_a_learning_rate_of_their_own(trained, nothing_is_merged):
 def test_the_last_session_is_kept_only_if_it_is_no_worse(trained, nothing_is_merged):
     """Than the network that it started from, whatever the tolerance; it is one cycle."""
     settings = changed(limits=Limits(macs_per_pixel=1e9), tolerance=1e9, near=1e9, max_cycles=3)
-    state, initial = Snapshot.take(trained), trained.evaluator(trained.validation)
+    state, initial = Checkpoint.take(trained), trained.evaluator(trained.validation)
     before = everything(trained)
     for factor, accepted in ((1e6, True), (1e-6, False)):
         state.restore(trained)
@@ -578,7 +578,7 @@ def test_a_trial_that_is_dead_is_stepped_back_from(trained, nothing_is_merged, l
 
 def test_non_inferiority_refuses_what_the_threshold_accepts(trained, nothing_is_merged):
     """A tolerance just above the mean loss: within on average, not with confidence."""
-    state, initial = Snapshot.take(trained), trained.evaluator(trained.validation)
+    state, initial = Checkpoint.take(trained), trained.evaluator(trained.validation)
     short = {**FIRST_ONLY, **NO_LAYERS}
     (first,) = run(trained, changed(tolerance=100.0, **short), initial=initial)
     verdicts = []

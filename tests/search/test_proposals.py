@@ -19,7 +19,7 @@ from selfscale.errors import UserError
 from selfscale.nn import redundancy
 from selfscale.nn.fcn import build
 from selfscale.nn.layer_removal import with_layers, without_layer
-from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.probe import Probe
 from selfscale.nn.redundancy import Redundant
 from selfscale.records import MERGE, REMOVE_LAYER, TRAIN, DecisionRecord, Filter, layers_of
@@ -86,7 +86,7 @@ class Course:
     """A minimization without sessions: `verdict` says of each trial whether it is kept."""
 
     def __init__(self, widths: Sequence[int], settings: Minimization, select=in_order, seed: int = 0) -> None:
-        self.network = SwitchedNetwork(build(widths, kernel=1))
+        self.network = MaskedNetwork(build(widths, kernel=1))
         self.settings, self.select, self.seed = settings, select, seed
         self.records: list[DecisionRecord] = []
 
@@ -190,7 +190,7 @@ def test_a_layer_that_resizes_the_image_is_not_among_them(monkeypatch, losses):
 
 def test_the_loss_without_a_layer_is_that_of_the_network_without_it():
     split = sobel_split(8, seed=3)
-    network = SwitchedNetwork(build([2, 3], kernel=3, mean=0.05, deviation=0.2, seed=(5,)))
+    network = MaskedNetwork(build([2, 3], kernel=3, mean=0.05, deviation=0.2, seed=(5,)))
     rng = np.random.default_rng(0)
     smaller = without_layer(network, 1, split.images, split.targets, 0, rng)
     output = np.array(smaller.graph(split.images / np.float32(255)), dtype=float)
@@ -205,7 +205,7 @@ def test_redundant_filters_go_after_a_layer_was_tried(monkeypatch):
     course = Course([2, 3], new_settings(tries=1, group=1))
     asked = []
 
-    def find(network: SwitchedNetwork, *_) -> Redundant | None:
+    def find(network: MaskedNetwork, *_) -> Redundant | None:
         asked.append(network.filters_kept)
         return Redundant(Filter(1, 2)) if network.active[1][2] else None
 

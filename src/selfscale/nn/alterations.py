@@ -6,19 +6,19 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.masking import MaskedNetwork
 from selfscale.records import Filter
 
 # (network, filters, random numbers); what it does is undone by restoring a snapshot.
-Alteration = Callable[[SwitchedNetwork, Sequence[Filter], np.random.Generator], None]
+Alteration = Callable[[MaskedNetwork, Sequence[Filter], np.random.Generator], None]
 
 
-def disable(network: SwitchedNetwork, filters: Sequence[Filter], rng: np.random.Generator) -> None:
+def disable(network: MaskedNetwork, filters: Sequence[Filter], rng: np.random.Generator) -> None:
     """Switch the filters off; all others train on."""
     network.disable(*filters)
 
 
-def disable_and_freeze(network: SwitchedNetwork, filters: Sequence[Filter], rng: np.random.Generator) -> None:
+def disable_and_freeze(network: MaskedNetwork, filters: Sequence[Filter], rng: np.random.Generator) -> None:
     """Switch the filters off and freeze the others of their layers.
 
     A disabled filter is not updated anyway. So that its neighbours do not just become what it was,
@@ -32,7 +32,7 @@ def disable_and_freeze(network: SwitchedNetwork, filters: Sequence[Filter], rng:
     )
 
 
-def reinitialize(network: SwitchedNetwork, filters: Sequence[Filter], rng: np.random.Generator) -> None:
+def reinitialize(network: MaskedNetwork, filters: Sequence[Filter], rng: np.random.Generator) -> None:
     """Draw the filters anew by their layers' initializers: nothing is removed, a filter starts afresh."""
     for filter in filters:
         network.reinitialize(filter, rng)

@@ -17,24 +17,24 @@ from typing import Any
 import numpy as np
 
 from selfscale.errors import UserError
-from selfscale.nn.masking import SwitchState
+from selfscale.nn.masking import MaskState
 from selfscale.nn.trainer import Trainer
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class Checkpoint:
     """A network's weights and switches, the optimizer's accumulators, and plain data beside them.
 
     Random numbers are always drawn from a generator made for (seed, decision), so those two
     counters in `data` are the whole random state.
     """
 
-    network: SwitchState
+    network: MaskState
     optimizer: list[np.ndarray]
     data: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def take(cls, trainer: Trainer, **data: Any) -> Snapshot:
+    def take(cls, trainer: Trainer, **data: Any) -> Checkpoint:
         return cls(trainer.network.state(), [v.numpy().copy() for v in trainer.optimizer.variables], data)
 
     def restore(self, trainer: Trainer) -> None:
@@ -68,7 +68,7 @@ class Snapshot:
         temporary.replace(path)
 
     @classmethod
-    def load(cls, path: Path) -> Snapshot:
+    def load(cls, path: Path) -> Checkpoint:
         """Raises UserError if the file is missing or is no snapshot."""
         try:
             with np.load(path, allow_pickle=False) as file:
@@ -81,5 +81,5 @@ class Snapshot:
             raise UserError(f"{path}: there is no such snapshot") from error
         except (ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
             raise UserError(f"{path}: is not a snapshot, or is damaged; delete it to start anew") from error
-        state = SwitchState(*(groups[name] for name in ("weights", "active", "trainable", "indices")))
+        state = MaskState(*(groups[name] for name in ("weights", "active", "trainable", "indices")))
         return cls(state, groups["optimizer"], data)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.masking import MaskedNetwork
 
 TOLERANCE = 1e-5
 CHECKED_SIZES = ((32, 32), (17, 41), (64, 23))
 
 
-def compact(network: SwitchedNetwork) -> keras.Model:
+def compact(network: MaskedNetwork) -> keras.Model:
     """A plain Keras model with only the enabled filters, checked to put out the same as the switched one.
 
     A disabled filter hands on exact zeros, so leaving out the slices of the next layer's kernel
@@ -43,7 +43,7 @@ def compact(network: SwitchedNetwork) -> keras.Model:
     return model
 
 
-def verify(network: SwitchedNetwork, model: keras.Model) -> float:
+def verify(network: MaskedNetwork, model: keras.Model) -> float:
     """The largest difference of the outputs on random images of several sizes; at most 1e-5.
 
     Relative to the largest output where that exceeds 1.
@@ -64,7 +64,7 @@ def verify(network: SwitchedNetwork, model: keras.Model) -> float:
     return largest
 
 
-def removed_filters(network: SwitchedNetwork) -> np.ndarray:
+def removed_filters(network: MaskedNetwork) -> np.ndarray:
     """The thesis's one-hot matrix of the filters to remove: uint8 (hidden layers, widest layer).
 
     1 is removed; a removed layer is a row of ones. Rows of narrower layers are padded with zeros.

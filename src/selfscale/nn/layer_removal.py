@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from selfscale.nn.fcn import RESIZING, Block, calibrate_layer
-from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.masking import MaskedNetwork
 from selfscale.records import Filter
 
 FITTED_IMAGES = 16
@@ -23,7 +23,7 @@ PIXELS = 20_000
 CUTOFF = 1e-6
 
 
-def removable_layers(network: SwitchedNetwork) -> list[int]:
+def removable_layers(network: MaskedNetwork) -> list[int]:
     """Hidden layers that the network may do without: not the only one, and none that resizes the image."""
     if len(network.layers) < 2:
         return []
@@ -40,13 +40,13 @@ def resizes(block: Block) -> bool:
 
 
 def without_layer(
-    network: SwitchedNetwork,
+    network: MaskedNetwork,
     layer: int,
     images: np.ndarray,
     targets: np.ndarray,
     attempt: int,
     rng: np.random.Generator,
-) -> SwitchedNetwork:
+) -> MaskedNetwork:
     """A new network without a hidden layer; `network` is not touched.
 
     `images`, uint8 (N, H, W, C), and `targets` are training images, of which the first 16 are used.
@@ -82,20 +82,20 @@ def without_layer(
 
 
 def without_layers(
-    network: SwitchedNetwork,
+    network: MaskedNetwork,
     layers: Sequence[int],
     images: np.ndarray,
     targets: np.ndarray,
     attempt: int,
     rng: np.random.Generator,
-) -> SwitchedNetwork:
+) -> MaskedNetwork:
     """A new network without several hidden layers: one after another, see `without_layer`."""
     for layer in layers:
         network = without_layer(network, layer, images, targets, attempt, rng)
     return network
 
 
-def silent(network: SwitchedNetwork, pictures: np.ndarray) -> list[Filter]:
+def silent(network: MaskedNetwork, pictures: np.ndarray) -> list[Filter]:
     """Enabled hidden filters that are zero everywhere on `pictures`, float32 (N, H, W, C)."""
     found = []
     for layer, reader in zip(network.layers, (*network.layers[1:], len(network.widths)), strict=True):
@@ -105,7 +105,7 @@ def silent(network: SwitchedNetwork, pictures: np.ndarray) -> list[Filter]:
     return found
 
 
-def with_layers(network: SwitchedNetwork, layers: Sequence[int]) -> SwitchedNetwork:
+def with_layers(network: MaskedNetwork, layers: Sequence[int]) -> MaskedNetwork:
     """A new network with these hidden layers only, switched alike; weights stay where their shape fits."""
     kept = [network.block(layer) for layer in (*layers, len(network.widths))]
     inputs = keras.Input(network.model.input_shape[1:], name=network.model.input.name)
@@ -116,10 +116,8 @@ def with_layers(network: SwitchedNetwork, layers: Sequence[int]) -> SwitchedNetw
         if [weight.shape for weight in new.weights] == [weight.shape for weight in old.weights]:
             new.set_weights(old.get_weights())
     indices = [network.indices[network.position(layer)] for layer in layers]
-    smaller = SwitchedNetwork(
-        keras.Model(inputs, x, name=network.model.name), network.widths, layers, indices
-    )
-    smaller.set_switches(network.active)
+    smaller = MaskedNetwork(keras.Model(inputs, x, name=network.model.name), network.widths, layers, indices)
+    smaller.set_masks(network.active)
     return smaller
 
 

@@ -16,7 +16,7 @@ from selfscale.nn.fcn import Block, Size, blocks, size
 from selfscale.records import Filter
 
 
-class FilterSwitch(keras.layers.Layer):
+class ChannelMask(keras.layers.Layer):
     """Multiplies every channel by its switch: 1 lets it through, 0 makes it zero whatever its input."""
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -29,7 +29,7 @@ class FilterSwitch(keras.layers.Layer):
 
 
 @dataclass(frozen=True)
-class SwitchState:
+class MaskState:
     """Everything that distinguishes one state of a switched network from another: plain arrays.
 
     `active` has an entry per hidden layer of the initial network, `trainable` one per block, and
@@ -52,7 +52,7 @@ class SwitchState:
         return tuple(layer for layer, active in enumerate(self.active) if active.any())
 
 
-class SwitchedNetwork:
+class MaskedNetwork:
     """Any chain of plain Keras layers, with switches on the filters of its hidden convolutions.
 
     `model` stays the plain model and shares its weights with `graph`, which has a switch behind
@@ -78,7 +78,7 @@ class SwitchedNetwork:
         self.layers = tuple(range(len(self.widths)) if layers is None else layers)
         hidden = [np.arange(block.filters) for block in self.blocks[:-1]]
         self.indices = hidden if indices is None else list(indices)
-        self.switches = [FilterSwitch(name=f"switch_{layer}") for layer in self.layers]
+        self.switches = [ChannelMask(name=f"switch_{layer}") for layer in self.layers]
         x = model.input
         self._inputs: list[keras.KerasTensor] = []
         for position, block in enumerate(self.blocks):
@@ -191,7 +191,7 @@ class SwitchedNetwork:
             active[layer][index] = False
             if not active[layer].any():
                 raise ValueError(f"{Filter(layer, index)} is the last one of its layer")
-        self.set_switches(active)
+        self.set_masks(active)
 
     def freeze(self, *filters: Filter) -> None:
         """Keep filters as they are: they go on working but are not updated."""
@@ -234,7 +234,7 @@ class SwitchedNetwork:
         for update, trainable, active in zip(self._updates, self._trainable, self.enabled(), strict=True):
             update.assign(trainable & active)
 
-    def set_switches(self, active: Sequence[np.ndarray]) -> None:
+    def set_masks(self, active: Sequence[np.ndarray]) -> None:
         """Switch all filters on or off, by one boolean array per hidden layer of the initial network."""
         for layer, indices, switch in zip(self.layers, self.indices, self.switches, strict=True):
             switch.active.assign(active[layer][indices].astype(np.float32))
@@ -254,15 +254,15 @@ class SwitchedNetwork:
 
     # -- states ----------------------------------------------------------------------------------
 
-    def state(self) -> SwitchState:
-        return SwitchState(
+    def state(self) -> MaskState:
+        return MaskState(
             [np.array(weight) for weight in self.model.get_weights()],
             [active.copy() for active in self.active],
             [trainable.copy() for trainable in self._trainable],
             [indices.copy() for indices in self.indices],
         )
 
-    def restore(self, state: SwitchState) -> None:
+    def restore(self, state: MaskState) -> None:
         """Raises ValueError if the state is of a network of another shape or with other layers."""
         if (state.widths, state.layers) != (self.widths, self.layers):
             raise ValueError(
@@ -273,8 +273,8 @@ class SwitchedNetwork:
             raise ValueError("the state is of a network from which other filters were removed")
         self.model.set_weights(state.weights)
         self._trainable = [trainable.copy() for trainable in state.trainable]
-        self.set_switches(state.active)
+        self.set_masks(state.active)
 
-    def has_filters_of(self, state: SwitchState) -> bool:
+    def has_filters_of(self, state: MaskState) -> bool:
         """Whether the filters that are there, on or off, are those of the state."""
         return all(map(np.array_equal, self.indices, state.indices))

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from selfscale.data.prepare import Split
 from selfscale.nn.losses import LOSSES, ratio
-from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.metrics import to_float
 from selfscale.records import Filter
 
@@ -21,7 +21,7 @@ IMAGES_PER_CALL = 8
 class Probe:
     """Measurements of a switched network on the first images of a split; compiled once."""
 
-    def __init__(self, network: SwitchedNetwork, split: Split, loss: str) -> None:
+    def __init__(self, network: MaskedNetwork, split: Split, loss: str) -> None:
         self._network, self._loss = network, LOSSES[loss]
         self.split = split
         self.images, self.targets = split.images[:IMAGES], split.targets[:IMAGES]
@@ -35,7 +35,7 @@ class Probe:
         sums = np.sum([self._sums(*batch, gates).numpy() for batch in self._batches()], axis=0)
         return sums[:, 0] / sums[:, 1]
 
-    def loss_of(self, network: SwitchedNetwork) -> float:
+    def loss_of(self, network: MaskedNetwork) -> float:
         """The loss of another network on the same images."""
         sums = np.zeros(2)
         for images, targets in self._batches():
@@ -43,7 +43,7 @@ class Probe:
             sums += [float(tf.reduce_sum(part)) for part in pair]
         return float(sums[0] / sums[1])
 
-    def squared_gradient(self, network: SwitchedNetwork) -> float:
+    def squared_gradient(self, network: MaskedNetwork) -> float:
         """The squared norm of the loss's gradient by all weights of another network, on the same images."""
         variables = network.graph.trainable_variables
         sums: list[np.ndarray] = []

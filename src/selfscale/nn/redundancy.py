@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.metrics import IMAGES_PER_CALL, to_float
 from selfscale.nn.probe import Probe
 from selfscale.records import Filter
@@ -44,7 +44,7 @@ class Redundant(NamedTuple):
     factor: float = 0.0
 
 
-def find(network: SwitchedNetwork, probe: Probe, images: NDArray[np.uint8]) -> Redundant | None:
+def find(network: MaskedNetwork, probe: Probe, images: NDArray[np.uint8]) -> Redundant | None:
     """The first filter that may be removed and is redundant, or None; changes nothing.
 
     Duplicates come first, since weights alone show them. `images` are all training images, uint8
@@ -62,7 +62,7 @@ def find(network: SwitchedNetwork, probe: Probe, images: NDArray[np.uint8]) -> R
     return Redundant(never_fired[0]) if never_fired else None
 
 
-def merge(network: SwitchedNetwork, redundant: Redundant) -> None:
+def merge(network: MaskedNetwork, redundant: Redundant) -> None:
     """Switch a filter off, and let the next layer read its twin as much more as it read the filter.
 
     `redundant` was found in the network as it is now. The output stays the same but for float32
@@ -80,7 +80,7 @@ def merge(network: SwitchedNetwork, redundant: Redundant) -> None:
         reader.kernel.assign(kernel)
 
 
-def silent(network: SwitchedNetwork, images: NDArray[np.uint8], suspects: Sequence[Filter]) -> list[Filter]:
+def silent(network: MaskedNetwork, images: NDArray[np.uint8], suspects: Sequence[Filter]) -> list[Filter]:
     """Those enabled filters of `suspects` whose activation is zero at every pixel of all `images`.
 
     uint8 (N, H, W, C); only a few are in memory at a time. The activation is what the filter's
@@ -96,7 +96,7 @@ def silent(network: SwitchedNetwork, images: NDArray[np.uint8], suspects: Sequen
     return left
 
 
-def _fired(network: SwitchedNetwork, images: NDArray[np.uint8], deepest: int) -> dict[int, NDArray[np.bool_]]:
+def _fired(network: MaskedNetwork, images: NDArray[np.uint8], deepest: int) -> dict[int, NDArray[np.bool_]]:
     """By hidden layer, up to the deepest that is asked for: which channels are not zero everywhere."""
     fired = {}
     x, enabled = to_float(images), network.enabled()
@@ -108,7 +108,7 @@ def _fired(network: SwitchedNetwork, images: NDArray[np.uint8], deepest: int) ->
     return fired
 
 
-def duplicate(network: SwitchedNetwork, layer: int) -> Redundant | None:
+def duplicate(network: MaskedNetwork, layer: int) -> Redundant | None:
     """The first enabled filter of a hidden layer that is a positive multiple of another one, or None.
 
     The smaller of the two is the redundant one, so that what the next layer gains cannot overflow.
@@ -129,7 +129,7 @@ def duplicate(network: SwitchedNetwork, layer: int) -> Redundant | None:
     return None
 
 
-def _effective_weights(network: SwitchedNetwork, layer: int) -> np.ndarray:
+def _effective_weights(network: MaskedNetwork, layer: int) -> np.ndarray:
     """`filter_weights` without the columns that read disabled filters: what they hold means nothing."""
     convolution = network.block(layer).convolution
     position = network.position(layer)

@@ -9,7 +9,7 @@ import numpy as np
 from selfscale.nn.compaction import compact
 from selfscale.nn.fcn import size
 from selfscale.nn.layer_removal import with_layers
-from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.trainer import Trainer
 
 # Multiply-accumulates that take as long as tracing a network anew: some seconds of one core.
@@ -29,7 +29,7 @@ def pays(trainer: Trainer, steps: int) -> bool:
     return PASSES * saved * settings.batch * pixels * steps > TRACE
 
 
-def shrunk(network: SwitchedNetwork) -> SwitchedNetwork:
+def shrunk(network: MaskedNetwork) -> MaskedNetwork:
     """A new network without the disabled filters, with the same output (within 1e-5) and switches.
 
     Layers and filters keep their numbers; what is frozen stays frozen.
@@ -37,14 +37,14 @@ def shrunk(network: SwitchedNetwork) -> SwitchedNetwork:
     indices = [
         numbers[enabled] for numbers, enabled in zip(network.indices, network.enabled()[:-1], strict=True)
     ]
-    smaller = SwitchedNetwork(compact(network), network.widths, network.layers, indices)
+    smaller = MaskedNetwork(compact(network), network.widths, network.layers, indices)
     smaller.freeze(*network.frozen())
     return smaller
 
 
 def with_filters(
-    network: SwitchedNetwork, layers: Sequence[int], indices: Sequence[np.ndarray]
-) -> SwitchedNetwork:
+    network: MaskedNetwork, layers: Sequence[int], indices: Sequence[np.ndarray]
+) -> MaskedNetwork:
     """A new network with these layers only, and in each of them with these filters only, all on."""
     smaller = with_layers(network, layers)
     for layer, numbers in zip(layers, indices, strict=True):

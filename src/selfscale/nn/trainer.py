@@ -20,7 +20,7 @@ from selfscale.nn.devices import half_precision
 from selfscale.nn.feeding import Feed, Streamed
 from selfscale.nn.input_pipeline import learning_rates
 from selfscale.nn.losses import LOSSES, ratio
-from selfscale.nn.masking import SwitchedNetwork, SwitchState
+from selfscale.nn.masking import MaskedNetwork, MaskState
 from selfscale.nn.metrics import Evaluation, Evaluator, to_float
 from selfscale.progress import SILENT, Progress
 from selfscale.records import SessionRecord
@@ -76,7 +76,7 @@ class Trainer:
 
     def __init__(
         self,
-        network: SwitchedNetwork,
+        network: MaskedNetwork,
         train: Split,
         validation: Split,
         *,
@@ -98,7 +98,7 @@ class Trainer:
             jit_compile=compilation.xla,
         )
 
-    def of(self, network: SwitchedNetwork | None = None, compilation: Compilation | None = None) -> Trainer:
+    def of(self, network: MaskedNetwork | None = None, compilation: Compilation | None = None) -> Trainer:
         """The same training of another network, or compiled in another way."""
         return Trainer(
             network or self.network,
@@ -253,7 +253,7 @@ def first_session(
     plan = Plan(settings.steps, trainer.settings.evaluations)
     sessions: list[SessionRecord] = []
     best: Evaluation | None = None
-    state: SwitchState | None = None
+    state: MaskState | None = None
     ended = "completed"
     for cycle in range(settings.max_cycles):
         rng = np.random.default_rng((seed, 0, attempt, cycle))

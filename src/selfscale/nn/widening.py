@@ -7,15 +7,15 @@ import numpy as np
 
 from selfscale.nn.fcn import Block
 from selfscale.nn.layer_removal import silent
-from selfscale.nn.masking import SwitchedNetwork
-from selfscale.records import INSERT_LAYER, Filter, Growth
+from selfscale.nn.masking import MaskedNetwork
+from selfscale.records import INSERT_LAYER, Filter, GrowthStep
 
 REDRAWS = 10  # of new filters that are zero everywhere
 
 
 def grown(
-    network: SwitchedNetwork, growth: Growth, pictures: np.ndarray, rng: np.random.Generator
-) -> SwitchedNetwork:
+    network: MaskedNetwork, growth: GrowthStep, pictures: np.ndarray, rng: np.random.Generator
+) -> MaskedNetwork:
     """A new network that puts out the same (within 1e-5); `network` is not touched.
 
     `pictures`, float32 (N, H, W, C) in 0..1, show which new filters would be silent.
@@ -32,8 +32,8 @@ def grown(
 
 
 def widened(
-    network: SwitchedNetwork, layer: int, count: int, pictures: np.ndarray, rng: np.random.Generator
-) -> SwitchedNetwork:
+    network: MaskedNetwork, layer: int, count: int, pictures: np.ndarray, rng: np.random.Generator
+) -> MaskedNetwork:
     """With `count` filters more in a hidden layer.
 
     They are drawn by the layer's own initializers, and what reads them starts with zeros, so that they
@@ -62,10 +62,10 @@ def widened(
     indices = list(network.indices)
     indices[position] = np.append(indices[position], np.arange(first, first + count))
     model = keras.Model(inputs, x, name=network.model.name)
-    larger = SwitchedNetwork(model, widths, network.layers, indices)
+    larger = MaskedNetwork(model, widths, network.layers, indices)
     active = network.active
     active[layer] = np.append(active[layer], np.ones(count, bool))
-    larger.set_switches(active)
+    larger.set_masks(active)
     larger.freeze(*network.frozen())
     new_ones = {Filter(layer, index) for index in range(first, first + count)}
     to_draw = sorted(new_ones)
@@ -85,7 +85,7 @@ def placed(value: np.ndarray, into: np.ndarray) -> np.ndarray:
     return result
 
 
-def inserted(network: SwitchedNetwork, layer: int) -> SwitchedNetwork:
+def inserted(network: MaskedNetwork, layer: int) -> MaskedNetwork:
     """With one more layer behind a hidden layer, of as many filters, that hands on what it gets.
 
     Identity kernels behind a ReLU change nothing (Net2DeeperNet, Chen et al. 2016, arXiv:1511.05641).
@@ -124,10 +124,10 @@ def inserted(network: SwitchedNetwork, layer: int) -> SwitchedNetwork:
     layers = [number + (number > layer) for number in network.layers]
     layers.insert(place, layer + 1)
     indices = [*network.indices[:place], np.arange(count), *network.indices[place:]]
-    larger = SwitchedNetwork(keras.Model(inputs, x, name=network.model.name), widths, layers, indices)
+    larger = MaskedNetwork(keras.Model(inputs, x, name=network.model.name), widths, layers, indices)
     # What is switched off in the layer before is zero there, and stays so.
     active = network.active
-    larger.set_switches([*active[: layer + 1], np.ones(count, bool), *active[layer + 1 :]])
+    larger.set_masks([*active[: layer + 1], np.ones(count, bool), *active[layer + 1 :]])
     larger.freeze(*(Filter(f.layer + (f.layer > layer), f.index) for f in network.frozen()))
     return larger
 

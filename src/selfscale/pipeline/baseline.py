@@ -12,7 +12,7 @@ from selfscale import files
 from selfscale.config import Settings
 from selfscale.data.prepare import load_split
 from selfscale.nn.fcn import filters_per_layer, size
-from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.trainer import Plan, Trainer
 from selfscale.paths import PREPARED, TARGETS, Baseline, Training, only_one
 from selfscale.pipeline import made
@@ -40,7 +40,7 @@ def train_baseline(settings: Settings, task: str, seed: int, progress: Progress 
         started = time.time()
         steps = longest(settings, baseline)
         initial = Training(task, seed).output / "initial.keras"
-        network = SwitchedNetwork(files.load_model(initial, f"train {task} --seed {seed}"))
+        network = MaskedNetwork(files.load_model(initial, f"train {task} --seed {seed}"))
         trainer = trainer_for(settings, task, network)
         told = progress.job(baseline.title, most=steps, exact=True, filters=trainer.network.filters_kept)
         session, kept, scores = trained_on(trainer, task, seed, steps, told)

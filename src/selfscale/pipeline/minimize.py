@@ -12,7 +12,7 @@ from selfscale import files
 from selfscale.config import Minimization, Settings
 from selfscale.errors import UserError
 from selfscale.nn.fcn import build, size
-from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.metrics import Evaluation
 from selfscale.nn.trainer import Trainer
 from selfscale.paths import Job, only_one
@@ -105,7 +105,7 @@ def begun(settings: Settings, job: Job, snapshot: Path | None, waited: bool) -> 
     """A minimization before its next decision: that of `snapshot`, one that was killed, or a new one."""
     training = files.read_json(job.training.output / "training.json", job.training.command)
     model = files.load_model(job.training.output / "initial.keras", job.training.command)
-    trainer = trainer_for(settings, job.task, SwitchedNetwork(model))
+    trainer = trainer_for(settings, job.task, MaskedNetwork(model))
     initial = trainer.evaluator(trainer.validation)
     state = resume.state_path(job, made.inputs_of_minimization(settings, job))
     shown = examples(trainer.validation.images, trainer.validation.targets)

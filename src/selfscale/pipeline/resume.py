@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from selfscale.errors import UserError
-from selfscale.nn.checkpoint import Snapshot
+from selfscale.nn.checkpoint import Checkpoint
 from selfscale.nn.layer_removal import with_layers
 from selfscale.nn.shrinking import with_filters
 from selfscale.nn.trainer import Trainer
@@ -27,7 +27,7 @@ class Done:
     key: str
     finished: bool
     records: tuple[DecisionRecord, ...]
-    snapshot: Snapshot
+    snapshot: Checkpoint
 
 
 def state_path(job: Job, inputs: str) -> Path:
@@ -44,7 +44,7 @@ def save(
     path: Path, trainer: Trainer, key: str, records: list[DecisionRecord], *, finished: bool = False
 ) -> None:
     content = [asdict(record) for record in records]
-    Snapshot.take(trainer, key=key, finished=finished, records=content).save(path)
+    Checkpoint.take(trainer, key=key, finished=finished, records=content).save(path)
 
 
 def delete_others(path: Path, job: Job) -> None:
@@ -69,7 +69,7 @@ def load_if_wanted(path: Path, waited: bool) -> Done | None:
 
 def load(path: Path) -> Done:
     """Raises UserError if the file is missing or damaged."""
-    snapshot = Snapshot.load(path)
+    snapshot = Checkpoint.load(path)
     data = snapshot.data
     try:
         records = tuple(as_record(content) for content in data["records"])

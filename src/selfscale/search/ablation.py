@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from selfscale.nn.alterations import Alteration, disable, disable_and_freeze, reinitialize
-from selfscale.nn.checkpoint import Snapshot
-from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.checkpoint import Checkpoint
+from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.trainer import Plan, Trainer
 from selfscale.progress import SILENT, Progress
 from selfscale.records import Filter, SessionRecord
@@ -29,7 +29,7 @@ STREAM = 2**31
 
 
 @dataclass(frozen=True)
-class Difference:
+class ScoreChange:
     """Of two scores, relative: one / other - 1 (below zero: better), with a 95 % interval (two-sided)."""
 
     value: float
@@ -61,7 +61,7 @@ class Successor:
 
 
 @dataclass(frozen=True)
-class WorthRecord:
+class AblationRecord:
     """One test of one filter; `filter` is None for the baseline session.
 
     Scores are the task's loss on the validation images, lower is better; `reference` is that of the
@@ -77,15 +77,15 @@ class WorthRecord:
     reference: float
     score_before_training: float
     score: float
-    difference: Difference
-    against_baseline: Difference | None
+    difference: ScoreChange
+    against_baseline: ScoreChange | None
     movements: tuple[Movement, ...]
     successor: Successor | None
     relearned: float | None
     session: SessionRecord
 
 
-def reinitialize_alone(network: SwitchedNetwork, filters: Sequence[Filter], rng: np.random.Generator) -> None:
+def reinitialize_alone(network: MaskedNetwork, filters: Sequence[Filter], rng: np.random.Generator) -> None:
     """Draw the filters anew and freeze all others, the output layer's too: they relearn alone."""
     reinitialize(network, filters, rng)
     network.freeze(*(other for other in enabled(network) if other not in filters))
@@ -109,7 +109,9 @@ class State(NamedTuple):
     sums: np.ndarray
 
 
-def worth(trainer: Trainer, steps: int, *, seed: int, progress: Progress = SILENT) -> Iterator[WorthRecord]:
+def ablate(
+    trainer: Trainer, steps: int, *, seed: int, progress: Progress = SILENT
+) -> Iterator[AblationRecord]:
     """The baseline session, then every possible test of every enabled hidden filter, `steps` steps each.
 
     At each yield the trainer is exactly as it was given. The same seed gives the same records, apart
@@ -125,7 +127,7 @@ def worth(trainer: Trainer, steps: int, *, seed: int, progress: Progress = SILEN
         told = progress.of(tried=f"{test} {filter}" if filter else test, done=number * steps)
         score_before, session, after = altered(trainer, test, filter, plan, seed, told)
         new, old = after.weights, before.weights
-        yield WorthRecord(
+        yield AblationRecord(
             test=test,
             filter=filter,
             reference=score(before),
@@ -141,7 +143,7 @@ def worth(trainer: Trainer, steps: int, *, seed: int, progress: Progress = SILEN
         baseline = baseline or after
 
 
-def possible(network: SwitchedNetwork) -> list[tuple[str, Filter]]:
+def possible(network: MaskedNetwork) -> list[tuple[str, Filter]]:
     """The tests of each hidden filter: the only one of its layer can be reinitialized, not disabled."""
     return [
         (test, filter)
@@ -155,7 +157,7 @@ def altered(
     trainer: Trainer, test: str, filter: Filter | None, plan: Plan, seed: int, progress: Progress
 ) -> tuple[float, SessionRecord, State]:
     """Alter, train, undo: the score before the session, the session, and the state that it led to."""
-    network, snapshot = trainer.network, Snapshot.take(trainer)
+    network, snapshot = trainer.network, Checkpoint.take(trainer)
     filters = enabled(network)
     try:
         if filter:
@@ -168,17 +170,17 @@ def altered(
         snapshot.restore(trainer)
 
 
-def enabled(network: SwitchedNetwork) -> list[Filter]:
+def enabled(network: MaskedNetwork) -> list[Filter]:
     """The filters that are on, in order; those of the output layer come last."""
     layers = [*network.active, np.ones(network.blocks[-1].filters, bool)]
     return [Filter(layer, int(i)) for layer, active in enumerate(layers) for i in np.flatnonzero(active)]
 
 
-def hidden(network: SwitchedNetwork) -> list[Filter]:
+def hidden(network: MaskedNetwork) -> list[Filter]:
     return [filter for filter in enabled(network) if filter.layer < len(network.active)]
 
 
-def weights(network: SwitchedNetwork, filters: Sequence[Filter]) -> dict[Filter, np.ndarray]:
+def weights(network: MaskedNetwork, filters: Sequence[Filter]) -> dict[Filter, np.ndarray]:
     """Each filter's kernel and bias as one row, float32 (n,); copies."""
     rows = {layer: network.filter_weights(layer) for layer, _ in filters}
     return {filter: rows[filter.layer][filter.index].copy() for filter in filters}
@@ -210,7 +212,7 @@ def score(state: State) -> float:
     return float(ratio(state.sums.sum(axis=0)))
 
 
-def paired_difference(one: np.ndarray, other: np.ndarray) -> Difference:
+def paired_difference(one: np.ndarray, other: np.ndarray) -> ScoreChange:
     """The difference of two scores, both float64 (N, 2): sums per image, of the same images.
 
     A percentile bootstrap over the images, paired as in `acceptance.non_inferiority` (Efron and
@@ -224,4 +226,4 @@ def paired_difference(one: np.ndarray, other: np.ndarray) -> Difference:
     tail = (1 - CONFIDENCE) / 2
     low = float(np.quantile(resampled, tail, method="lower"))
     high = float(np.quantile(resampled, 1 - tail, method="higher"))
-    return Difference(relative_loss(one, other), low, high)
+    return ScoreChange(relative_loss(one, other), low, high)

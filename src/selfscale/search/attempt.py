@@ -10,13 +10,13 @@ import numpy as np
 from selfscale.config import Minimization
 from selfscale.nn import redundancy
 from selfscale.nn.alterations import ALTERATIONS
-from selfscale.nn.checkpoint import Snapshot
+from selfscale.nn.checkpoint import Checkpoint
 from selfscale.nn.layer_removal import FITTED_IMAGES, without_layers
 from selfscale.nn.metrics import Evaluation
 from selfscale.nn.trainer import Plan, Trainer, joined
 from selfscale.nn.widening import grown
 from selfscale.progress import Progress
-from selfscale.records import REMOVE_LAYER, DecisionRecord, Growth, SessionRecord, layers_of
+from selfscale.records import REMOVE_LAYER, DecisionRecord, GrowthStep, SessionRecord, layers_of
 from selfscale.search.acceptance import RULES, Judge, Verdict, reference_of, threshold
 from selfscale.search.early_stopping import hopeless_scores
 from selfscale.search.trial import Round, Trial
@@ -31,7 +31,7 @@ class Attempt(NamedTuple):
     session: SessionRecord
     evaluation: Evaluation
     verdict: Verdict
-    trained: Snapshot
+    trained: Checkpoint
     trainer: Trainer
 
     @property
@@ -61,7 +61,7 @@ def attempt(
         stops = hopeless_scores(known, Plan(trial.steps, trainer.settings.evaluations), judge.limit)
     session, evaluation = train_trial(tried, round, trial, judge, stops, progress.of(limit=judge.limit))
     verdict = judge(evaluation.sums[trainer.loss], session.ended)
-    return Attempt(trial, judge, score_before, session, evaluation, verdict, Snapshot.take(tried), tried)
+    return Attempt(trial, judge, score_before, session, evaluation, verdict, Checkpoint.take(tried), tried)
 
 
 def alter(trainer: Trainer, trial: Trial, rng: np.random.Generator) -> Trainer:
@@ -73,7 +73,7 @@ def alter(trainer: Trainer, trial: Trial, rng: np.random.Generator) -> Trainer:
         )
     if trial.grows:
         pictures = trainer.train.images[:FITTED_IMAGES] / np.float32(255)
-        growth = Growth(trial.alteration, trial.filters)
+        growth = GrowthStep(trial.alteration, trial.filters)
         return trainer.of(grown(trainer.network, growth, pictures, rng))
     if trial.spare:
         redundancy.merge(trainer.network, trial.spare)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from selfscale.errors import UserError
-from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.masking import MaskedNetwork
 from selfscale.records import REMOVE_LAYER, DecisionRecord, Filter, last_accepted
 from selfscale.search.importance import Subject
 from selfscale.search.layer_trials import layer_trial, layer_tries
@@ -80,7 +80,7 @@ def group_size(setting: Literal["adaptive"] | int, records: Sequence[DecisionRec
     return size
 
 
-def first_that_may_go(order: Sequence[Filter], network: SwitchedNetwork, count: int) -> tuple[Filter, ...]:
+def first_that_may_go(order: Sequence[Filter], network: MaskedNetwork, count: int) -> tuple[Filter, ...]:
     """The first `count` filters, without any that would leave its layer empty."""
     left = list(network.filters_kept)
     chosen: list[Filter] = []

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from selfscale.plugins import Registry
-from selfscale.records import WIDEN, Growth
+from selfscale.records import WIDEN, GrowthStep
 
 if TYPE_CHECKING:
-    from selfscale.nn.masking import SwitchedNetwork
+    from selfscale.nn.masking import MaskedNetwork
 
 
 @dataclass(frozen=True)
@@ -29,20 +29,20 @@ class GrowthSubject:
     steps count as those of the decision.
     """
 
-    network: SwitchedNetwork
-    candidates: Sequence[Growth]
-    grown: Sequence[SwitchedNetwork]
+    network: MaskedNetwork
+    candidates: Sequence[GrowthStep]
+    grown: Sequence[MaskedNetwork]
     costs: np.ndarray
     rng: np.random.Generator
     probe: Probe
-    train: Callable[[SwitchedNetwork, int], float]
+    train: Callable[[MaskedNetwork, int], float]
 
 
 class Probe(Protocol):
     """Measurements on training images; see `selfscale.nn.probe.Probe`."""
 
-    def loss_of(self, network: SwitchedNetwork) -> float: ...
-    def squared_gradient(self, network: SwitchedNetwork) -> float: ...
+    def loss_of(self, network: MaskedNetwork) -> float: ...
+    def squared_gradient(self, network: MaskedNetwork) -> float: ...
 
 
 # (subject, **arguments) -> one finite float per candidate, the highest is tried first.
@@ -62,7 +62,7 @@ def uniform(subject: GrowthSubject) -> np.ndarray:
     deepest = max(width)
     narrow = sum(width.values()) < 4 * len(width) ** 2  # the mean width is below four times the depth
 
-    def rank(candidate: Growth) -> float:
+    def rank(candidate: GrowthStep) -> float:
         if candidate.alteration == WIDEN:
             alone = len(candidate.layers) < len(width)
             return 1 / min(width[layer] for layer in candidate.layers) if alone else 3.0 + narrow

@@ -11,10 +11,10 @@ import numpy as np
 from selfscale.config import Growth as GrowthSettings
 from selfscale.config import Scaling
 from selfscale.nn.fcn import Size, size
-from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.trainer import Plan, Trainer
 from selfscale.nn.widening import grown, hands_on_positive
-from selfscale.records import INSERT_LAYER, TRAIN_ON, WIDEN, DecisionRecord, Filter, Growth, last_accepted
+from selfscale.records import INSERT_LAYER, TRAIN_ON, WIDEN, DecisionRecord, Filter, GrowthStep, last_accepted
 from selfscale.search.filter_trials import answer
 from selfscale.search.growth import GrowthSubject
 from selfscale.search.trial import Round, Trial
@@ -68,7 +68,7 @@ def growth_trial(growing: Growing, round: Round, trainer: Trainer, score: float)
     costs = np.array([added(size(network.model), now, settings) for network in networks])
     spent: list[int] = []
 
-    def train(network: SwitchedNetwork, steps: int) -> float:
+    def train(network: MaskedNetwork, steps: int) -> float:
         spent.append(steps)
         trainer.of(network).session(Plan(steps, 1), round.rng(5, len(spent)))
         return round.probe.loss_of(network)
@@ -101,7 +101,7 @@ def added(after: Size, before: Size, settings: GrowthSettings) -> float:
     return float(getattr(after, settings.per) - getattr(before, settings.per))
 
 
-def candidates(network: SwitchedNetwork) -> list[Growth]:
+def candidates(network: MaskedNetwork) -> list[GrowthStep]:
     """All hidden layers twice as wide, each, and one more behind each that hands on nothing negative."""
     found = []
     for layers in dict.fromkeys((tuple(network.layers), *((layer,) for layer in network.layers))):
@@ -110,19 +110,19 @@ def candidates(network: SwitchedNetwork) -> list[Growth]:
             for layer in layers
             for n in range(network.block(layer).filters)
         ]
-        found.append(Growth(WIDEN, tuple(new)))
+        found.append(GrowthStep(WIDEN, tuple(new)))
     for layer in network.layers:
         if hands_on_positive(network.block(layer)):
             count = network.block(layer).filters
-            found.append(Growth(INSERT_LAYER, tuple(Filter(layer + 1, n) for n in range(count))))
+            found.append(GrowthStep(INSERT_LAYER, tuple(Filter(layer + 1, n) for n in range(count))))
     return found
 
 
-def replayed(network: SwitchedNetwork, records: Sequence[DecisionRecord]) -> SwitchedNetwork:
+def replayed(network: MaskedNetwork, records: Sequence[DecisionRecord]) -> MaskedNetwork:
     """The network in the shape into which the growth in the records brought it; its weights are others."""
     pictures = np.zeros((1, 8, 8, network.model.input_shape[-1]), np.float32)
     for record in records:
         if record.accepted and record.alteration in (WIDEN, INSERT_LAYER):
-            growth = Growth(record.alteration, record.filters)
+            growth = GrowthStep(record.alteration, record.filters)
             network = grown(network, growth, pictures, np.random.default_rng(0))
     return network

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from selfscale.nn.layer_removal import without_layer
-from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.probe import Probe
 from selfscale.records import REMOVE_LAYER, DecisionRecord, Filter, layers_of
 from selfscale.search.trial import Round, Trial
@@ -21,7 +21,7 @@ def cheapest_layers(round: Round, layers: Sequence[int], count: int) -> Trial:
     return layer_trial(round, chosen, 0, -losses[chosen[-1]])
 
 
-def loss_without(network: SwitchedNetwork, layer: int, probe: Probe, rng: np.random.Generator) -> float:
+def loss_without(network: MaskedNetwork, layer: int, probe: Probe, rng: np.random.Generator) -> float:
     """The loss without a layer on the probe's images, before any training."""
     return probe.loss_of(without_layer(network, layer, probe.images, probe.targets, 0, rng))
 

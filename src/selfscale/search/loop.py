@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from selfscale.config import Minimization
 from selfscale.errors import UserError
-from selfscale.nn.checkpoint import Snapshot
+from selfscale.nn.checkpoint import Checkpoint
 from selfscale.nn.layer_removal import removable_layers, with_layers
 from selfscale.nn.metrics import Evaluation
 from selfscale.nn.probe import Probe
@@ -31,7 +31,7 @@ class Decision(NamedTuple):
     """
 
     record: DecisionRecord
-    trained: Snapshot
+    trained: Checkpoint
     trainer: Trainer
     settled: bool
 
@@ -144,7 +144,7 @@ def decide(
     `spares` are trainers of the same network, one for each trial but the first, which run in
     threads of their own. The decision that is kept is the last one.
     """
-    before, was = Snapshot.take(trainer), (trainer.network.filters_kept, *trainer.network.size())
+    before, was = Checkpoint.take(trainer), (trainer.network.filters_kept, *trainer.network.size())
     told = progress.of(
         decision=round.number,
         tried=f"{trials[0].alteration} {in_words(trials[0].alteration, trials[0].filters)}",

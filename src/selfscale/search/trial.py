@@ -9,7 +9,7 @@ from itertools import takewhile
 import numpy as np
 
 from selfscale.config import Minimization
-from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.probe import Probe
 from selfscale.nn.redundancy import Redundant
 from selfscale.records import GROWTH, INSERT_LAYER, REMOVE_LAYER, TRAIN, WIDEN, DecisionRecord, Filter
@@ -67,7 +67,7 @@ class Round:
     Limits of `settings` are those of removals: what growth took before does not count.
     """
 
-    network: SwitchedNetwork
+    network: MaskedNetwork
     probe: Probe
     select: Select
     settings: Minimization
