@@ -91,7 +91,8 @@ def train(settings: Settings, task: str, state: Path, network: Network) -> dict[
 def session(trainer: Trainer, network: Network, attempt: int) -> tuple[SessionRecord, Evaluation]:
     import numpy as np
 
-    from selfscale.nn.trainer import Plan, first_session
+    from selfscale.nn.first_session import first_session
+    from selfscale.nn.trainer import Plan
 
     if network.steps is None:
         return first_session(trainer, network.seed, attempt)

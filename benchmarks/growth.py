@@ -14,9 +14,10 @@ from pathlib import Path
 from rows import TASK, Row, settings
 
 from selfscale.config import Limits
-from selfscale.data.prepare import Split
+from selfscale.nn.first_session import first_session
+from selfscale.nn.input_pipeline import Split
 from selfscale.nn.masking import MaskedNetwork
-from selfscale.nn.trainer import Trainer, first_session
+from selfscale.nn.trainer import Trainer
 from selfscale.pipeline import train as pipeline
 from selfscale.search.importance import STRATEGIES
 from selfscale.search.loop import minimize

@@ -12,8 +12,8 @@ import torch_pruning
 from torch import nn
 
 from selfscale.config import Settings
-from selfscale.data.prepare import Split
-from selfscale.nn.input_pipeline import draw, learning_rates
+from selfscale.nn.input_pipeline import Split, draw
+from selfscale.nn.optimizers import learning_rates
 
 
 class Pruned(NamedTuple):

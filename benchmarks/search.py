@@ -12,8 +12,9 @@ from rows import TASK, Row, settings
 
 from selfscale.data.prepare import load_split
 from selfscale.nn.fcn import size
+from selfscale.nn.first_session import first_session
 from selfscale.nn.masking import MaskedNetwork
-from selfscale.nn.trainer import Plan, first_session
+from selfscale.nn.trainer import Plan
 from selfscale.paths import PREPARED, TARGETS
 from selfscale.pipeline import train as pipeline
 from selfscale.search.importance import STRATEGIES

@@ -13,8 +13,9 @@ import numpy as np
 from rows import TASK, Row, in_turns, seconds, settings
 
 from selfscale.nn import devices
-from selfscale.nn.input_pipeline import draw, learning_rates
+from selfscale.nn.input_pipeline import draw
 from selfscale.nn.masking import MaskedNetwork
+from selfscale.nn.optimizers import learning_rates
 from selfscale.nn.trainer import Plan, Trainer
 from selfscale.pipeline import train as pipeline
 

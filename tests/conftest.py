@@ -12,9 +12,9 @@ import pytest
 from skimage.filters import gaussian, sobel
 
 from selfscale.config import Execution, FirstSession, Training
-from selfscale.data.prepare import Split
 from selfscale.nn import devices
 from selfscale.nn.fcn import build, calibrate
+from selfscale.nn.input_pipeline import Split
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.metrics import Evaluator
 from selfscale.nn.trainer import Trainer

@@ -11,11 +11,10 @@ from rich.console import Console
 from conftest import bind
 from selfscale.cli.display import Jobs, display
 from selfscale.config import Limits, Minimization
-from selfscale.nn.trainer import first_session
-from selfscale.progress import Moment, Pace, Progress
+from selfscale.nn.first_session import first_session
+from selfscale.progress import EVERY, Lines, Moment, Pace, Progress, in_words, rounded, time_left
 from selfscale.search.ablation import ablate
 from selfscale.search.loop import minimize, most_steps
-from selfscale.watching import EVERY, Lines, in_words, rounded, time_left
 
 
 class Clock:

@@ -20,7 +20,7 @@ from rich.progress import track
 
 from selfscale.config import Execution
 from selfscale.errors import UserError
-from selfscale.watching import on_terminal
+from selfscale.progress import on_terminal
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfscale.data.prepare import Split
 from selfscale.nn.fcn import blocks
+from selfscale.nn.input_pipeline import Split
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.probe import Probe
 from selfscale.nn.redundancy import Redundant, duplicate, find, merge, silent

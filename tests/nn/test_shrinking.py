@@ -16,13 +16,12 @@ from conftest import bind, new_trainer
 from selfscale.config import Acceptance, LayerRemoval, Limits, Minimization, Removal, Training
 from selfscale.nn import redundancy
 from selfscale.nn.checkpoint import Checkpoint
-from selfscale.nn.compaction import compact, removed_filters
+from selfscale.nn.compaction import compact, compacted, pays, removed_filters, with_filters
 from selfscale.nn.fcn import build, filters_per_layer
 from selfscale.nn.layer_removal import with_layers, without_layer
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.probe import Probe
 from selfscale.nn.redundancy import Redundant
-from selfscale.nn.shrinking import pays, shrunk, with_filters
 from selfscale.nn.trainer import Plan, Trainer
 from selfscale.pipeline import resume
 from selfscale.records import TRAIN, DecisionRecord, Filter
@@ -46,7 +45,7 @@ WIDTHS = st.lists(st.integers(1, 5), min_size=1, max_size=3)
 def test_the_smaller_network_is_the_same_by_every_number(widths, seed):
     network, rng = drawn(widths, seed)
     kept = network.filters_kept
-    smaller = shrunk(network)
+    smaller = compacted(network)
     assert filters_per_layer(smaller.model) == kept
     for _ in range(3):
         np.testing.assert_allclose(smaller.graph(IMAGES), network.graph(IMAGES), atol=1e-5)
@@ -69,7 +68,7 @@ def test_the_smaller_network_is_the_same_by_every_number(widths, seed):
 def test_strategies_measure_the_same(widths, seed):
     network, _ = drawn(widths, seed)
     split = new_trainer_split()
-    one, other = (Probe(found, split, "mae") for found in (network, shrunk(network)))
+    one, other = (Probe(found, split, "mae") for found in (network, compacted(network)))
     candidates = network.removable()
     if candidates:
         np.testing.assert_allclose(
@@ -84,7 +83,7 @@ def test_strategies_measure_the_same(widths, seed):
 
 
 def new_trainer_split():
-    from selfscale.data.prepare import Split
+    from selfscale.nn.input_pipeline import Split
 
     return Split(PICTURES, (PICTURES / 255).astype(np.float16))
 
@@ -93,7 +92,7 @@ def test_what_is_frozen_stays_frozen_and_learns_nothing(train_split, validation_
     trainer = new_trainer(train_split, validation_split)
     trainer.network.disable(Filter(1, 1))
     trainer.network.freeze(Filter(0, 1), Filter(1, 2), Filter(2, 0))
-    smaller = trainer.of(shrunk(trainer.network))
+    smaller = trainer.of(compacted(trainer.network))
     assert smaller.network.frozen() == [Filter(0, 1), Filter(1, 2), Filter(2, 0)]
     before = [smaller.network.filter_weights(layer) for layer in range(3)]
     smaller.session(Plan(4, 1), np.random.default_rng(0))
@@ -109,7 +108,7 @@ def test_what_is_frozen_stays_frozen_and_learns_nothing(train_split, validation_
 def test_filters_are_found_by_their_numbers():
     network = new_network([4, 3])
     network.disable(Filter(0, 1), Filter(1, 0))
-    smaller = shrunk(network)
+    smaller = compacted(network)
     assert smaller.filters(0) == [Filter(0, 0), Filter(0, 2), Filter(0, 3)]
     weights = smaller.filter_weights(0)
     smaller.reinitialize(Filter(0, 2), np.random.default_rng(0))
@@ -132,7 +131,7 @@ def test_a_state_is_restored_into_a_network_of_the_same_filters_only():
     network = new_network([3, 3])
     start = network.state()
     network.disable(Filter(0, 1))
-    smaller = shrunk(network)
+    smaller = compacted(network)
     smaller.disable(Filter(1, 2))
     state = smaller.state()
     other = with_filters(new_network([3, 3], seed=7), state.layers, state.indices)
@@ -242,7 +241,7 @@ def test_interrupted_it_goes_on_in_the_smaller_network(train_split, validation_s
 def test_layers_and_filters_go_together():
     network = new_network([3, 2, 3])
     network.disable(Filter(0, 0), Filter(2, 1))
-    smaller = shrunk(with_layers(network, (0, 2)))
+    smaller = compacted(with_layers(network, (0, 2)))
     assert smaller.layers == (0, 2)
     assert [indices.tolist() for indices in smaller.indices] == [[1, 2], [0, 2]]
     assert smaller.filters_kept == (2, 0, 2)

@@ -6,10 +6,11 @@ import pytest
 import tensorflow as tf
 
 from conftest import TINY, new_trainer, pictures
-from selfscale.data.prepare import Split
 from selfscale.nn.fcn import build
-from selfscale.nn.input_pipeline import draw, learning_rates
-from selfscale.nn.trainer import Compilation, Plan, first_session
+from selfscale.nn.first_session import first_session
+from selfscale.nn.input_pipeline import Split, draw
+from selfscale.nn.optimizers import learning_rates
+from selfscale.nn.trainer import Compilation, Plan
 from selfscale.records import Filter
 
 

@@ -18,11 +18,10 @@ from conftest import new_trainer
 from selfscale.config import Growth as GrowthSettings
 from selfscale.config import LayerRemoval, Limits, Minimization, Removal, Scaling
 from selfscale.errors import UserError
-from selfscale.nn.compaction import compact
+from selfscale.nn.compaction import compact, compacted
 from selfscale.nn.fcn import build, calibrate, filters_per_layer, size
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.probe import Probe
-from selfscale.nn.shrinking import shrunk
 from selfscale.nn.trainer import Plan
 from selfscale.nn.widening import grown, hands_on_positive
 from selfscale.records import INSERT_LAYER, TRAIN, TRAIN_ON, WIDEN, Filter, GrowthStep
@@ -129,7 +128,7 @@ def test_growing_and_shrinking_leave_nothing_behind(train_split, validation_spli
         found = candidates(trainer.network)
         larger = trainer.of(grown(trainer.network, found[number % len(found)], pictures, rng))
         larger.network.disable(larger.network.removable()[-1])
-        smaller = larger.of(shrunk(larger.network))
+        smaller = larger.of(compacted(larger.network))
         if trained:
             larger.session(Plan(1, 1), rng)
             smaller.session(Plan(1, 1), rng)

@@ -22,9 +22,9 @@ from selfscale.cli.answers import answer
 from selfscale.cli.loading import load
 from selfscale.cli.options import PARAMS, JsonOption, ParamsOption, TaskArgument
 from selfscale.errors import UserError
+from selfscale.progress import log_to_stderr
 from selfscale.quiet import silent_stderr
 from selfscale.stopping import clean_up_when_asked_to_end
-from selfscale.watching import log_to_stderr
 
 app = typer.Typer(
     help="Train a small fully convolutional network for an image-processing task, then find the "

@@ -9,13 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from selfscale import config
 from selfscale.data import shards
@@ -23,27 +21,12 @@ from selfscale.data.reading import Shard, Skipped, Stored, choose, read_shard
 from selfscale.data.sources import SOURCES, photographs
 from selfscale.errors import UserError
 from selfscale.files import code, read_json, write_json
+from selfscale.nn.input_pipeline import Split
 from selfscale.parallel import ordered_map, progress
 from selfscale.storage import map_array, new_array, new_folder
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
-
-
-@dataclass(frozen=True)
-class Split:
-    """One split's images and targets, mapped from disk, both of shape N,H,W,1.
-
-    `images` are uint8 (0 to 255). `targets` are uint8 (0 or 1) if they are discrete, else float16 in
-    the operator's own range.
-    """
-
-    images: NDArray[np.uint8]
-    targets: NDArray[np.uint8] | NDArray[np.float16]
-
-    @property
-    def discrete(self) -> bool:
-        return self.targets.dtype == np.uint8
 
 
 def prepare(settings: config.Data, out: Path, workers: int | None = None) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from selfscale.paths import Job, only_one
 from selfscale.pipeline import made, resume
 from selfscale.pipeline.results import decision_line, pictures, save_kept, save_pictures, write_result
 from selfscale.pipeline.train import recorder, train, trainer_for
-from selfscale.progress import SILENT, Progress
+from selfscale.progress import SILENT, Progress, time_left
 from selfscale.records import TRAIN, DecisionRecord
 from selfscale.reporting.overview import Example, examples
 from selfscale.search.growth import GROWTH_STRATEGIES
@@ -27,7 +27,6 @@ from selfscale.search.growth_trials import Growing
 from selfscale.search.importance import STRATEGIES
 from selfscale.search.loop import Decision, minimize, most_steps
 from selfscale.tracking.delivery import Recorder
-from selfscale.watching import time_left
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +141,7 @@ def record_past(course: Course, run: Recorder) -> None:
 def record_decision(course: Course, run: Recorder, decision: Decision, progress: Progress) -> None:
     record, trained, course.trainer, settled = decision
     checkpoint = course.state.with_name(f"{course.job.name}-session.npz")
-    trained.save(checkpoint)
+    files.write_bytes(checkpoint, trained.to_bytes())
     # Recorded before it is saved: what is recorded twice after a kill is recognised.
     run.record("decision", [checkpoint], record=record, system=run.system(record.session.seconds))
     checkpoint.unlink()

@@ -13,9 +13,10 @@ import numpy as np
 from PIL import Image
 
 from selfscale import files
-from selfscale.data.prepare import Split, load_split
+from selfscale.data.prepare import load_split
 from selfscale.nn import compaction
 from selfscale.nn.fcn import size, to_image
+from selfscale.nn.input_pipeline import Split
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.trainer import Trainer
 from selfscale.paths import PREPARED, TARGETS, Job, pictures_folder

@@ -23,9 +23,8 @@ from selfscale.paths import PREPARED, TARGETS, Baseline, Job, Training
 from selfscale.pipeline import compare as report
 from selfscale.pipeline import made
 from selfscale.pipeline.cluster import cluster_map
-from selfscale.progress import Listener, Progress
+from selfscale.progress import Listener, Progress, log_to_stderr
 from selfscale.stopping import clean_up_when_asked_to_end
-from selfscale.watching import log_to_stderr
 
 Work: TypeAlias = Training | Job | Baseline
 

@@ -10,16 +10,18 @@ import numpy as np
 
 from selfscale import files
 from selfscale.config import Settings
-from selfscale.data.prepare import Split, load_split
+from selfscale.data.prepare import load_split
 from selfscale.data.targets import check_loss
 from selfscale.errors import UserError
 from selfscale.nn.devices import check_batch, check_mixed_precision, jit_compile, visible_gpus
 from selfscale.nn.fcn import build, calibrate, filters_per_layer, size
 from selfscale.nn.feeding import feed_for
+from selfscale.nn.first_session import first_session
+from selfscale.nn.input_pipeline import Split
 from selfscale.nn.losses import without_skill
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.metrics import Evaluation, Evaluator
-from selfscale.nn.trainer import Compilation, Trainer, first_session
+from selfscale.nn.trainer import Compilation, Trainer
 from selfscale.paths import PREPARED, TARGETS, Training, only_one, store_root
 from selfscale.pipeline import made
 from selfscale.pipeline.results import as_rows

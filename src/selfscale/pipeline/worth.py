@@ -26,11 +26,10 @@ from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.trainer import Trainer
 from selfscale.paths import REPORTS, Training, only_one
 from selfscale.pipeline.train import recorder, trainer_for
-from selfscale.progress import SILENT, Progress
+from selfscale.progress import SILENT, Progress, time_left
 from selfscale.records import Filter
 from selfscale.reporting.tables import markdown
 from selfscale.search.ablation import CONFIDENCE, TESTS, AblationRecord, ScoreChange, ablate, hidden, possible
-from selfscale.watching import time_left
 
 HEADER = (
     "filter",

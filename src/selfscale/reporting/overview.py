@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from selfscale.inference.remains import REMOVING, Layers
 from selfscale.records import DecisionRecord
-from selfscale.reporting.sheet import Filter, Row, png, shrunk
+from selfscale.reporting.sheet import Filter, Row, compacted, png
 
 SIDE = 160  # pixels of the middle of an image, on which the network is shown
 EXAMPLES = 3  # images
@@ -66,7 +66,7 @@ def rows(layers: Layers, features: keras.Model, image: NDArray[np.float32]) -> I
     for layer, title, position in layers:
         channels, kernels = [], iter(())
         if position is not None:
-            channels = [shrunk(channel) for channel in np.moveaxis(outputs[position], -1, 0)]
+            channels = [compacted(channel) for channel in np.moveaxis(outputs[position], -1, 0)]
             weights = np.asarray(layers.blocks[position].convolution.kernel, np.float32)
             kernels = iter(np.moveaxis(weights, (-1, -2), (0, 1)))
         cells = layers.cells(layer, channels)

@@ -53,7 +53,7 @@ def png(title: str, image: Floats, target: Floats, layers: Sequence[Row]) -> byt
     """A network on an image (gray, 0..1), below it what is wanted of it; the last layer is the output."""
     output = layers[-1].filters[0].output
     assert output is not None  # of the output layer nothing is removed
-    image, target, output = shrunk(image), shrunk(target), np.clip(output, 0, 1)
+    image, target, output = compacted(image), compacted(target), np.clip(output, 0, 1)
     error = output - target
     bounds = limit([error])
     top = [
@@ -137,7 +137,7 @@ def beside(cells: Sequence[Pixels]) -> Pixels:
     return np.hstack([part for cell in cells for part in (cell, gap)][:-1])
 
 
-def shrunk(values: Floats) -> Floats:
+def compacted(values: Floats) -> Floats:
     """(THUMB, THUMB), each pixel the mean of what it stands for."""
     picture = Image.fromarray(np.ascontiguousarray(values, np.float32))
     return np.asarray(picture.resize((THUMB, THUMB), Image.Resampling.BOX))

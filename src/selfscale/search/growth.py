@@ -1,7 +1,7 @@
 """Growth strategies: where a network is to grow next.
 
 A strategy scores every candidate; the one with the highest score that has not failed since the last
-change is tried.
+accepted decision is tried.
 """
 
 from __future__ import annotations
@@ -23,10 +23,15 @@ if TYPE_CHECKING:
 class GrowthSubject:
     """What a growth strategy may look at.
 
-    `grown`: for each of `candidates`, the network that has grown so, with the output that `network`
-    has. `costs`: what each adds, in the unit of `growth.per`; float64, positive. `train` makes a
-    session of so many steps with a network, and returns the loss on the probe's images after it; the
-    steps count as those of the decision.
+    Attributes:
+        network: Network as it is.
+        candidates: Ways to grow.
+        grown: For each of them the grown network, of the same output.
+        costs: What each adds, in the unit of `growth.per`; float64, positive.
+        rng: Random numbers of this decision, from the seed.
+        probe: Measures networks on training images.
+        train: Trains a network for so many steps, which count as those of the decision, and returns
+            the loss on the probe's images.
     """
 
     network: MaskedNetwork
