@@ -9,25 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_checkpoint import assert_equal
 
+from networks import IMAGES, PICTURES, assert_equal, new_network
 from selfscale.nn import layer_removal as layers
-from selfscale.nn.fcn import build
 from selfscale.nn.layer_removal import fit, removable_layers, with_layers, without_layer
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.records import Filter
-
-PICTURES = np.random.default_rng(0).integers(256, size=(3, 20, 24, 1), dtype=np.uint8)
-IMAGES = PICTURES / np.float32(255)
-
-
-def new_network(widths: list[int], seed: int = 1) -> MaskedNetwork:
-    """Random weights and biases: positive on average, so that hardly any filter is silent."""
-    network = MaskedNetwork(build(widths, kernel=3, mean=0.05, deviation=0.2, seed=(seed,)))
-    rng = np.random.default_rng(seed)
-    for block in network.blocks:
-        block.convolution.bias.assign(rng.normal(scale=0.1, size=block.filters))
-    return network
 
 
 def remove(network: MaskedNetwork, layer: int, attempt: int = 0, level: float = 0.3, seed: int = 0):

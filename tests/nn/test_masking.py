@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import new_trainer
+from selfscale.nn.alterations import reinitialize
 from selfscale.nn.fcn import build, size
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.trainer import Plan
@@ -103,27 +104,13 @@ def test_frozen_batch_normalization_keeps_its_statistics(train_split, validation
         assert not np.array_equal(old[1:], new[1:])
 
 
-def test_reinitialize_draws_one_filter_anew_from_its_own_initializer():
-    network = MaskedNetwork(build([40, 2], kernel=5, mean=2.0, deviation=0.1))
-    convolution = network.blocks[0].convolution
-    convolution.set_weights([np.zeros_like(w) for w in convolution.get_weights()])
-    network.reinitialize(Filter(0, 7), np.random.default_rng(0))
-    kernel, bias = convolution.get_weights()
-    assert np.abs(kernel[..., 7] - 2.0).max() <= 0.2 + 1e-6
-    assert np.unique(kernel[..., 7]).size > 1
-    assert not np.delete(kernel, 7, axis=-1).any()
-    assert not bias.any()
-    network.reinitialize(Filter(0, 7), np.random.default_rng(0))
-    np.testing.assert_array_equal(convolution.get_weights()[0], kernel)
-
-
 def test_restoring_a_state_is_exact():
     network = MaskedNetwork(build([3, 3], kernel=3))
     state = network.state()
     expected = np.array(network.graph(IMAGES))
     network.disable(Filter(0, 0))
     network.freeze(Filter(1, 1))
-    network.reinitialize(Filter(1, 2), np.random.default_rng(5))
+    reinitialize(network, [Filter(1, 2)], np.random.default_rng(5))
     network.restore(state)
     np.testing.assert_array_equal(network.graph(IMAGES), expected)
     assert network.filters_kept == (3, 3)
@@ -181,19 +168,7 @@ def test_what_is_frozen_is_told_by_the_initial_numbers(without_second):
     assert network.frozen() == []
 
 
-def test_reinitialize_by_the_initial_number(without_second):
-    before = {layer: without_second.filter_weights(layer).copy() for layer in (0, 2, 3)}
-    without_second.reinitialize(Filter(2, 1), np.random.default_rng(0))
-    changed = {
-        (layer, index)
-        for layer, rows in before.items()
-        for index, row in enumerate(rows)
-        if not np.array_equal(without_second.filter_weights(layer)[index], row)
-    }
-    assert changed == {(2, 1)}
-
-
-def test_switches_are_copied_where_both_have_the_layer(without_second):
+def test_masks_are_copied_where_both_have_the_layer(without_second):
     whole = MaskedNetwork(build([3, 4, 2], kernel=3))
     whole.disable(Filter(0, 2), Filter(1, 0), Filter(2, 0))
     without_second.set_masks(whole.active)
@@ -230,7 +205,7 @@ def test_restoring_a_state_without_a_layer_is_exact(without_second):
     state, expected = network.state(), np.array(network.graph(IMAGES))
     network.disable(Filter(0, 0))
     network.unfreeze(Filter(0, 1))
-    network.reinitialize(Filter(2, 1), np.random.default_rng(5))
+    reinitialize(network, [Filter(2, 1)], np.random.default_rng(5))
     network.restore(state)
     np.testing.assert_array_equal(network.graph(IMAGES), expected)
     assert network.filters_kept == (3, 0, 1)

@@ -34,17 +34,17 @@ def test_the_loss_without_each_is_that_of_switching_it_off(trainer, probe):
         trainer.network.restore(state)
 
 
-def test_the_derivative_by_a_switch_is_that_of_finite_differences(trainer, probe):
+def test_the_derivative_by_a_mask_is_that_of_finite_differences(trainer, probe):
     found = probe.gradients()
     for layer, index in trainer.network.removable():
-        switch = trainer.network.switches[layer].active
-        values, losses = switch.numpy(), []
+        mask = trainer.network.masks[layer].active
+        values, losses = mask.numpy(), []
         for change in (0.01, -0.01):
             shifted = values.copy()
             shifted[index] += change
-            switch.assign(shifted)
+            mask.assign(shifted)
             losses.append(loss(trainer, probe))
-        switch.assign(values)
+        mask.assign(values)
         assert found[layer][index] == pytest.approx(abs(losses[0] - losses[1]) / 0.02, rel=0.05, abs=1e-5)
 
 

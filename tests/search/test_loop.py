@@ -7,18 +7,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_checkpoint import assert_equal, everything
 
 from conftest import bind, new_trainer
+from networks import assert_equal, everything
 from selfscale.config import Acceptance, LayerRemoval, Limits, Minimization, Removal
 from selfscale.errors import UserError
 from selfscale.nn import redundancy
 from selfscale.nn.checkpoint import Checkpoint
-from selfscale.nn.fcn import build
+from selfscale.nn.compaction import removed_filters
+from selfscale.nn.fcn import build, filters_per_layer
 from selfscale.nn.metrics import Evaluation
 from selfscale.nn.trainer import Plan, Trainer
 from selfscale.pipeline import resume
 from selfscale.records import MERGE, REMOVE_LAYER, TRAIN, DecisionRecord, Filter, layers_of
+from selfscale.search import loop
 from selfscale.search.acceptance import Verdict, reason, reference_of
 from selfscale.search.loop import Decision, minimize
 from stores import record as a_record
@@ -588,3 +590,79 @@ def test_non_inferiority_refuses_what_the_threshold_accepts(trained, nothing_is_
         verdicts += run(trained, settings, initial=initial)
     assert [v.accepted for v in verdicts] == [True, False]
     assert verdicts[0].relative_loss == verdicts[1].relative_loss < verdicts[1].bound
+
+
+# -- in a compact network ------------------------------------------------------------------------
+
+
+SHORT = Minimization(
+    removal=Removal(group="adaptive", steps=6),
+    layers=LayerRemoval(tries=1, steps=6),
+    last_session_steps=6,
+    tolerance=1e9,
+    acceptance=Acceptance(rule="threshold"),
+    limits=Limits(decisions=8, steps=None),
+)
+
+
+@pytest.fixture
+def always(monkeypatch):
+    """Filters are cut out as soon as there are any."""
+    monkeypatch.setattr(
+        loop,
+        "pays",
+        lambda trainer, steps: (
+            filters_per_layer(trainer.network.model)
+            != tuple(kept for kept in trainer.network.filters_kept if kept)
+        ),
+    )
+
+
+def new_start(train_split, validation_split) -> Trainer:
+    trainer = new_trainer(train_split, validation_split)
+    trainer.session(Plan(20, 1), np.random.default_rng(0))
+    return trainer
+
+
+@pytest.mark.parametrize("speculative", [1, 2])
+@pytest.mark.parametrize("tries", [0, 1], ids=["filters", "layers, too"])
+def test_a_search_goes_on_in_the_smaller_network(train_split, validation_split, always, tries, speculative):
+    chosen = SHORT.model_copy(
+        update={"layers": LayerRemoval(tries=tries, steps=6), "speculative": speculative}
+    )
+    trainer = new_start(train_split, validation_split)
+    initial = trainer.evaluator(trainer.validation)
+    widths, removed = [], []
+    for record, _, kept, settled in minimize(trainer, bind("random", {}), chosen, seed=3, initial=initial):
+        removed += record.filters if record.accepted else []
+        if settled:
+            assert kept.network.filters_kept == record.filters_kept
+            assert (record.parameters, record.macs_per_pixel) == kept.network.size()
+            widths.append(sum(filters_per_layer(kept.network.model)))
+            assert widths[-1] == sum(record.filters_kept)  # cut out at once
+    assert widths[-1] < 7 and len(set(widths)) > 2
+    assert len(removed) == len(set(removed)) == 7 - widths[-1]
+    end = kept.network
+    assert removed_filters(end).sum() == len(removed)
+    for layer, index in removed:
+        assert not end.active[layer][index]
+
+
+def test_interrupted_it_goes_on_in_the_smaller_network(train_split, validation_split, always, tmp_path: Path):
+    first = new_start(train_split, validation_split)
+    initial, start = first.evaluator(first.validation), Checkpoint.take(first)
+    select = bind("random", {})
+    whole = list(minimize(first, select, SHORT, seed=3, initial=initial))
+    start.restore(first)
+    trainer, history = first, list[DecisionRecord]()
+    while not (history and history[-1].alteration == TRAIN):
+        steps = minimize(trainer, select, SHORT, seed=3, initial=initial, history=history)
+        decision = next(steps)
+        steps.close()
+        history.append(decision.record)
+        resume.save(tmp_path / "state.npz", decision.trainer, "key", history)
+        start.restore(first)
+        trainer = resume.restore(resume.load(tmp_path / "state.npz"), first, tmp_path)
+    for found, expected in zip(history, whole, strict=True):
+        assert (found.filters, found.score) == (expected.record.filters, expected.record.score)
+    assert_equal(trainer.network.state().weights, whole[-1].trainer.network.state().weights)

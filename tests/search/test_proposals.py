@@ -23,11 +23,9 @@ from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.probe import Probe
 from selfscale.nn.redundancy import Redundant
 from selfscale.records import MERGE, REMOVE_LAYER, TRAIN, DecisionRecord, Filter, layers_of
-from selfscale.search import layer_trials, proposals
-from selfscale.search.filter_trials import group_size
+from selfscale.search import proposals
 from selfscale.search.importance import Subject
-from selfscale.search.layer_trials import loss_without
-from selfscale.search.proposals import next_trials
+from selfscale.search.proposals import group_size, loss_without, next_trials
 from selfscale.search.trial import Round, Trial
 from stores import record
 
@@ -50,7 +48,7 @@ def made_up() -> Iterator[None]:
     """No filter is redundant, and the loss is least without the last layer."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(redundancy, "find", lambda *_: None)
-        patch.setattr(layer_trials, "loss_without", lambda network, layer, probe, rng: 10.0 - layer)
+        patch.setattr(proposals, "loss_without", lambda network, layer, probe, rng: 10.0 - layer)
         yield
 
 
@@ -158,7 +156,7 @@ LOSSES = [0.3, 0.1, 0.2, 0.1]
 @pytest.fixture
 def losses(monkeypatch):
     """What the loss is without each of four layers."""
-    monkeypatch.setattr(layer_trials, "loss_without", lambda network, layer, *_: LOSSES[layer])
+    monkeypatch.setattr(proposals, "loss_without", lambda network, layer, *_: LOSSES[layer])
 
 
 def test_first_all_layers_go_but_the_one_that_is_missed_most_then_fewer(losses):
