@@ -77,15 +77,10 @@ def missing_gpu() -> str | None:
 
 
 def check_batch(batch: int, side: int, channels: int) -> None:
-    """Refuse a batch for which the memory does not suffice.
-
-    Args:
-        batch: Images in a batch.
-        side: Their side in pixels.
-        channels: Filters of all layers, whose activations are kept for the gradients.
+    """Refuse a batch whose activations and gradients, of the channels of all layers, exceed the memory.
 
     Raises:
-        UserError: Activations and their gradients alone, in float32, exceed the free memory.
+        UserError: They alone, in float32, take more than is free.
     """
     needed, free = 2 * 4 * batch * side**2 * channels, psutil.virtual_memory().available
     if needed > free:
@@ -100,9 +95,6 @@ def jit_compile(compiled: Callable[[bool], Callable[[], Any]]) -> bool:
 
     On the CPU XLA's convolutions take three times as long (212 ms instead of 66 ms for a step on 8
     images of 256x256, TensorFlow 2.21).
-
-    Args:
-        compiled: See `faster_with_xla`.
     """
     return bool(visible_gpus()) and faster_with_xla(compiled)
 

@@ -80,7 +80,7 @@ def calibrate(model: keras.Model, images: np.ndarray, level: float) -> None:
 
 
 def calibrate_layer(output: keras.layers.Conv2D, features: np.ndarray, level: float) -> None:
-    """Calibrate an output layer alone, by its input, float32 `(N, H, W, C)`; not one without a bias."""
+    """Calibrate an output layer alone, by its input, float32 `(N, H, W, C)`, if it has a bias."""
     if not output.use_bias:
         return
     kernel = output.kernel * 0.1

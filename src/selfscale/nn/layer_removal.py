@@ -85,20 +85,6 @@ def without_layer(
     return smaller
 
 
-def without_layers(
-    network: MaskedNetwork,
-    layers: Sequence[int],
-    images: np.ndarray,
-    targets: np.ndarray,
-    attempt: int,
-    rng: np.random.Generator,
-) -> MaskedNetwork:
-    """Return a new network without several hidden layers, removed one after another."""
-    for layer in layers:
-        network = without_layer(network, layer, images, targets, attempt, rng)
-    return network
-
-
 def silent(network: MaskedNetwork, pictures: np.ndarray) -> list[Filter]:
     """Return the enabled hidden filters that are zero everywhere on float32 `(N, H, W, C)` pictures."""
     found = []

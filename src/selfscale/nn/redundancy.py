@@ -69,10 +69,6 @@ def merge(network: MaskedNetwork, redundant: Redundant) -> None:
     The output stays the same up to float32 rounding; without a twin, exactly the same on all images on
     which the filter never fires.
 
-    Args:
-        network: Network to alter.
-        redundant: Found in the network as it is now.
-
     Raises:
         ValueError: The filter is disabled already, or is the last one of its layer.
     """
@@ -86,12 +82,9 @@ def merge(network: MaskedNetwork, redundant: Redundant) -> None:
 
 
 def silent(network: MaskedNetwork, images: NDArray[np.uint8], suspects: Sequence[Filter]) -> list[Filter]:
-    """Return the suspects whose block's output is zero at every pixel of all images.
+    """Return the enabled suspects whose block's output is zero at every pixel of all images.
 
-    Args:
-        network: Network in inference mode.
-        images: uint8 of shape `(N, H, W, C)`; a few at a time are in memory.
-        suspects: Enabled filters.
+    `images` are uint8 of shape `(N, H, W, C)`; a few at a time are in memory.
     """
     left = list(suspects)
     for start in range(0, len(images), IMAGES_PER_CALL):

@@ -11,7 +11,7 @@ from selfscale.config import Minimization
 from selfscale.nn import redundancy
 from selfscale.nn.alterations import ALTERATIONS
 from selfscale.nn.checkpoint import Checkpoint
-from selfscale.nn.layer_removal import FITTED_IMAGES, without_layers
+from selfscale.nn.layer_removal import FITTED_IMAGES, without_layer
 from selfscale.nn.metrics import Evaluation
 from selfscale.nn.trainer import Plan, Trainer, joined
 from selfscale.nn.widening import grown
@@ -82,19 +82,19 @@ def attempt(
 
 def alter(trainer: Trainer, trial: Trial, rng: np.random.Generator) -> Trainer:
     """Alter the network; return its trainer, or that of a new network if the trial `rebuilds`."""
+    train, network = trainer.train, trainer.network
     if trial.alteration == REMOVE_LAYER:
-        train, layers = trainer.train, layers_of(trial.filters)
-        return trainer.of(
-            without_layers(trainer.network, layers, train.images, train.targets, trial.attempt, rng)
-        )
+        for layer in layers_of(trial.filters):
+            network = without_layer(network, layer, train.images, train.targets, trial.attempt, rng)
+        return trainer.of(network)
     if trial.grows:
-        pictures = trainer.train.images[:FITTED_IMAGES] / np.float32(255)
+        pictures = train.images[:FITTED_IMAGES] / np.float32(255)
         step = GrowthStep(trial.alteration, trial.filters)
-        return trainer.of(grown(trainer.network, step, pictures, rng))
+        return trainer.of(grown(network, step, pictures, rng))
     if trial.spare:
-        redundancy.merge(trainer.network, trial.spare)
+        redundancy.merge(network, trial.spare)
     elif trial.filters:
-        ALTERATIONS[trial.alteration](trainer.network, trial.filters, rng)
+        ALTERATIONS[trial.alteration](network, trial.filters, rng)
     return trainer
 
 

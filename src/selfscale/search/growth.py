@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from selfscale.records import WIDEN, GrowthStep
 
 if TYPE_CHECKING:
     from selfscale.nn.masking import MaskedNetwork
+    from selfscale.nn.probe import Probe
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,6 @@ class GrowthSubject:
     rng: np.random.Generator
     probe: Probe
     train: Callable[[MaskedNetwork, int], float]
-
-
-class Probe(Protocol):
-    """Measurements on training images; see `selfscale.nn.probe.Probe`."""
-
-    def loss_of(self, network: MaskedNetwork) -> float: ...
-    def squared_gradient(self, network: MaskedNetwork) -> float: ...
 
 
 # (subject, **arguments) -> one finite float per candidate, the highest is tried first.

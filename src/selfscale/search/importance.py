@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from selfscale.errors import UserError
 from selfscale.nn.similarity import cosine_similarity
 from selfscale.plugins import Registry
 from selfscale.records import Filter
+
+if TYPE_CHECKING:  # which imports TensorFlow, and strategies are looked up without it
+    from selfscale.nn.probe import Probe
 
 
 @dataclass(frozen=True)
@@ -43,15 +46,6 @@ class Subject:
     def at_candidates(self, layers: Sequence[np.ndarray]) -> np.ndarray:
         """Return the candidates' entries of one array per hidden layer."""
         return np.array([layers[layer][index] for layer, index in self.candidates], dtype=float)
-
-
-class Probe(Protocol):
-    """Measurements on training images; see `selfscale.nn.probe.Probe`."""
-
-    def losses_without(self, candidates: Sequence[Filter]) -> np.ndarray: ...
-    def gradients(self) -> list[np.ndarray]: ...
-    def activations(self) -> list[np.ndarray]: ...
-    def zeros(self) -> list[np.ndarray]: ...
 
 
 FAR = 1e6  # further than any two filters are from each other
