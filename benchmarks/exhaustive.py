@@ -62,14 +62,14 @@ def train(settings: Settings, task: str, state: Path, network: Network) -> dict[
     pipeline = loading.import_pipeline(settings.execution)
     from selfscale.data.prepare import load_split
     from selfscale.nn.fcn import size
-    from selfscale.nn.masking import SwitchedNetwork
+    from selfscale.nn.masking import MaskedNetwork
 
     # The copy is not checked: settings for the pipeline have a hidden layer, here there may be none.
     chosen = settings.network.model_copy(update={"widths": list(network.widths)})
     settings = settings.model_copy(update={"network": chosen})
     for attempt in range(settings.training.first.restarts + 1):
         model = pipeline.new_network(settings, task, network.seed, attempt)
-        trainer = pipeline.trainer_for(settings, task, SwitchedNetwork(model))
+        trainer = pipeline.trainer_for(settings, task, MaskedNetwork(model))
         record, validation = session(trainer, network, attempt)
         if record.ended in exhaustive.TRAINED:
             break
@@ -92,7 +92,8 @@ def train(settings: Settings, task: str, state: Path, network: Network) -> dict[
 def session(trainer: Trainer, network: Network, attempt: int) -> tuple[SessionRecord, Evaluation]:
     import numpy as np
 
-    from selfscale.nn.trainer import Plan, first_session
+    from selfscale.nn.first_session import first_session
+    from selfscale.nn.trainer import Plan
 
     if network.steps is None:
         return first_session(trainer, network.seed, attempt)

@@ -14,9 +14,10 @@ from pathlib import Path
 from rows import TASK, Row, settings
 
 from selfscale.config import Limits
-from selfscale.data.prepare import Split
-from selfscale.nn.masking import SwitchedNetwork
-from selfscale.nn.trainer import Trainer, first_session
+from selfscale.nn.first_session import first_session
+from selfscale.nn.input_pipeline import Split
+from selfscale.nn.masking import MaskedNetwork
+from selfscale.nn.trainer import Trainer
 from selfscale.pipeline import train as pipeline
 from selfscale.search.importance import STRATEGIES
 from selfscale.search.loop import minimize
@@ -62,7 +63,7 @@ def sessions(width: int, seed: int) -> tuple[float, float, float]:
     )
     chosen = chosen.model_copy(update={"training": training, "network": network})
     model = pipeline.new_network(chosen, TASK, seed, 0)
-    whole = pipeline.trainer_for(chosen, TASK, SwitchedNetwork(model))
+    whole = pipeline.trainer_for(chosen, TASK, MaskedNetwork(model))
     trainer = Trainer(
         whole.network,
         middle(whole.train),

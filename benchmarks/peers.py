@@ -11,8 +11,7 @@ import torch
 import torch_pruning
 from torch import nn
 
-from selfscale.data.prepare import Split
-from selfscale.nn.input_pipeline import draw, learning_rates
+from selfscale.nn.input_pipeline import Split, draw, learning_rates
 from selfscale.settings import Settings
 
 

@@ -12,8 +12,9 @@ from rows import TASK, Row, settings
 
 from selfscale.data.prepare import load_split
 from selfscale.nn.fcn import size
-from selfscale.nn.masking import SwitchedNetwork
-from selfscale.nn.trainer import Plan, first_session
+from selfscale.nn.first_session import first_session
+from selfscale.nn.masking import MaskedNetwork
+from selfscale.nn.trainer import Plan
 from selfscale.paths import PREPARED, TARGETS
 from selfscale.pipeline import train as pipeline
 from selfscale.search.importance import STRATEGIES
@@ -68,7 +69,7 @@ def selfscale(seed: int) -> tuple[Found, pipeline.Trainer, float]:
     chosen = settings()
     started = time.perf_counter()
     model = pipeline.new_network(chosen, TASK, seed, 0)
-    trainer = first = pipeline.trainer_for(chosen, TASK, SwitchedNetwork(model))
+    trainer = first = pipeline.trainer_for(chosen, TASK, MaskedNetwork(model))
     session, initial = first_session(trainer, seed, 0)
     cycle = chosen.training.evaluations
     scores = [score for _, score in session.scores]
@@ -98,7 +99,7 @@ def by_optuna(seed: int, limit: float) -> Found:
         network = chosen.network.model_copy(update={"widths": widths})
         theirs = chosen.model_copy(update={"network": network})
         model = pipeline.new_network(theirs, TASK, seed, trial.number)
-        trainer = pipeline.trainer_for(theirs, TASK, SwitchedNetwork(model))
+        trainer = pipeline.trainer_for(theirs, TASK, MaskedNetwork(model))
         rng = np.random.default_rng((seed, trial.number))
         _, validation = trainer.session(Plan(TRIAL_STEPS, chosen.training.evaluations), rng)
         test = trainer.evaluator(load_split(PREPARED, TARGETS / TASK, "test"), (trainer.loss,))

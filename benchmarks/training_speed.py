@@ -13,8 +13,9 @@ import numpy as np
 from rows import TASK, Row, in_turns, seconds, settings
 
 from selfscale.nn import devices
-from selfscale.nn.input_pipeline import draw, learning_rates
-from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.input_pipeline import draw
+from selfscale.nn.masking import MaskedNetwork
+from selfscale.nn.optimizers import learning_rates
 from selfscale.nn.trainer import Plan, Trainer
 from selfscale.pipeline import train as pipeline
 
@@ -29,7 +30,7 @@ def trainer(seed: int = 0, crop: int | None = 64) -> Trainer:
     training = chosen.training.model_copy(update={"crop": crop})
     chosen = chosen.model_copy(update={"training": training})
     model = pipeline.new_network(chosen, TASK, seed, 0)
-    return pipeline.trainer_for(chosen, TASK, SwitchedNetwork(model))
+    return pipeline.trainer_for(chosen, TASK, MaskedNetwork(model))
 
 
 def measure() -> Iterator[Row]:

@@ -12,10 +12,10 @@ import pytest
 from skimage.filters import gaussian, sobel
 
 from selfscale.config import Execution, FirstSession, Training
-from selfscale.data.prepare import Split
 from selfscale.nn import devices
 from selfscale.nn.fcn import build, calibrate
-from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.input_pipeline import Split
+from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.metrics import Evaluator
 from selfscale.nn.trainer import Trainer
 from selfscale.search.importance import STRATEGIES, Subject
@@ -64,7 +64,7 @@ def new_trainer(
     if model is None:
         model = build([3, 4], kernel=3, deviation=0.3, seed=(1,))
         calibrate(model, train.images / np.float32(255), float(train.targets.mean()))
-    network = SwitchedNetwork(model)
+    network = MaskedNetwork(model)
     evaluator = Evaluator(network.graph, discrete=False)
     return Trainer(network, train, validation, loss="mae", settings=settings, evaluator=evaluator)
 

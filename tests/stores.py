@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from selfscale.records import DecisionRecord, Filter, SessionRecord
-from selfscale.search.ablation import Difference, Movement, Successor, WorthRecord
+from selfscale.search.ablation import AblationRecord, Movement, ScoreChange, Successor
 from selfscale.tracking.store import Client, open_store
 
 RESULT: dict[str, Any] = {
@@ -93,16 +93,16 @@ def record(
     )
 
 
-def worth_record(test: str, filter: Filter | None = None, ended: str = "completed") -> WorthRecord:
+def worth_record(test: str, filter: Filter | None = None, ended: str = "completed") -> AblationRecord:
     """One test of a filter, or the baseline session."""
-    return WorthRecord(
+    return AblationRecord(
         test=test,
         filter=filter,
         reference=0.2,
         score_before_training=0.4,
         score=0.25,
-        difference=Difference(0.25, 0.125, 0.5),
-        against_baseline=Difference(0.3, 0.2, 0.4) if filter else None,
+        difference=ScoreChange(0.25, 0.125, 0.5),
+        against_baseline=ScoreChange(0.3, 0.2, 0.4) if filter else None,
         movements=tuple(Movement(Filter(*pair), 0.1 * n) for n, pair in enumerate([(0, 0), (1, 0), (2, 0)])),
         successor=Successor(Filter(0, 1), 0.75, 0.5) if filter == Filter(0, 0) else None,
         relearned=0.625 if test == "reinitialized" else None,

@@ -1,83 +1,108 @@
-"""The rules that keep the parts apart: who may import whom."""
+"""The rooms and their order: imports go down only, and `nn` and `search` are a library of their own."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "src" / "selfscale"
-CORE = (
-    *("events", "network", "switches", "losses", "evaluation", "batches", "feeding", "training"),
-    *("snapshot", "probe"),
-    *(
-        "selection",
-        "acceptance",
-        "patience",
-        "proposals",
-        "trial",
-        "layer_trials",
-        "filter_trials",
-        "attempt",
-        "shrinking",
-        "alterations",
-        "layers",
-        "redundancy",
-        "growth",
-        "growth_selection",
-        "growth_trials",
-    ),
-    *("minimization", "compaction", "records", "worth"),
-)
-STORE = ("store", "tracking", "registry", "champions", "fetching", "delivery", "outbox", "monitor", "ui")
+# From the ground up; a module imports from its own room and those before it.
+ROOMS = ("", "nn", "search", "data", "tracking", "inference", "reporting", "pipeline", "cli")
+LIBRARY = ("nn", "search")
+# What the library may import of the ground floor.
+GROUND = {"config", "errors", "records", "progress", "plugins"}
+FOREIGN = ("yaml", "ruamel", "mlflow", "dvc", "typer", "rich", "requests", "pooch", "sqlalchemy")
+LONGEST_FILE, LONGEST_FUNCTION = 250, 50
+
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if path.stem != "__init__"
+}
 
 
-def imported(module: str) -> set[str]:
-    """Names of all modules that a module imports anywhere in its text; ours without the package's name."""
-    found = set()
-    for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import) or (isinstance(node, ast.ImportFrom) and node.module == "selfscale"):
-            found |= {alias.name for alias in node.names}
+def tree(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text(encoding="utf-8"))
+
+
+def room(module: str) -> str:
+    return module.rpartition(".")[0]
+
+
+def imported(module: str) -> Iterator[str]:
+    """Modules of ours that a module imports anywhere in its text, without the package's name."""
+    for node in ast.walk(tree(module)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            found.add((node.module or "").removeprefix("selfscale."))
-    return found
+            assert not node.level, f"{module}: imports are absolute"
+            names = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        found = {name.removeprefix("selfscale.") for name in names if name.startswith("selfscale.")}
+        yield from found & MODULES.keys()
 
 
-def reached(module: str) -> set[str]:
-    """All modules that a module imports, directly or through modules of ours."""
-    todo, seen = [module], set()
-    while todo:
-        for name in imported(todo.pop()):
-            if name not in seen:
-                seen.add(name)
-                if (PACKAGE / f"{name}.py").exists():
-                    todo.append(name)
-    return seen
+def test_every_room_has_a_place_in_the_order():
+    assert {room(module) for module in MODULES} == set(ROOMS)
 
 
-@pytest.mark.parametrize("module", CORE)
-def test_the_core_knows_nothing_of_tracking_pipeline_or_command_line(module):
-    roots = {name.partition(".")[0] for name in reached(module)}
-    assert not roots & {"mlflow", "dvc", "typer", "click", "cli", "pipeline", "workspace", "report", *STORE}
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_down_only(module):
+    allowed = ROOMS[: ROOMS.index(room(module)) + 1]
+    assert [name for name in imported(module) if room(name) not in allowed] == []
 
 
-@pytest.mark.parametrize("module", CORE)
-def test_the_core_reports_events_and_shows_nothing(module):
-    assert not {name.partition(".")[0] for name in imported(module)} & {"rich", "display", "watching"}
+@pytest.mark.parametrize("module", [name for name in MODULES if room(name) in LIBRARY])
+def test_the_library_imports_little_of_the_ground_floor(module):
+    assert {name for name in imported(module) if not room(name)} <= GROUND
 
 
-def test_only_the_store_modules_import_mlflow():
+def loaded(code: str) -> set[str]:
+    """All modules in a fresh process after some imports."""
+    code += "\nimport sys; print(*sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(result.stdout.split())
+
+
+def test_the_library_loads_nothing_of_files_stores_and_command_lines():
+    """Also indirectly; what TensorFlow and its like load by themselves is not ours."""
+    modules = [f"selfscale.{name}" for name in MODULES if room(name) in LIBRARY]
+    ours = loaded(f"import {', '.join(modules)}")
+    others = loaded("import tensorflow, keras, pydantic, numpy, scipy, psutil")
+    roots = {name.partition(".")[0] for name in ours - others}
+    assert roots & set(FOREIGN) == set()
+    floor = {name.removeprefix("selfscale.") for name in ours if name.startswith("selfscale.")}
+    assert {name for name in floor & MODULES.keys() if not room(name)} <= GROUND
+
+
+def test_only_tracking_and_inference_import_mlflow():
+    """Others go through their modules."""
     users = {
-        p.stem for p in PACKAGE.glob("*.py") if any(n.partition(".")[0] == "mlflow" for n in imported(p.stem))
+        room(module)
+        for module in MODULES
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in [*(alias.name for alias in node.names), getattr(node, "module", None) or ""]
+        if name.partition(".")[0] == "mlflow"
     }
-    assert users <= set(STORE)
+    assert users <= {"tracking", "inference"}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_files_and_functions_are_short(module):
+    lines = len(MODULES[module].read_text(encoding="utf-8").splitlines())
+    assert lines <= LONGEST_FILE
+    functions = [n for n in ast.walk(tree(module)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    lengths = {node.name: (node.end_lineno or 0) - node.lineno + 1 for node in functions}
+    assert {name: length for name, length in lengths.items() if length > LONGEST_FUNCTION} == {}
 
 
 def test_the_command_line_starts_without_the_heavy_libraries():
-    heavy = "{'tensorflow', 'keras', 'mlflow', 'skimage', 'numpy'}"
-    code = f"import sys, selfscale.cli; print(*{heavy} & set(sys.modules))"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == ""
+    heavy = {"tensorflow", "keras", "mlflow", "skimage", "numpy"}
+    assert loaded("import selfscale.cli.app") & heavy == set()

@@ -1,7 +1,4 @@
-"""What the core reports: one record per training session and per decision, plain data only.
-
-Tracking, progress bars and result files are made from these records; the core knows none of them.
-"""
+"""Records of training sessions and decisions, as plain data: what the library reports."""
 
 from __future__ import annotations
 
@@ -10,16 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-# Alterations that no setting names: of a whole layer, of a filter that adds nothing of its own,
-# and the last session's, which alters nothing.
+# Alterations that no setting names: the removal of a layer, the merge of a redundant filter, and the
+# last session, which alters nothing.
 REMOVE_LAYER, MERGE, TRAIN = "remove_layer", "merge", "train"
-# Those of growth: more filters in a layer, a layer more, and more training without either.
+# Those of growth: new filters, a new layer, and more training without either.
 WIDEN, INSERT_LAYER, TRAIN_ON = "widen", "insert_layer", "train_on"
 GROWTH = (WIDEN, INSERT_LAYER, TRAIN_ON)
 
 
 class Filter(NamedTuple):
-    """One filter (the thesis's "mask"): `layer` counts hidden convolution layers from 0."""
+    """A filter (the thesis's "mask"); `layer` counts hidden convolution layers from 0."""
 
     layer: int
     index: int  # type: ignore[assignment]  # of the layer's filters; hides tuple.index
@@ -28,8 +25,8 @@ class Filter(NamedTuple):
         return f"layer {self.layer} filter {self.index}"
 
 
-class Growth(NamedTuple):
-    """A way to grow: `filters` are the new ones, with their numbers in the grown network.
+class GrowthStep(NamedTuple):
+    """New filters, with their numbers in the grown network.
 
     `widen` adds them to one or several layers; `insert_layer` makes a layer of them, and the layers
     behind it get the next higher numbers.
@@ -40,7 +37,7 @@ class Growth(NamedTuple):
 
     @property
     def layers(self) -> dict[int, int]:
-        """How many of them each layer gets."""
+        """Number of new filters of each layer."""
         return Counter(filter.layer for filter in self.filters)
 
 
@@ -48,75 +45,66 @@ class Growth(NamedTuple):
 class SessionRecord:
     """One training session.
 
-    `losses` are (step, mean training loss since the entry before), `scores` are (step, validation
-    score: the task's loss on the validation images, lower is better). `ended` is one of
-    `completed`, `stagnated`, `sufficient`, `hopeless`, `dead` (the output is the same everywhere) and
-    `non-finite`.
+    `ended` is one of `completed`, `stagnated`, `sufficient`, `hopeless`, `dead` (the output is the same
+    everywhere) and `non-finite`.
     """
 
     steps: int
-    losses: tuple[tuple[int, float], ...]
-    scores: tuple[tuple[int, float], ...]
+    losses: tuple[tuple[int, float], ...]  # (step, mean training loss since the entry before)
+    scores: tuple[tuple[int, float], ...]  # (step, validation loss)
     ended: str
     seconds: float
 
 
 @dataclass(frozen=True)
 class DecisionRecord:
-    """One step of the minimization: what was tried, how it ended, and what is left after it.
+    """One decision of a minimization: what was tried, how it ended, and what is left after it.
 
-    `alteration` is what was done to `filters`: one of `alterations.ALTERATIONS`, `remove_layer` (the
-    filters are all that the layers had, one or several), `merge` (a filter that adds nothing of its
-    own, without a session), `widen` or `insert_layer` (the filters are new), `train_on` or, for the
-    last session, `train`, which alter nothing and have no filters.
-    `started_from` is the number of the decision whose snapshot the trial started from (0: the
-    initial network). `limit` is the score that the tolerance allows. `relative_loss` is the score
-    after the session relative to the reference's, less one; `bound` is what the rule held against
-    the tolerance. `metrics` are validation metrics after the session, `image_sums` the score's
-    numerator and denominator for each validation image. `filters_kept` counts what is left of each
-    hidden layer of the initial network, or, after a growth, of the grown one, whose layers and filters
-    are then numbered alike; 0: the layer was removed. `selection_steps` are training steps that it
-    took to choose what to try.
+    `alteration` is one of `alterations.ALTERATIONS`, `remove_layer` (`filters` are all of the removed
+    layers), `merge` (a redundant filter, without a session), `widen` or `insert_layer` (`filters` are
+    new), `train_on` or, for the last session, `train`, which have no filters.
     """
 
     number: int
     alteration: str
     filters: tuple[Filter, ...]
-    selection_score: float
-    started_from: int
-    limit: float
+    selection_score: float  # the strategy's score of the first filter
+    started_from: int  # number of the decision whose network was altered; 0: the initial network
+    limit: float  # validation loss that the tolerance allows
     score_before_training: float
-    score: float
-    relative_loss: float
-    bound: float
-    metrics: dict[str, float]
-    image_sums: tuple[tuple[float, float], ...]
+    score: float  # validation loss after the session
+    relative_loss: float  # that loss relative to the reference's, less one
+    bound: float  # what the rule held against the tolerance
+    metrics: dict[str, float]  # on the validation images, after the session
+    image_sums: tuple[tuple[float, float], ...]  # of the loss: numerator and denominator per image
     accepted: bool
     reason: str
+    # Filters left of each hidden layer of the initial network, 0: removed. After a growth, of the grown
+    # one, whose layers and filters are numbered anew.
     filters_kept: tuple[int, ...]
     parameters: int
     macs_per_pixel: float
     session: SessionRecord
-    selection_steps: int = 0
+    selection_steps: int = 0  # training steps that it took to choose what to try
 
     @property
     def steps(self) -> int:
-        """All training steps that the decision took."""
+        """Training steps of the decision."""
         return self.session.steps + self.selection_steps
 
     @property
     def grows(self) -> bool:
-        """Whether it belongs to the growth that comes before all removals."""
+        """Whether it belongs to the growth before all removals."""
         return self.alteration in GROWTH
 
     @property
     def tried(self) -> str:
-        """What the decision was about, in words."""
+        """What was tried, in words."""
         return in_words(self.alteration, self.filters)
 
 
 def in_words(alteration: str, filters: Sequence[Filter]) -> str:
-    """What an alteration of filters is about."""
+    """Return in words what an alteration is about."""
     if alteration == TRAIN_ON:
         return "more training"
     layers = ", ".join(map(str, layers_of(filters)))
@@ -128,10 +116,10 @@ def in_words(alteration: str, filters: Sequence[Filter]) -> str:
 
 
 def layers_of(filters: Sequence[Filter]) -> list[int]:
-    """The layers that filters belong to, each once, in order."""
+    """Return the layers of filters, each once, in order."""
     return sorted({filter.layer for filter in filters})
 
 
 def last_accepted(records: Sequence[DecisionRecord]) -> int:
-    """The number of the last change that was kept; 0: the initial network."""
+    """Return the number of the last accepted decision; 0: the initial network."""
     return max((record.number for record in records if record.accepted), default=0)

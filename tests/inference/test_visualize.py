@@ -19,7 +19,7 @@ from selfscale.inference.visualize import middle, target_of, visualize
 from selfscale.nn import compaction
 from selfscale.nn.fcn import build
 from selfscale.nn.layer_removal import with_layers
-from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.masking import MaskedNetwork
 from selfscale.records import Filter
 from selfscale.settings import Task
 from stores import record
@@ -28,7 +28,7 @@ from stores import record
 @pytest.fixture
 def minimized(tmp_path) -> Path:
     """A minimization's folder: of 3, 2, 4 filters, layer 1 and filters 0.1, 2.0 and 2.3 are removed."""
-    network = with_layers(SwitchedNetwork(build([3, 2, 4], kernel=3, deviation=0.4, seed=(1,))), [0, 2])
+    network = with_layers(MaskedNetwork(build([3, 2, 4], kernel=3, deviation=0.4, seed=(1,))), [0, 2])
     for filter in (Filter(0, 1), Filter(2, 0), Filter(2, 3)):
         network.disable(filter)
     compaction.compact(network).save(tmp_path / "compact.keras")

@@ -1,4 +1,4 @@
-"""What a trial does to filters, and that stepping back undoes all of it."""
+"""What a trial does to filters, and that reverting undoes all of it."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from test_checkpoint import assert_equal, everything
 
 from conftest import bind, new_trainer
+from networks import assert_equal, everything
 from selfscale.config import LayerRemoval, Limits, Minimization, Removal
 from selfscale.nn import redundancy
-from selfscale.nn.alterations import ALTERATIONS
-from selfscale.nn.checkpoint import Snapshot
+from selfscale.nn.alterations import ALTERATIONS, reinitialize
+from selfscale.nn.checkpoint import Checkpoint
 from selfscale.nn.fcn import build
-from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.metrics import Evaluation
 from selfscale.nn.trainer import Plan
 from selfscale.progress import Moment, Progress
@@ -50,7 +50,7 @@ def trained(train_split, validation_split):
     return trainer
 
 
-def rows(network: SwitchedNetwork) -> dict[Filter, np.ndarray]:
+def rows(network: MaskedNetwork) -> dict[Filter, np.ndarray]:
     """The weights of each hidden filter."""
     return {
         Filter(layer, index): row.copy()
@@ -68,15 +68,15 @@ def moved(before: dict[Filter, np.ndarray], after: dict[Filter, np.ndarray]) -> 
 def test_each_is_undone_exactly(trained, name, filters):
     trained.network.disable(Filter(1, 1))
     trained.network.freeze(Filter(0, 0))
-    before, snapshot = everything(trained), Snapshot.take(trained)
+    before, checkpoint = everything(trained), Checkpoint.take(trained)
     trained.session(Plan(6, 1), np.random.default_rng(1))
     expected = everything(trained)
-    snapshot.restore(trained)
+    checkpoint.restore(trained)
     ALTERATIONS[name](trained.network, filters, np.random.default_rng(4))
     assert any(not np.array_equal(a, b) for a, b in zip(everything(trained), before, strict=True))
     trained.reset()
     trained.session(Plan(6, 1), np.random.default_rng(2))
-    snapshot.restore(trained)
+    checkpoint.restore(trained)
     assert_equal(everything(trained), before)
     assert trained.network.frozen() == [Filter(0, 0)]
     trained.session(Plan(6, 1), np.random.default_rng(1))  # and what is trained next is the same
@@ -144,18 +144,31 @@ def test_neighbours_keep_still_in_the_first_session_and_move_in_the_second(train
     assert network.filters_kept == (3, 3)
 
 
-def test_only_the_chosen_filters_are_drawn_anew():
-    network = SwitchedNetwork(build([3, 4], kernel=3, mean=1.0, deviation=0.1))
+def test_only_the_chosen_filters_are_drawn_anew_by_their_initializers():
+    network = MaskedNetwork(build([3, 4], kernel=3, mean=1.0, deviation=0.1))
     for block in network.blocks:
         block.convolution.set_weights([np.zeros_like(w) for w in block.convolution.get_weights()])
     before, output = rows(network), network.filter_weights(2).copy()
     ALTERATIONS["reinitialize"](network, FILTERS, np.random.default_rng(0))
-    assert moved(before, rows(network)) == set(FILTERS)
+    drawn = rows(network)
+    assert moved(before, drawn) == set(FILTERS)
     np.testing.assert_array_equal(network.filter_weights(2), output)
     for filter in FILTERS:
-        weights = rows(network)[filter]
+        weights = drawn[filter]
         assert np.abs(weights[:-1] - 1.0).max() <= 0.2 + 1e-6 and weights[-1] == 0
+        assert np.unique(weights[:-1]).size > 1
     assert network.filters_kept == (3, 4)
+    ALTERATIONS["reinitialize"](network, FILTERS, np.random.default_rng(0))
+    assert moved(drawn, rows(network)) == set()  # the same numbers, the same filters
+
+
+def test_reinitialize_by_the_initial_number():
+    """In a network of layers 0 and 2 of three."""
+    network = MaskedNetwork(build([3, 2], kernel=3), widths=[3, 4, 2], layers=[0, 2])
+    before, output = rows(network), network.filter_weights(3).copy()
+    reinitialize(network, [Filter(2, 1)], np.random.default_rng(0))
+    assert moved(before, rows(network)) == {Filter(2, 1)}
+    np.testing.assert_array_equal(network.filter_weights(3), output)
 
 
 def test_a_filter_drawn_anew_is_kept_only_if_that_was_better(trained):

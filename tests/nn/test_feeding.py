@@ -7,9 +7,9 @@ import pytest
 import tensorflow as tf
 
 from conftest import new_trainer
-from selfscale.data.prepare import Split
 from selfscale.nn import feeding
 from selfscale.nn.feeding import Resident, Streamed, feed_for
+from selfscale.nn.input_pipeline import Split
 from selfscale.nn.trainer import Plan, Trainer
 
 CPU = "CPU:0"

@@ -9,38 +9,25 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_checkpoint import assert_equal
 
+from networks import IMAGES, PICTURES, assert_equal, new_network
 from selfscale.nn import layer_removal as layers
-from selfscale.nn.fcn import build
 from selfscale.nn.layer_removal import fit, removable_layers, with_layers, without_layer
-from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.masking import MaskedNetwork
 from selfscale.records import Filter
 
-PICTURES = np.random.default_rng(0).integers(256, size=(3, 20, 24, 1), dtype=np.uint8)
-IMAGES = PICTURES / np.float32(255)
 
-
-def new_network(widths: list[int], seed: int = 1) -> SwitchedNetwork:
-    """Random weights and biases: positive on average, so that hardly any filter is silent."""
-    network = SwitchedNetwork(build(widths, kernel=3, mean=0.05, deviation=0.2, seed=(seed,)))
-    rng = np.random.default_rng(seed)
-    for block in network.blocks:
-        block.convolution.bias.assign(rng.normal(scale=0.1, size=block.filters))
-    return network
-
-
-def remove(network: SwitchedNetwork, layer: int, attempt: int = 0, level: float = 0.3, seed: int = 0):
+def remove(network: MaskedNetwork, layer: int, attempt: int = 0, level: float = 0.3, seed: int = 0):
     targets = np.full(PICTURES.shape, level, np.float16)
     return without_layer(network, layer, PICTURES, targets, attempt, np.random.default_rng(seed))
 
 
-def state_of(network: SwitchedNetwork) -> list[np.ndarray]:
+def state_of(network: MaskedNetwork) -> list[np.ndarray]:
     state = network.state()
     return [*state.weights, *state.active, *state.trainable]
 
 
-def make_identity(network: SwitchedNetwork, layer: int) -> None:
+def make_identity(network: MaskedNetwork, layer: int) -> None:
     """Let a layer hand on what it reads: each filter copies one channel, which no ReLU changes again."""
     kernel = np.zeros(network.block(layer).convolution.kernel.shape, np.float32)
     for channel in range(kernel.shape[2]):
@@ -126,12 +113,12 @@ def test_from_five_layers_to_one():
 # -- which layers may go -------------------------------------------------------------------------
 
 
-def chain(*layers: keras.layers.Layer) -> SwitchedNetwork:
+def chain(*layers: keras.layers.Layer) -> MaskedNetwork:
     inputs = keras.Input((None, None, 1))
     x = inputs
     for layer in layers:
         x = layer(x)
-    return SwitchedNetwork(keras.Model(inputs, x))
+    return MaskedNetwork(keras.Model(inputs, x))
 
 
 def conv(filters: int, **arguments) -> keras.layers.Conv2D:

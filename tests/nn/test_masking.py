@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import new_trainer
+from selfscale.nn.alterations import reinitialize
 from selfscale.nn.fcn import build, size
-from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.trainer import Plan
 from selfscale.records import Filter
 
@@ -35,7 +36,7 @@ def with_zeroed_filters(model: keras.Model, off: list[Filter]) -> keras.Model:
 @given(st.sets(st.tuples(st.integers(0, 1), st.integers(0, 3)), max_size=5))
 def test_a_disabled_filter_puts_out_zero(chosen):
     model = build([4, 4], kernel=3, deviation=0.4)
-    network = SwitchedNetwork(model)
+    network = MaskedNetwork(model)
     off = [Filter(*pair) for pair in sorted(chosen) if pair[1] != 3]  # one of each layer stays
     network.disable(*off)
     expected = with_zeroed_filters(model, off)(IMAGES)
@@ -47,14 +48,14 @@ def test_a_disabled_filter_is_zero_behind_an_activation_that_is_not_zero_at_zero
     inputs = keras.Input((None, None, 1))
     x = keras.layers.Conv2D(2, 3, padding="same", activation="sigmoid")(inputs)
     model = keras.Model(inputs, keras.layers.Conv2D(1, 1, use_bias=False)(x))
-    network = SwitchedNetwork(model)
+    network = MaskedNetwork(model)
     network.disable(Filter(0, 1))
     model.layers[2].set_weights([np.array([0.0, 1.0], np.float32).reshape(1, 1, 2, 1)])
     assert np.abs(network.graph(IMAGES)).max() == 0
 
 
 def test_the_last_filter_of_a_layer_and_a_filter_that_is_off_are_refused():
-    network = SwitchedNetwork(build([2, 1], kernel=3))
+    network = MaskedNetwork(build([2, 1], kernel=3))
     assert network.removable() == [Filter(0, 0), Filter(0, 1)]
     network.disable(Filter(0, 0))
     assert network.removable() == []
@@ -64,7 +65,7 @@ def test_the_last_filter_of_a_layer_and_a_filter_that_is_off_are_refused():
     assert network.filters_kept == (1, 1)
 
 
-def weights_of(network: SwitchedNetwork, filter: Filter) -> np.ndarray:
+def weights_of(network: MaskedNetwork, filter: Filter) -> np.ndarray:
     return network.filter_weights(filter.layer)[filter.index].copy()
 
 
@@ -103,27 +104,13 @@ def test_frozen_batch_normalization_keeps_its_statistics(train_split, validation
         assert not np.array_equal(old[1:], new[1:])
 
 
-def test_reinitialize_draws_one_filter_anew_from_its_own_initializer():
-    network = SwitchedNetwork(build([40, 2], kernel=5, mean=2.0, deviation=0.1))
-    convolution = network.blocks[0].convolution
-    convolution.set_weights([np.zeros_like(w) for w in convolution.get_weights()])
-    network.reinitialize(Filter(0, 7), np.random.default_rng(0))
-    kernel, bias = convolution.get_weights()
-    assert np.abs(kernel[..., 7] - 2.0).max() <= 0.2 + 1e-6
-    assert np.unique(kernel[..., 7]).size > 1
-    assert not np.delete(kernel, 7, axis=-1).any()
-    assert not bias.any()
-    network.reinitialize(Filter(0, 7), np.random.default_rng(0))
-    np.testing.assert_array_equal(convolution.get_weights()[0], kernel)
-
-
 def test_restoring_a_state_is_exact():
-    network = SwitchedNetwork(build([3, 3], kernel=3))
+    network = MaskedNetwork(build([3, 3], kernel=3))
     state = network.state()
     expected = np.array(network.graph(IMAGES))
     network.disable(Filter(0, 0))
     network.freeze(Filter(1, 1))
-    network.reinitialize(Filter(1, 2), np.random.default_rng(5))
+    reinitialize(network, [Filter(1, 2)], np.random.default_rng(5))
     network.restore(state)
     np.testing.assert_array_equal(network.graph(IMAGES), expected)
     assert network.filters_kept == (3, 3)
@@ -134,9 +121,9 @@ def test_restoring_a_state_is_exact():
 
 
 @pytest.fixture
-def without_second() -> SwitchedNetwork:
+def without_second() -> MaskedNetwork:
     """Layers 0 and 2 of an initial network of three."""
-    return SwitchedNetwork(build([3, 2], kernel=3), widths=[3, 4, 2], layers=[0, 2])
+    return MaskedNetwork(build([3, 2], kernel=3), widths=[3, 4, 2], layers=[0, 2])
 
 
 def test_a_removed_layer_is_one_whose_filters_are_all_off(without_second):
@@ -181,22 +168,10 @@ def test_what_is_frozen_is_told_by_the_initial_numbers(without_second):
     assert network.frozen() == []
 
 
-def test_reinitialize_by_the_initial_number(without_second):
-    before = {layer: without_second.filter_weights(layer).copy() for layer in (0, 2, 3)}
-    without_second.reinitialize(Filter(2, 1), np.random.default_rng(0))
-    changed = {
-        (layer, index)
-        for layer, rows in before.items()
-        for index, row in enumerate(rows)
-        if not np.array_equal(without_second.filter_weights(layer)[index], row)
-    }
-    assert changed == {(2, 1)}
-
-
-def test_switches_are_copied_where_both_have_the_layer(without_second):
-    whole = SwitchedNetwork(build([3, 4, 2], kernel=3))
+def test_masks_are_copied_where_both_have_the_layer(without_second):
+    whole = MaskedNetwork(build([3, 4, 2], kernel=3))
     whole.disable(Filter(0, 2), Filter(1, 0), Filter(2, 0))
-    without_second.set_switches(whole.active)
+    without_second.set_masks(whole.active)
     expected = [[True, True, False], [False] * 4, [False, True]]
     assert [active.tolist() for active in without_second.active] == expected
     masks = [mask.numpy().tolist() for _, mask in without_second.update_masks()][::2]
@@ -204,7 +179,7 @@ def test_switches_are_copied_where_both_have_the_layer(without_second):
 
 
 def test_a_state_of_other_layers_is_refused_and_changes_nothing(without_second):
-    whole = SwitchedNetwork(build([3, 4, 2], kernel=3))
+    whole = MaskedNetwork(build([3, 4, 2], kernel=3))
     assert whole.state().layers == (0, 1, 2)
     assert without_second.state().layers == (0, 2)
     for network, state in ((whole, without_second.state()), (without_second, whole.state())):
@@ -218,7 +193,7 @@ def test_a_state_of_other_layers_is_refused_and_changes_nothing(without_second):
 @pytest.mark.parametrize("widths", [[3, 5, 2], [3, 4, 2, 1], [3, 4, 3]], ids=str)
 def test_a_state_of_other_widths_is_refused(without_second, widths):
     """Though the layers that are left are the same, or at least as many."""
-    other = SwitchedNetwork(build([3, widths[2]], kernel=3), widths=widths, layers=[0, 2])
+    other = MaskedNetwork(build([3, widths[2]], kernel=3), widths=widths, layers=[0, 2])
     with pytest.raises(ValueError):
         without_second.restore(other.state())
 
@@ -230,7 +205,7 @@ def test_restoring_a_state_without_a_layer_is_exact(without_second):
     state, expected = network.state(), np.array(network.graph(IMAGES))
     network.disable(Filter(0, 0))
     network.unfreeze(Filter(0, 1))
-    network.reinitialize(Filter(2, 1), np.random.default_rng(5))
+    reinitialize(network, [Filter(2, 1)], np.random.default_rng(5))
     network.restore(state)
     np.testing.assert_array_equal(network.graph(IMAGES), expected)
     assert network.filters_kept == (3, 0, 1)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import f1_score, precision_score, recall_score
 
-from selfscale.data.prepare import Split
+from selfscale.nn.input_pipeline import Split
 from selfscale.nn.losses import LOSSES, ratio, without_skill
 from selfscale.nn.metrics import Evaluation, Evaluator, uiqi
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from conftest import new_trainer
-from selfscale.data.prepare import Split
 from selfscale.nn.fcn import build
-from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.input_pipeline import Split
+from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.probe import Probe
 from selfscale.records import Filter
 
@@ -34,17 +34,17 @@ def test_the_loss_without_each_is_that_of_switching_it_off(trainer, probe):
         trainer.network.restore(state)
 
 
-def test_the_derivative_by_a_switch_is_that_of_finite_differences(trainer, probe):
+def test_the_derivative_by_a_mask_is_that_of_finite_differences(trainer, probe):
     found = probe.gradients()
     for layer, index in trainer.network.removable():
-        switch = trainer.network.switches[layer].active
-        values, losses = switch.numpy(), []
+        mask = trainer.network.masks[layer].active
+        values, losses = mask.numpy(), []
         for change in (0.01, -0.01):
             shifted = values.copy()
             shifted[index] += change
-            switch.assign(shifted)
+            mask.assign(shifted)
             losses.append(loss(trainer, probe))
-        switch.assign(values)
+        mask.assign(values)
         assert found[layer][index] == pytest.approx(abs(losses[0] - losses[1]) / 0.02, rel=0.05, abs=1e-5)
 
 
@@ -59,7 +59,7 @@ def test_activations_and_zeros_of_the_first_layer_by_hand(trainer, probe):
 @pytest.fixture
 def smaller(train_split, validation_split):
     """A trainer of the layers 0 and 2 of three, with all filters of the middle one gone."""
-    network = SwitchedNetwork(
+    network = MaskedNetwork(
         build([3, 2], kernel=3, mean=0.05, deviation=0.3, seed=(4,)), widths=[3, 4, 2], layers=[0, 2]
     )
     trainer = new_trainer(train_split, validation_split).of(network)

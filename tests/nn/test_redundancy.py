@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfscale.data.prepare import Split
 from selfscale.nn.fcn import blocks
-from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.input_pipeline import Split
+from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.probe import Probe
 from selfscale.nn.redundancy import Redundant, duplicate, find, merge, silent
 from selfscale.records import Filter
@@ -21,23 +21,23 @@ SEEDS = st.integers(0, 10_000)
 HOMOGENEOUS = st.sampled_from(["relu", "linear", "leaky_relu"])
 
 
-def random_network(widths: list[int], rng: np.random.Generator, activation: str = "relu") -> SwitchedNetwork:
+def random_network(widths: list[int], rng: np.random.Generator, activation: str = "relu") -> MaskedNetwork:
     """Random weights and biases, and an output without ReLU: one that cannot hide a difference."""
     x = inputs = keras.Input((None, None, 1))
     for width in widths:
         x = keras.layers.Conv2D(width, 3, padding="same", activation=activation)(x)
     model = keras.Model(inputs, keras.layers.Conv2D(1, 3, padding="same")(x))
     model.set_weights([rng.normal(size=weight.shape) * 0.4 for weight in model.get_weights()])
-    return SwitchedNetwork(model)
+    return MaskedNetwork(model)
 
 
-def disable_some(network: SwitchedNetwork, rng: np.random.Generator, keep: set[Filter]) -> None:
+def disable_some(network: MaskedNetwork, rng: np.random.Generator, keep: set[Filter]) -> None:
     for candidate in network.removable():
         if candidate not in keep and network.active[candidate.layer].sum() > 2 and rng.random() < 0.5:
             network.disable(candidate)
 
 
-def plant(network: SwitchedNetwork, filter: Filter, twin: Filter, factor: float) -> None:
+def plant(network: MaskedNetwork, filter: Filter, twin: Filter, factor: float) -> None:
     """Make a filter `factor` times its twin, but for what it reads from disabled filters."""
     kernel, bias = (np.array(weight) for weight in network.blocks[filter.layer].convolution.get_weights())
     reads = network.active[filter.layer - 1] if filter.layer else np.ones(1, bool)
@@ -52,7 +52,7 @@ def two_filters(widths: list[int], rng: np.random.Generator) -> tuple[Filter, Fi
     return Filter(layer, one), Filter(layer, two)
 
 
-def plain_copy(network: SwitchedNetwork) -> keras.Model:
+def plain_copy(network: MaskedNetwork) -> keras.Model:
     """An independent reference without switches: no kernel reads a disabled filter."""
     copy = keras.models.clone_model(network.model)
     copy.set_weights(network.model.get_weights())
@@ -63,11 +63,11 @@ def plain_copy(network: SwitchedNetwork) -> keras.Model:
     return copy
 
 
-def plain_output(network: SwitchedNetwork, images: np.ndarray = IMAGES) -> np.ndarray:
+def plain_output(network: MaskedNetwork, images: np.ndarray = IMAGES) -> np.ndarray:
     return np.asarray(plain_copy(network)(images))
 
 
-def find_in(network: SwitchedNetwork, images: np.ndarray = TRAIN) -> Redundant | None:
+def find_in(network: MaskedNetwork, images: np.ndarray = TRAIN) -> Redundant | None:
     return find(network, Probe(network, Split(images, images), "mae"), images)
 
 
@@ -141,7 +141,7 @@ def test_layers_keep_their_numbers_when_others_were_removed():
     network.block(0).convolution.bias.assign([5, 5, 5])
     plant(network, Filter(1, 3), Filter(1, 0), 0.5)
     network.block(1).convolution.bias.assign([100, -1e4, 100, 50])
-    numbered = SwitchedNetwork(network.model, widths=[5, 3, 2, 4], layers=[1, 3])
+    numbered = MaskedNetwork(network.model, widths=[5, 3, 2, 4], layers=[1, 3])
     numbered.disable(Filter(1, 1))
     expected = np.array(network.graph(IMAGES))
     redundant = duplicate(numbered, 3)
@@ -195,7 +195,7 @@ def test_a_filter_that_fires_at_one_pixel_of_the_last_image_stays():
     assert find(network, probe, images) == Redundant(Filter(0, 1))
 
 
-def remove_all(network: SwitchedNetwork) -> None:
+def remove_all(network: MaskedNetwork) -> None:
     while (redundant := find_in(network)) is not None:
         merge(network, redundant)
 
@@ -211,13 +211,13 @@ def test_the_last_filter_of_a_layer_is_never_chosen():
     assert_close(network.graph(IMAGES), expected)
 
 
-def network_with(*followers: keras.layers.Layer, activation: object = None) -> SwitchedNetwork:
+def network_with(*followers: keras.layers.Layer, activation: object = None) -> MaskedNetwork:
     """Two filters, the second of them three times the first."""
     x = inputs = keras.Input((None, None, 1))
     for layer in (keras.layers.Conv2D(2, 3, padding="same", activation=activation), *followers):
         x = layer(x)
     model = keras.Model(inputs, keras.layers.Conv2D(1, 3, padding="same")(x))
-    network = SwitchedNetwork(model)
+    network = MaskedNetwork(model)
     plant(network, Filter(0, 1), Filter(0, 0), 3.0)
     return network
 
@@ -259,7 +259,7 @@ def test_layers_that_carry_a_scale_through_are_merged(followers):
 def test_a_convolution_without_bias_is_compared_by_its_kernel():
     x = inputs = keras.Input((None, None, 2))
     x = keras.layers.Conv2D(2, 3, use_bias=False, activation="relu")(x)
-    network = SwitchedNetwork(keras.Model(inputs, keras.layers.Conv2D(1, 1)(x)))
+    network = MaskedNetwork(keras.Model(inputs, keras.layers.Conv2D(1, 1)(x)))
     convolution = network.blocks[0].convolution
     kernel = convolution.kernel.numpy()
     kernel[..., 1] = kernel[..., 0] / 8

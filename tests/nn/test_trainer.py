@@ -5,41 +5,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from conftest import TINY, new_trainer, pictures
-from selfscale.data.prepare import Split
+from conftest import TINY, new_trainer
 from selfscale.nn.fcn import build
-from selfscale.nn.input_pipeline import draw, learning_rates
-from selfscale.nn.trainer import Compilation, Plan, first_session
+from selfscale.nn.input_pipeline import Split
+from selfscale.nn.optimizers import learning_rates
+from selfscale.nn.trainer import Compilation, Plan
 from selfscale.records import Filter
 
 
-def test_learning_rates_rise_linearly_and_decay_to_zero():
-    rates = learning_rates(100, 0.01, 0.1)
-    np.testing.assert_allclose(rates[:10], np.arange(1, 11) * 0.001, rtol=1e-5)
-    assert rates.argmax() == 9
-    assert np.all(np.diff(rates[9:]) < 0)
-    assert rates[-1] == pytest.approx(0, abs=1e-9)
-    assert rates[54] == pytest.approx(0.005, rel=1e-2)  # the cosine's middle
-
-
-def test_crops_are_cut_alike_from_images_and_targets():
-    images = pictures(3, seed=0)
-    crops = draw(Split(images, images), (4, 2), 16, np.random.default_rng(0))
-    assert crops.images.shape == (4, 2, 16, 16, 1)
-    np.testing.assert_array_equal(crops.images, crops.targets)
-    windows = np.lib.stride_tricks.sliding_window_view(images[..., 0], (16, 16), axis=(1, 2)).reshape(-1, 256)
-    every = {row.tobytes() for row in windows}
-    assert all(crop.tobytes() in every for crop in crops.images.reshape(-1, 256))
-
-
-def test_whole_images_and_crops_larger_than_the_image():
-    images = pictures(3, seed=0)
-    for crop in (None, 500):
-        drawn = draw(Split(images, images), (2, 2), crop, np.random.default_rng(0))
-        assert drawn.images.shape == (2, 2, 40, 40, 1)
-
-
-def test_a_session_learns_and_is_traced_once_whatever_is_switched(trainer):
+def test_a_session_learns_and_is_traced_once_whatever_is_masked(trainer):
     start = trainer.evaluate_loss()
     for number, filter in enumerate([None, Filter(0, 0), Filter(1, 1)]):
         if filter:
@@ -151,46 +125,3 @@ def test_the_same_seed_gives_the_same_weights(train_split, validation_split):
         weights.append(np.concatenate([w.ravel() for w in trainer.network.model.get_weights()]))
     np.testing.assert_array_equal(weights[0], weights[1])
     assert not np.array_equal(weights[0], weights[2])
-
-
-class Scripted:
-    """A trainer whose cycles end with given scores."""
-
-    loss = "mae"
-
-    def __init__(self, trainer, scores):
-        self.settings, self.network, self.left = trainer.settings, trainer.network, list(scores)
-        self.done = []
-
-    def session(self, plan, rng, progress=None, hopeless=None):
-        from selfscale.nn.metrics import Evaluation
-        from selfscale.records import SessionRecord
-
-        score = self.left.pop(0)
-        ended = "completed" if score is not None else "dead"
-        value = 1.0 if score is None else score
-        bias = self.network.model.layers[-1].bias
-        bias.assign([value])
-        evaluation = Evaluation({"mae": np.array([[value, 1.0]])}, 0.0, value)
-        return SessionRecord(
-            plan.steps, ((plan.steps, value),), ((plan.steps, value),), ended, 1.0
-        ), evaluation
-
-
-@pytest.mark.parametrize(
-    ("scores", "ended", "steps", "kept"),
-    [
-        ([0.5, 0.48], "stagnated", 120, 0.48),  # gained 4 %
-        ([0.5, 0.6], "stagnated", 120, 0.5),
-        ([0.5, 0.4], "completed", 120, 0.4),
-        ([0.5, None], "stagnated", 120, 0.5),
-        ([None], "dead", 60, 1.0),
-    ],
-)
-def test_the_first_session_ends_when_a_cycle_gains_too_little(trainer, scores, ended, steps, kept):
-    scripted = Scripted(trainer, scores)
-    record, evaluation = first_session(scripted, seed=0, attempt=0)
-    assert (record.ended, record.steps) == (ended, steps)
-    assert evaluation.score("mae") == kept
-    assert trainer.network.model.layers[-1].bias.numpy()[0] == np.float32(kept)
-    assert [step for step, _ in record.scores] == list(range(60, steps + 1, 60))

@@ -15,7 +15,7 @@ from selfscale.nn.fcn import build
 from selfscale.nn.trainer import Trainer
 from selfscale.records import Filter, SessionRecord
 from selfscale.reporting.ablation_report import NOT_TESTED, as_json, content, heat_map, table
-from selfscale.search.ablation import TESTS, Difference, Movement, Successor, WorthRecord, hidden
+from selfscale.search.ablation import TESTS, AblationRecord, Movement, ScoreChange, Successor, hidden
 from stores import worth_record as record
 
 
@@ -25,7 +25,7 @@ def narrow(train_split, validation_split) -> Trainer:
     return new_trainer(train_split, validation_split, build([1, 2], kernel=3))
 
 
-def all_possible(trainer: Trainer) -> list[WorthRecord]:
+def all_possible(trainer: Trainer) -> list[AblationRecord]:
     filters = hidden(trainer.network)
     tests = [record(test, filter) for filter in filters for test in TESTS if filter.layer]
     return [record("baseline"), record("reinitialized", Filter(0, 0)), *tests]
@@ -39,12 +39,12 @@ def test_the_json_has_all_of_the_records_but_the_seconds(narrow):
     for test, found in zip(records[1:], again["tests"], strict=True):
         session = found.pop("session")
         assert SessionRecord(**as_tuples(session), seconds=1.5) == test.session
-        rebuilt = WorthRecord(
+        rebuilt = AblationRecord(
             **found
             | {
                 "filter": Filter(*found["filter"]),
-                "difference": Difference(**found["difference"]),
-                "against_baseline": Difference(**found["against_baseline"]),
+                "difference": ScoreChange(**found["difference"]),
+                "against_baseline": ScoreChange(**found["against_baseline"]),
                 "movements": tuple(Movement(Filter(*m["filter"]), m["distance"]) for m in found["movements"]),
                 "successor": Successor(**found["successor"] | {"filter": Filter(0, 1)}),
             },
@@ -90,10 +90,10 @@ def test_the_heat_map_is_a_picture_of_the_records(narrow, tmp_path):
     records = all_possible(narrow)
     picture = heat_map("sobel, seed 0", narrow.network, records)
     assert picture == heat_map("sobel, seed 0", narrow.network, records)
-    worse = replace(records[-1], difference=Difference(-0.5, -0.6, -0.4))
+    worse = replace(records[-1], difference=ScoreChange(-0.5, -0.6, -0.4))
     assert picture != heat_map("sobel, seed 0", narrow.network, [*records[:-1], worse])
     (tmp_path / "picture.png").write_bytes(picture)
     pixels = np.asarray(Image.open(tmp_path / "picture.png").convert("RGB")).astype(int)
     assert (pixels == (211, 211, 211)).all(axis=-1).sum() > 2000  # light gray: two tests were not possible
-    unknown = replace(records[-1], difference=Difference(math.nan, math.nan, math.nan))
+    unknown = replace(records[-1], difference=ScoreChange(math.nan, math.nan, math.nan))
     assert heat_map("sobel, seed 0", narrow.network, [*records[:-1], unknown]).startswith(b"\x89PNG")

@@ -11,7 +11,7 @@ from conftest import pictures
 from selfscale.inference.layer_views import FilterView, LayerView, NetworkView
 from selfscale.nn import compaction
 from selfscale.nn.fcn import build
-from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.masking import MaskedNetwork
 from selfscale.records import Filter
 from selfscale.reporting import network_picture
 from selfscale.reporting.network_picture import GAP, LINE, SIDE, THUMB, Example, examples, network_pictures
@@ -21,9 +21,9 @@ REMOVED = (Filter(0, 1), Filter(1, 0), Filter(1, 3))
 
 
 @pytest.fixture(scope="module")
-def network() -> SwitchedNetwork:
+def network() -> MaskedNetwork:
     """Of 3 and 4 filters, without 0.1, 1.0 and 1.3."""
-    network = SwitchedNetwork(build([3, 4], kernel=3, deviation=0.4, seed=(1,)))
+    network = MaskedNetwork(build([3, 4], kernel=3, deviation=0.4, seed=(1,)))
     network.disable(*REMOVED)
     return network
 
@@ -69,7 +69,7 @@ def test_each_row_has_a_layers_outputs_and_kernels_in_their_places(network, exam
 
 
 def test_a_removed_filter_keeps_its_place_crossed_out(network, example):
-    whole = SwitchedNetwork(network.model)
+    whole = MaskedNetwork(network.model)
     records = [record(1, filters=REMOVED), replace(record(2, filters=()), filters_kept=(2, 2))]
     before, after = (
         opened(network_pictures(compaction.compact(shown), shown.active, found, [example])[0])

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from conftest import new_trainer
-from selfscale.nn.checkpoint import Snapshot
+from selfscale.nn.checkpoint import Checkpoint
 from selfscale.nn.fcn import build, calibrate
 from selfscale.nn.metrics import Evaluator
 from selfscale.nn.trainer import Plan, Trainer
@@ -17,13 +17,13 @@ from selfscale.search.ablation import (
     BASELINE,
     RELEARNS,
     TESTS,
-    Difference,
-    WorthRecord,
+    AblationRecord,
+    ScoreChange,
+    ablate,
     distance,
     paired_difference,
     possible,
     successor,
-    worth,
 )
 
 STEPS = 12
@@ -44,11 +44,11 @@ def assert_equal(one: list[np.ndarray], other: list[np.ndarray]) -> None:
         np.testing.assert_array_equal(a, b)
 
 
-def without_seconds(record: WorthRecord) -> WorthRecord:
+def without_seconds(record: AblationRecord) -> AblationRecord:
     return dataclasses.replace(record, session=dataclasses.replace(record.session, seconds=0.0))
 
 
-def moved(record: WorthRecord) -> dict[Filter, float]:
+def moved(record: AblationRecord) -> dict[Filter, float]:
     return {movement.filter: movement.distance for movement in record.movements}
 
 
@@ -66,16 +66,16 @@ def trained(train_split, validation_split) -> Trainer:
 
 
 @pytest.fixture(scope="module")
-def records(trained) -> list[WorthRecord]:
+def records(trained) -> list[AblationRecord]:
     """The records of one series, in which the trainer is as it was at every yield."""
     before, found = everything(trained), []
-    for record in worth(trained, STEPS, seed=3):
+    for record in ablate(trained, STEPS, seed=3):
         assert_equal(everything(trained), before)
         found.append(record)
     return found
 
 
-def of(records: list[WorthRecord], test: str) -> dict[Filter | None, WorthRecord]:
+def of(records: list[AblationRecord], test: str) -> dict[Filter | None, AblationRecord]:
     return {record.filter: record for record in records if record.test == test}
 
 
@@ -114,7 +114,7 @@ def test_the_baseline_is_the_same_session_with_nothing_altered(records):
     idle = of(records, "disabled")[Filter(1, 2)]
     assert idle.session.losses == baseline.session.losses
     assert idle.score == baseline.score
-    assert idle.against_baseline == Difference(0.0, 0.0, 0.0)
+    assert idle.against_baseline == ScoreChange(0.0, 0.0, 0.0)
 
 
 def test_what_moves_in_each_test(records):
@@ -160,18 +160,18 @@ def test_the_interval_is_that_of_a_paired_bootstrap():
 
 
 def test_the_same_seed_gives_the_same_records_and_another_one_does_not(trained, records):
-    series = worth(trained, STEPS, seed=3)
+    series = ablate(trained, STEPS, seed=3)
     again = [next(series) for _ in range(4)]
     assert list(map(without_seconds, again)) == list(map(without_seconds, records[:4]))
-    other = worth(trained, STEPS, seed=4)
+    other = ablate(trained, STEPS, seed=4)
     assert next(other).session.losses != records[0].session.losses
 
 
 def test_what_adam_had_gathered_before_does_not_matter(trained, records):
-    before = Snapshot.take(trained)
+    before = Checkpoint.take(trained)
     assert any(array.any() for array in before.optimizer)
     trained.reset()
-    assert without_seconds(next(worth(trained, STEPS, seed=3))) == without_seconds(records[0])
+    assert without_seconds(next(ablate(trained, STEPS, seed=3))) == without_seconds(records[0])
     before.restore(trained)
 
 
@@ -183,7 +183,7 @@ def test_a_session_that_is_interrupted_leaves_the_trainer_as_it_was(trained):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        next(worth(trained, STEPS, seed=3, progress=Progress(interrupt)))
+        next(ablate(trained, STEPS, seed=3, progress=Progress(interrupt)))
     assert_equal(everything(trained), before)
 
 
@@ -193,7 +193,7 @@ def test_a_twin_takes_over(train_split, validation_split):
     kernel[..., 2] = 2 * kernel[..., 0]
     model.layers[1].set_weights([kernel, bias])
     trainer = new_trainer(train_split, validation_split, model)
-    found = {(r.filter, r.test): r for r in worth(trainer, 4, seed=0)}
+    found = {(r.filter, r.test): r for r in ablate(trainer, 4, seed=0)}
     twin = found[Filter(0, 0), "disabled_and_frozen"].successor
     assert twin.filter == Filter(0, 2)
     assert (twin.similarity, twin.before) == pytest.approx((1.0, 1.0))
@@ -207,7 +207,7 @@ def test_the_only_filter_of_a_layer_can_be_reinitialized_only(train_split, valid
     trainer = new_trainer(train_split, validation_split, model)
     trainer.network.disable(Filter(1, 0))
     assert possible(trainer.network) == [(RELEARNS, Filter(0, 0)), (RELEARNS, Filter(1, 1))]
-    _, record, _ = worth(trainer, 4, seed=0)
+    _, record, _ = ablate(trainer, 4, seed=0)
     assert record.successor is None
     assert record.relearned is not None
     assert Filter(1, 0) not in moved(record)  # it was off before

@@ -9,8 +9,9 @@ from scipy.spatial.distance import pdist, squareform
 
 from conftest import bind
 from selfscale.errors import UserError
+from selfscale.nn.similarity import cosine_similarity
 from selfscale.records import Filter
-from selfscale.search.importance import STRATEGIES, Subject, cosine_similarity
+from selfscale.search.importance import STRATEGIES, Subject
 
 ROWS = [
     np.array([[1.0, 0, 0], [1.0, 1, 0], [0, 0, -1.0], [-1.0, -1, 0.1]]),

@@ -7,18 +7,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_checkpoint import assert_equal, everything
 
 from conftest import bind, new_trainer
+from networks import assert_equal, everything
 from selfscale.config import Acceptance, LayerRemoval, Limits, Minimization, Removal
 from selfscale.errors import UserError
 from selfscale.nn import redundancy
-from selfscale.nn.checkpoint import Snapshot
-from selfscale.nn.fcn import build
+from selfscale.nn.checkpoint import Checkpoint
+from selfscale.nn.compaction import removed_filters
+from selfscale.nn.fcn import build, filters_per_layer
 from selfscale.nn.metrics import Evaluation
 from selfscale.nn.trainer import Plan, Trainer
 from selfscale.pipeline import resume
 from selfscale.records import MERGE, REMOVE_LAYER, TRAIN, DecisionRecord, Filter, layers_of
+from selfscale.search import loop
 from selfscale.search.acceptance import Verdict, reason, reference_of
 from selfscale.search.loop import Decision, minimize
 from stores import record as a_record
@@ -51,7 +53,7 @@ def start(train_split, validation_split) -> Callable[[], Trainer]:
     """Brings the one trainer, compiled once, back to where it had trained a network."""
     trainer = new_trainer(train_split, validation_split)
     trainer.session(Plan(60, 1), np.random.default_rng(0))
-    state = Snapshot.take(trainer)
+    state = Checkpoint.take(trainer)
 
     def start() -> Trainer:
         state.restore(trainer)
@@ -390,7 +392,7 @@ def test_an_interrupted_minimization_ends_like_an_uninterrupted_one(start, toler
 
 
 def test_what_is_restored_is_the_initial_trainer_if_no_layer_was_removed(trained):
-    done = resume.Done("", False, (), Snapshot.take(trained))
+    done = resume.Done("", False, (), Checkpoint.take(trained))
     trained.network.disable(Filter(0, 0))
     assert resume.restore(done, trained, Path("state.npz")) is trained
     assert trained.network.filters_kept == (3, 4)
@@ -448,7 +450,7 @@ def test_a_trial_beside_others_goes_as_it_would_alone(start, nothing_is_merged):
     assert [d.settled for d in (beside, *others)] == [False, False, True]
 
 
-def everything_in(snapshot: Snapshot) -> list[np.ndarray]:
+def everything_in(snapshot: Checkpoint) -> list[np.ndarray]:
     return [*snapshot.network.weights, *snapshot.network.active, *snapshot.optimizer]
 
 
@@ -523,7 +525,7 @@ def test_what_a_trial_is_compared_with():
 
 def test_a_trial_that_comes_close_trains_on(trained, nothing_is_merged):
     initial = trained.evaluator(trained.validation)
-    state = Snapshot.take(trained)
+    state = Checkpoint.take(trained)
     unreachable = Evaluation({"mae": initial.sums["mae"] * [0.01, 1.0]}, 0.0, 1.0)
     for near, cycles in ((0.0, 1), (1e9, 3)):
         state.restore(trained)
@@ -551,7 +553,7 @@ def test_layers_have_a_learning_rate_of_their_own(trained, nothing_is_merged):
 def test_the_last_session_is_kept_only_if_it_is_no_worse(trained, nothing_is_merged):
     """Than the network that it started from, whatever the tolerance; it is one cycle."""
     settings = changed(limits=Limits(macs_per_pixel=1e9), tolerance=1e9, near=1e9, max_cycles=3)
-    state, initial = Snapshot.take(trained), trained.evaluator(trained.validation)
+    state, initial = Checkpoint.take(trained), trained.evaluator(trained.validation)
     before = everything(trained)
     for factor, accepted in ((1e6, True), (1e-6, False)):
         state.restore(trained)
@@ -578,7 +580,7 @@ def test_a_trial_that_is_dead_is_stepped_back_from(trained, nothing_is_merged, l
 
 def test_non_inferiority_refuses_what_the_threshold_accepts(trained, nothing_is_merged):
     """A tolerance just above the mean loss: within on average, not with confidence."""
-    state, initial = Snapshot.take(trained), trained.evaluator(trained.validation)
+    state, initial = Checkpoint.take(trained), trained.evaluator(trained.validation)
     short = {**FIRST_ONLY, **NO_LAYERS}
     (first,) = run(trained, changed(tolerance=100.0, **short), initial=initial)
     verdicts = []
@@ -588,3 +590,79 @@ def test_non_inferiority_refuses_what_the_threshold_accepts(trained, nothing_is_
         verdicts += run(trained, settings, initial=initial)
     assert [v.accepted for v in verdicts] == [True, False]
     assert verdicts[0].relative_loss == verdicts[1].relative_loss < verdicts[1].bound
+
+
+# -- in a compact network ------------------------------------------------------------------------
+
+
+SHORT = Minimization(
+    removal=Removal(group="adaptive", steps=6),
+    layers=LayerRemoval(tries=1, steps=6),
+    last_session_steps=6,
+    tolerance=1e9,
+    acceptance=Acceptance(rule="threshold"),
+    limits=Limits(decisions=8, steps=None),
+)
+
+
+@pytest.fixture
+def always(monkeypatch):
+    """Filters are cut out as soon as there are any."""
+    monkeypatch.setattr(
+        loop,
+        "pays",
+        lambda trainer, steps: (
+            filters_per_layer(trainer.network.model)
+            != tuple(kept for kept in trainer.network.filters_kept if kept)
+        ),
+    )
+
+
+def new_start(train_split, validation_split) -> Trainer:
+    trainer = new_trainer(train_split, validation_split)
+    trainer.session(Plan(20, 1), np.random.default_rng(0))
+    return trainer
+
+
+@pytest.mark.parametrize("speculative", [1, 2])
+@pytest.mark.parametrize("tries", [0, 1], ids=["filters", "layers, too"])
+def test_a_search_goes_on_in_the_smaller_network(train_split, validation_split, always, tries, speculative):
+    chosen = SHORT.model_copy(
+        update={"layers": LayerRemoval(tries=tries, steps=6), "speculative": speculative}
+    )
+    trainer = new_start(train_split, validation_split)
+    initial = trainer.evaluator(trainer.validation)
+    widths, removed = [], []
+    for record, _, kept, settled in minimize(trainer, bind("random", {}), chosen, seed=3, initial=initial):
+        removed += record.filters if record.accepted else []
+        if settled:
+            assert kept.network.filters_kept == record.filters_kept
+            assert (record.parameters, record.macs_per_pixel) == kept.network.size()
+            widths.append(sum(filters_per_layer(kept.network.model)))
+            assert widths[-1] == sum(record.filters_kept)  # cut out at once
+    assert widths[-1] < 7 and len(set(widths)) > 2
+    assert len(removed) == len(set(removed)) == 7 - widths[-1]
+    end = kept.network
+    assert removed_filters(end).sum() == len(removed)
+    for layer, index in removed:
+        assert not end.active[layer][index]
+
+
+def test_interrupted_it_goes_on_in_the_smaller_network(train_split, validation_split, always, tmp_path: Path):
+    first = new_start(train_split, validation_split)
+    initial, start = first.evaluator(first.validation), Checkpoint.take(first)
+    select = bind("random", {})
+    whole = list(minimize(first, select, SHORT, seed=3, initial=initial))
+    start.restore(first)
+    trainer, history = first, list[DecisionRecord]()
+    while not (history and history[-1].alteration == TRAIN):
+        steps = minimize(trainer, select, SHORT, seed=3, initial=initial, history=history)
+        decision = next(steps)
+        steps.close()
+        history.append(decision.record)
+        resume.save(tmp_path / "state.npz", decision.trainer, "key", history)
+        start.restore(first)
+        trainer = resume.restore(resume.load(tmp_path / "state.npz"), first, tmp_path)
+    for found, expected in zip(history, whole, strict=True):
+        assert (found.filters, found.score) == (expected.record.filters, expected.record.score)
+    assert_equal(trainer.network.state().weights, whole[-1].trainer.network.state().weights)

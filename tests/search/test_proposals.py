@@ -19,15 +19,13 @@ from selfscale.errors import UserError
 from selfscale.nn import redundancy
 from selfscale.nn.fcn import build
 from selfscale.nn.layer_removal import with_layers, without_layer
-from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.probe import Probe
 from selfscale.nn.redundancy import Redundant
 from selfscale.records import MERGE, REMOVE_LAYER, TRAIN, DecisionRecord, Filter, layers_of
-from selfscale.search import layer_trials, proposals
-from selfscale.search.filter_trials import group_size
+from selfscale.search import proposals
 from selfscale.search.importance import Subject
-from selfscale.search.layer_trials import loss_without
-from selfscale.search.proposals import next_trials
+from selfscale.search.proposals import group_size, loss_without, next_trials
 from selfscale.search.trial import Round, Trial
 from stores import record
 
@@ -50,7 +48,7 @@ def made_up() -> Iterator[None]:
     """No filter is redundant, and the loss is least without the last layer."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(redundancy, "find", lambda *_: None)
-        patch.setattr(layer_trials, "loss_without", lambda network, layer, probe, rng: 10.0 - layer)
+        patch.setattr(proposals, "loss_without", lambda network, layer, probe, rng: 10.0 - layer)
         yield
 
 
@@ -86,7 +84,7 @@ class Course:
     """A minimization without sessions: `verdict` says of each trial whether it is kept."""
 
     def __init__(self, widths: Sequence[int], settings: Minimization, select=in_order, seed: int = 0) -> None:
-        self.network = SwitchedNetwork(build(widths, kernel=1))
+        self.network = MaskedNetwork(build(widths, kernel=1))
         self.settings, self.select, self.seed = settings, select, seed
         self.records: list[DecisionRecord] = []
 
@@ -158,7 +156,7 @@ LOSSES = [0.3, 0.1, 0.2, 0.1]
 @pytest.fixture
 def losses(monkeypatch):
     """What the loss is without each of four layers."""
-    monkeypatch.setattr(layer_trials, "loss_without", lambda network, layer, *_: LOSSES[layer])
+    monkeypatch.setattr(proposals, "loss_without", lambda network, layer, *_: LOSSES[layer])
 
 
 def test_first_all_layers_go_but_the_one_that_is_missed_most_then_fewer(losses):
@@ -190,7 +188,7 @@ def test_a_layer_that_resizes_the_image_is_not_among_them(monkeypatch, losses):
 
 def test_the_loss_without_a_layer_is_that_of_the_network_without_it():
     split = sobel_split(8, seed=3)
-    network = SwitchedNetwork(build([2, 3], kernel=3, mean=0.05, deviation=0.2, seed=(5,)))
+    network = MaskedNetwork(build([2, 3], kernel=3, mean=0.05, deviation=0.2, seed=(5,)))
     rng = np.random.default_rng(0)
     smaller = without_layer(network, 1, split.images, split.targets, 0, rng)
     output = np.array(smaller.graph(split.images / np.float32(255)), dtype=float)
@@ -205,7 +203,7 @@ def test_redundant_filters_go_after_a_layer_was_tried(monkeypatch):
     course = Course([2, 3], new_settings(tries=1, group=1))
     asked = []
 
-    def find(network: SwitchedNetwork, *_) -> Redundant | None:
+    def find(network: MaskedNetwork, *_) -> Redundant | None:
         asked.append(network.filters_kept)
         return Redundant(Filter(1, 2)) if network.active[1][2] else None
 

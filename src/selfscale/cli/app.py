@@ -23,7 +23,7 @@ from selfscale.cli.loading import load
 from selfscale.cli.options import PARAMS, JsonOption, ParamsOption, TaskArgument
 from selfscale.errors import UserError
 from selfscale.processes import clean_up_when_asked_to_end, silent_stderr
-from selfscale.watching import log_to_stderr
+from selfscale.progress import log_to_stderr
 
 app = typer.Typer(
     help="Train a small fully convolutional network for an image-processing task, then find the "

@@ -21,8 +21,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from selfscale.progress import Listener, Moment
-from selfscale.watching import Lines, in_words, on_terminal
+from selfscale.progress import Lines, Listener, Moment, in_words, on_terminal
 
 REFRESHES = 2  # per second
 PAUSE = 0.1  # seconds between two looks for what workers sent

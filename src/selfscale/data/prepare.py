@@ -9,13 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from selfscale.data import shards
@@ -23,26 +21,11 @@ from selfscale.data.decoding import Crop, Cropping, Unusable, decode_gray
 from selfscale.data.sources import SOURCES, Photograph, photographs
 from selfscale.errors import UserError
 from selfscale.files import map_array, new_array, new_folder, read_json, write_bytes, write_json
+from selfscale.nn.input_pipeline import Split
 from selfscale.settings import Data, Shares
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
-
-
-@dataclass(frozen=True)
-class Split:
-    """One split's images and targets, mapped from disk, both of shape N,H,W,1.
-
-    `images` are uint8 (0 to 255). `targets` are uint8 (0 or 1) if they are discrete, else float16 in
-    the operator's own range.
-    """
-
-    images: NDArray[np.uint8]
-    targets: NDArray[np.uint8] | NDArray[np.float16]
-
-    @property
-    def discrete(self) -> bool:
-        return self.targets.dtype == np.uint8
 
 
 class Reading(NamedTuple):

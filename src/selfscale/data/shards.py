@@ -23,7 +23,7 @@ from rich.progress import track
 
 from selfscale import files
 from selfscale.errors import UserError
-from selfscale.watching import on_terminal
+from selfscale.progress import on_terminal
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -1,4 +1,4 @@
-"""What a trial does to the filters that were selected (thesis 2.3)."""
+"""Alterations of the filters that a trial is about: disable, freeze, reinitialize (thesis 2.3)."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.masking import MaskedNetwork
 from selfscale.records import Filter
 
-# (network, filters, random numbers); what it does is undone by restoring a snapshot.
-Alteration = Callable[[SwitchedNetwork, Sequence[Filter], np.random.Generator], None]
+# (network, filters, random numbers); undone by restoring a checkpoint.
+Alteration = Callable[[MaskedNetwork, Sequence[Filter], np.random.Generator], None]
 
 
-def disable(network: SwitchedNetwork, filters: Sequence[Filter], rng: np.random.Generator) -> None:
-    """Switch the filters off; all others train on."""
+def disable(network: MaskedNetwork, filters: Sequence[Filter], rng: np.random.Generator) -> None:
+    """Disable the filters; all others train on."""
     network.disable(*filters)
 
 
-def disable_and_freeze(network: SwitchedNetwork, filters: Sequence[Filter], rng: np.random.Generator) -> None:
-    """Switch the filters off and freeze the others of their layers.
+def disable_and_freeze(network: MaskedNetwork, filters: Sequence[Filter], rng: np.random.Generator) -> None:
+    """Disable the filters and freeze the others of their layers.
 
-    A disabled filter is not updated anyway. So that its neighbours do not just become what it was,
-    they are held fast while the rest of the network makes up for it; a second session then trains
-    all that is left.
+    A disabled filter is not updated anyway. Its neighbours are frozen, so that they do not just become
+    what it was, while the rest of the network compensates; a second session then trains all that is
+    left.
     """
     network.disable(*filters)
     layers = {filter.layer for filter in filters}
@@ -32,10 +32,21 @@ def disable_and_freeze(network: SwitchedNetwork, filters: Sequence[Filter], rng:
     )
 
 
-def reinitialize(network: SwitchedNetwork, filters: Sequence[Filter], rng: np.random.Generator) -> None:
-    """Draw the filters anew by their layers' initializers: nothing is removed, a filter starts afresh."""
+def reinitialize(network: MaskedNetwork, filters: Sequence[Filter], rng: np.random.Generator) -> None:
+    """Redraw the filters, kernel and bias, by their layers' own initializers; removes nothing."""
     for filter in filters:
-        network.reinitialize(filter, rng)
+        convolution, channel = network.block(filter.layer).convolution, network.channel(filter)
+        pairs = [(convolution.kernel, convolution.kernel_initializer)]
+        if convolution.use_bias:
+            pairs.append((convolution.bias, convolution.bias_initializer))
+        for variable, initializer in pairs:
+            config = initializer.get_config()
+            if "seed" in config:
+                config["seed"] = int(rng.integers(2**31))
+            fresh = np.asarray(type(initializer).from_config(config)(variable.shape))
+            value = variable.numpy()
+            value[..., channel] = fresh[..., channel]
+            variable.assign(value)
 
 
 ALTERATIONS: dict[str, Alteration] = {

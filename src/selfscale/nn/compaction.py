@@ -1,24 +1,32 @@
-"""The physically smaller, equivalent model: disabled filters and their input slices really gone."""
+"""Compaction: the smaller, equivalent model, without disabled filters and the weights that read them."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 
-from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.fcn import size
+from selfscale.nn.layer_removal import with_layers
+from selfscale.nn.masking import MaskedNetwork
+from selfscale.nn.trainer import Trainer
 
 TOLERANCE = 1e-5
 CHECKED_SIZES = ((32, 32), (17, 41), (64, 23))
+# Multiply-accumulates that take as long as tracing a network anew: some seconds of one core.
+TRACE = 1e11
+PASSES = 3  # of a training step: forward, gradients by the weights, gradients by the inputs
 
 
-def compact(network: SwitchedNetwork) -> keras.Model:
-    """A plain Keras model with only the enabled filters, checked to put out the same as the switched one.
+def compact(network: MaskedNetwork) -> keras.Model:
+    """Return a plain Keras model with only the enabled filters, checked against the masked network.
 
-    A disabled filter hands on exact zeros, so leaving out the slices of the next layer's kernel
+    A disabled filter's output is exactly zero, so leaving out the slices of the next layer's kernel
     that read it changes nothing but the order of summation.
 
     Raises:
-        ArithmeticError: the outputs differ by more than 1e-5 (a bug, or weights far out of range).
+        ArithmeticError: The outputs differ by more than 1e-5 (a bug, or weights far out of range).
     """
     inputs = keras.Input(network.model.input_shape[1:], name=network.model.input.name)
     x, kept_before = inputs, None
@@ -43,13 +51,13 @@ def compact(network: SwitchedNetwork) -> keras.Model:
     return model
 
 
-def verify(network: SwitchedNetwork, model: keras.Model) -> float:
-    """The largest difference of the outputs on random images of several sizes; at most 1e-5.
+def verify(network: MaskedNetwork, model: keras.Model) -> float:
+    """Return the largest difference of the outputs on random images of several sizes.
 
     Relative to the largest output where that exceeds 1.
 
     Raises:
-        ArithmeticError: the difference is larger.
+        ArithmeticError: The difference exceeds 1e-5.
     """
     rng = np.random.default_rng(0)
     largest = 0.0
@@ -60,17 +68,55 @@ def verify(network: SwitchedNetwork, model: keras.Model) -> float:
         difference = np.abs(np.asarray(model(images, training=False)) - expected).max()
         largest = max(largest, float(difference / max(1.0, np.abs(expected).max())))
     if not largest <= TOLERANCE:
-        raise ArithmeticError(f"the compact model differs from the switched one by {largest:.2g}")
+        raise ArithmeticError(f"the compact model differs from the masked one by {largest:.2g}")
     return largest
 
 
-def removed_filters(network: SwitchedNetwork) -> np.ndarray:
-    """The thesis's one-hot matrix of the filters to remove: uint8 (hidden layers, widest layer).
+def removed_filters(network: MaskedNetwork) -> np.ndarray:
+    """Return the one-hot matrix of the filters to remove (thesis 2.3.2).
 
-    1 is removed; a removed layer is a row of ones. Rows of narrower layers are padded with zeros.
+    Returns:
+        uint8 array of shape `(hidden layers, widest layer)`: 1 is removed, a removed layer is a row of
+        ones, and rows of narrower layers are padded with zeros.
     """
     active = network.active
     matrix = np.zeros((len(active), max((a.size for a in active), default=0)), np.uint8)
     for row, mask in zip(matrix, active, strict=True):
         row[: mask.size] = ~mask
     return matrix
+
+
+def pays(trainer: Trainer, steps: int) -> bool:
+    """Return whether a session of `steps` saves more in the compact network than it costs to trace it.
+
+    Counted, not timed: the same seed has to decide alike on every machine.
+    """
+    network, settings = trainer.network, trainer.settings
+    height, width = trainer.train.images.shape[1:3]
+    pixels = min(settings.crop or height, height) * min(settings.crop or width, width)
+    saved = size(network.model).macs_per_pixel - network.size().macs_per_pixel
+    return PASSES * saved * settings.batch * pixels * steps > TRACE
+
+
+def compacted(network: MaskedNetwork) -> MaskedNetwork:
+    """Return a new masked network without the disabled filters, of the same output (within 1e-5).
+
+    Layers and filters keep their numbers; what is frozen stays frozen.
+    """
+    indices = [
+        numbers[enabled] for numbers, enabled in zip(network.indices, network.enabled()[:-1], strict=True)
+    ]
+    smaller = MaskedNetwork(compact(network), network.widths, network.layers, indices)
+    smaller.freeze(*network.frozen())
+    return smaller
+
+
+def with_filters(
+    network: MaskedNetwork, layers: Sequence[int], indices: Sequence[np.ndarray]
+) -> MaskedNetwork:
+    """Return a new network of these layers only, each with these filters only, all enabled."""
+    smaller = with_layers(network, layers)
+    for layer, numbers in zip(layers, indices, strict=True):
+        kept = numbers.tolist()
+        smaller.disable(*(filter for filter in smaller.filters(layer) if filter.index not in kept))
+    return compacted(smaller)

@@ -1,7 +1,4 @@
-"""Processors and GPUs: what TensorFlow may use of them, and how.
-
-Imported by code that trains only, since it imports TensorFlow.
-"""
+"""Processors and GPUs: what TensorFlow may use of them, XLA and half precision."""
 
 from __future__ import annotations
 
@@ -16,10 +13,11 @@ from typing import Any
 import keras
 import psutil
 import tensorflow as tf
+from tensorflow.python.eager import context
 
 from selfscale.config import Execution
-from selfscale.data.prepare import Split
 from selfscale.errors import UserError
+from selfscale.nn.input_pipeline import Split
 from selfscale.nn.metrics import Evaluator
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
@@ -34,14 +32,16 @@ log = logging.getLogger(__name__)
 
 
 def configure(execution: Execution) -> bool:
-    """Apply the settings to this process, before it makes its first tensor; whether it uses a GPU.
+    """Apply the settings to this process, before its first tensor.
 
     Operations run in `execution.threads` threads, and, if that is one, one after another. A GPU's memory
-    is taken as it is needed, so that several processes can share it. Determinism can only be
-    turned on, and it stays on until the process ends.
+    is allocated as it is needed, so that processes can share it. Determinism can only be turned on.
+
+    Returns:
+        Whether the process uses a GPU.
 
     Raises:
-        UserError: `execution.mixed_precision` without a GPU.
+        UserError: `execution.mixed_precision` is set, and there is no GPU.
         RuntimeError: TensorFlow has started with other settings already.
     """
     tf.config.threading.set_intra_op_parallelism_threads(execution.threads)
@@ -66,7 +66,7 @@ def visible_gpus() -> list[Any]:
 
 
 def missing_gpu() -> str | None:
-    """What is wrong, in one line, if CUDA_VISIBLE_DEVICES names a GPU but TensorFlow sees none."""
+    """Return a warning if CUDA_VISIBLE_DEVICES names a GPU, but TensorFlow sees none."""
     asked = os.environ.get(VARIABLE, "").strip()
     if asked in ("", "-1", "none", "NoDevFiles") or visible_gpus():
         return None
@@ -77,10 +77,10 @@ def missing_gpu() -> str | None:
 
 
 def check_batch(batch: int, side: int, channels: int) -> None:
-    """Refuse a batch whose training step has no room; `channels` of all layers are kept for the gradients.
+    """Refuse a batch whose activations and gradients, of the channels of all layers, exceed the memory.
 
     Raises:
-        UserError: activations and their gradients alone, in float32, are more than the free memory.
+        UserError: They alone, in float32, take more than is free.
     """
     needed, free = 2 * 4 * batch * side**2 * channels, psutil.virtual_memory().available
     if needed > free:
@@ -91,11 +91,10 @@ def check_batch(batch: int, side: int, channels: int) -> None:
 
 
 def jit_compile(compiled: Callable[[bool], Callable[[], Any]]) -> bool:
-    """Whether to compile with XLA: on a GPU by measurement, on the CPU never.
+    """Return whether to compile with XLA: on a GPU by measurement, on the CPU never.
 
-    `compiled(jit)` hands out a step, compiled with XLA or without, that can be called any number of
-    times (see `faster_with_xla`). On the CPU nothing is measured: there XLA's convolutions take three
-    times as long (212 ms instead of 66 ms for a step on 8 images of 256x256, TensorFlow 2.21).
+    On the CPU XLA's convolutions take three times as long (212 ms instead of 66 ms for a step on 8
+    images of 256x256, TensorFlow 2.21).
     """
     return bool(visible_gpus()) and faster_with_xla(compiled)
 
@@ -103,11 +102,15 @@ def jit_compile(compiled: Callable[[bool], Callable[[], Any]]) -> bool:
 def faster_with_xla(
     compiled: Callable[[bool], Callable[[], Any]], clock: Callable[[], float] = time.perf_counter
 ) -> bool:
-    """Whether XLA makes a step at least 1.2 times faster: the medians of 5 calls each, in turns.
+    """Return whether XLA makes a step at least 1.2 times faster: medians of 5 calls each, in turns.
 
     The first call of each is not counted, since it traces and compiles. False also if XLA cannot
-    compile the step. The step has to answer with a number that it computed, or an array: reading it is
-    how the end of a GPU's work is awaited.
+    compile the step.
+
+    Args:
+        compiled: Returns a step compiled with XLA (True) or without, which returns a number or an
+            array that it computed: reading it awaits the end of a GPU's work.
+        clock: Seconds.
     """
     steps = {jit: compiled(jit) for jit in (False, True)}
     seconds: dict[bool, list[float]] = {False: [], True: []}
@@ -127,10 +130,10 @@ def faster_with_xla(
 
 @contextmanager
 def half_precision(model: keras.Model) -> Iterator[None]:
-    """Inside, what is traced of a chain computes in float16, all but its last layer; weights stay float32.
+    """Trace a chain in float16 inside this context, all but its last layer; weights stay float32.
 
-    To be held around the tracing of a training step: evaluation, export and what is on disk stay in
-    single precision. The last layer does, too, so that losses are computed from float32.
+    For the training step alone: evaluation, export and files stay in single precision. The last layer
+    does, too, so that losses are computed from float32.
     """
     layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)][:-1]
     before = [layer.dtype_policy for layer in layers]
@@ -144,10 +147,10 @@ def half_precision(model: keras.Model) -> Iterator[None]:
 
 
 def check_mixed_precision(model: keras.Model, evaluator: Evaluator, validation: Split, loss: str) -> None:
-    """Refuse half precision where it changes the score `loss` on the images of `validation` by over 1 %.
+    """Refuse half precision where it changes the validation loss by more than 1 %.
 
     Raises:
-        UserError: it does.
+        UserError: It does.
     """
     single = evaluator.of(model)(validation, (loss,)).score(loss)
     with half_precision(model):
@@ -157,3 +160,11 @@ def check_mixed_precision(model: keras.Model, evaluator: Evaluator, validation: 
             f"execution.mixed_precision: half precision changes the validation {loss} from {single:.5g} to "
             f"{half:.5g}, more than 1 %; set it to false"
         )
+
+
+def forget_kernels() -> None:
+    """Free the kernels that TensorFlow caches of all functions ever called: half a megabyte a network.
+
+    Functions that are called again get theirs again, in a moment and with the same results.
+    """
+    context.context().clear_kernel_cache()

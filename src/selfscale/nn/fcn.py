@@ -32,13 +32,20 @@ def build(
     deviation: float = 0.1,
     seed: tuple[int, ...] = (0,),
 ) -> keras.Model:
-    """A network of hidden convolution layers of `widths` filters and an output layer of one filter.
+    """Build a network of hidden convolution layers and an output layer of one filter (thesis 2.2).
 
-    Thesis 2.2: `kernel` x `kernel`, stride and dilation 1, same padding, bias, ReLU after every
-    layer, truncated normal initialization (values beyond two deviations are redrawn), biases zero.
+    Stride and dilation 1, same padding, bias, ReLU after every layer; truncated normal initialization
+    (values beyond two deviations are redrawn), biases zero.
 
-    The same `seed` gives the same weights. Input and output: float32 (N, H, W, 1), values in 0..1,
-    any H and W.
+    Args:
+        widths: Filters of each hidden layer.
+        kernel: Side of the kernels.
+        mean: Mean of the initial weights.
+        deviation: Their standard deviation.
+        seed: The same seed gives the same weights.
+
+    Returns:
+        Model from and to float32 of shape `(N, H, W, 1)`, in [0, 1], of any H and W.
     """
     inputs = keras.Input((None, None, 1), name="image")
     x = inputs
@@ -57,22 +64,23 @@ def build(
 
 
 def calibrate(model: keras.Model, images: np.ndarray, level: float) -> None:
-    """Let the output start close around `level` (the targets' mean) on `images`, float32 (N, H, W, C).
+    """Initialize the output layer from data, so that the output starts close around `level`.
 
-    Else the first steps all push the same way, and an output ReLU that is pushed below zero
-    everywhere never learns again: with a free start most networks died within 100 steps. The
-    output layer's kernel is shrunk to a tenth, and its bias makes up for the rest (an
-    initialization from data, as in Kraehenbuehl et al. 2016).
+    Else the first steps all push the same way, and an output ReLU that is pushed below zero everywhere
+    never learns again: without it most networks died within 100 steps. The kernel is scaled to a
+    tenth, and the bias makes up for the rest (cf. Kraehenbuehl et al. 2016, arXiv:1511.06856).
+
+    Args:
+        model: Network to calibrate.
+        images: float32 of shape `(N, H, W, C)`.
+        level: Mean of the targets.
     """
     output = blocks(model)[-1].convolution
     calibrate_layer(output, keras.Model(model.input, output.input)(images), level)
 
 
 def calibrate_layer(output: keras.layers.Conv2D, features: np.ndarray, level: float) -> None:
-    """The same for an output layer by itself, with the features that it reads, float32 (N, H, W, C).
-
-    Without a bias nothing can be made up for: it stays as it is.
-    """
+    """Calibrate an output layer alone, by its input, float32 `(N, H, W, C)`, if it has a bias."""
     if not output.use_bias:
         return
     kernel = output.kernel * 0.1
@@ -100,10 +108,10 @@ class Block:
 
 
 def blocks(model: keras.Model) -> list[Block]:
-    """The blocks of a chain of plain layers, found by inspection; the last block is the output.
+    """Return the blocks of a chain of plain layers; the last one is the output.
 
     Raises:
-        UserError: the model branches, or has a layer that mixes or reorders channels.
+        UserError: The model branches, or has a layer that mixes or reorders channels.
     """
     chain = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
     x = model.input
@@ -133,22 +141,26 @@ def blocks(model: keras.Model) -> list[Block]:
 
 
 def filters_per_layer(model: keras.Model) -> tuple[int, ...]:
-    """Filters of each hidden convolution layer (the output layer is not counted)."""
+    """Return the number of filters of each hidden convolution layer."""
     return tuple(block.filters for block in blocks(model)[:-1])
 
 
 class Size(NamedTuple):
-    """Weights, trainable or not, and multiply-accumulates per pixel of the input."""
+    """Number of weights, trainable or not, and multiply-accumulates per pixel of the input."""
 
     parameters: int
     macs_per_pixel: float
 
 
 def size(model: keras.Model, filters_kept: Sequence[int] | None = None) -> Size:
-    """The size of a chain of plain layers, or of what is left with `filters_kept` per hidden layer.
+    """Return the size of a chain of plain layers, or of what is left of it.
 
-    A kernel of k x k with c inputs and f filters costs k*k*c*f for each pixel that it puts out;
-    strides and pooling before it leave fewer such pixels, upsampling more.
+    A kernel of k x k with c inputs and f filters costs k*k*c*f multiply-accumulates for each output
+    pixel; strides and pooling before it leave fewer such pixels, upsampling more.
+
+    Args:
+        model: Chain of layers, see `blocks`.
+        filters_kept: Filters left of each hidden layer. Defaults to all.
     """
     chain = blocks(model)
     kept = [*(filters_kept or [block.filters for block in chain[:-1]]), chain[-1].filters]
@@ -170,5 +182,5 @@ def size(model: keras.Model, filters_kept: Sequence[int] | None = None) -> Size:
 
 
 def to_image(output: np.ndarray) -> np.ndarray:
-    """Network output (any shape, 1.0 is white) as 8-bit picture: scaled, clipped, rounded (thesis 2.2)."""
+    """Convert network output (1.0 is white) to 8 bit: scaled, clipped and rounded (thesis 2.2)."""
     return np.rint(np.clip(output.astype(np.float32), 0.0, 1.0) * 255.0).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Where a session's crops are cut: by NumPy from mapped files, or by the device that trains."""
+"""How a compiled step gets its crops: cut by NumPy from mapped files, or by the device that trains."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
-from selfscale.data.prepare import Split
-from selfscale.nn.input_pipeline import crop_size, draw, places
+from selfscale.nn.input_pipeline import Split, crop_size, draw, places
 
 log = logging.getLogger(__name__)
 
@@ -17,10 +16,11 @@ Batch = tuple[tf.Tensor, tf.Tensor]
 
 
 class Feed(Protocol):
-    """Both kinds draw the same crops from the same generator.
+    """Source of the crops of compiled training steps; all kinds draw the same from the same generator.
 
-    `chunk(shape, rng)` is what the compiled steps are called with, of the types of `signature`, for
-    `shape` = (steps, batch); inside, `batch(chunk, step)` is a step's images and targets (batch, h, w, 1).
+    `chunk(shape, rng)` returns the arguments of a call, of the types of `signature`, for `shape` =
+    (steps, batch size). Inside the compiled function, `batch(chunk, step)` returns the images and
+    targets of a step, of shape `(batch, h, w, 1)`.
     """
 
     signature: list[tf.TensorSpec]
@@ -31,7 +31,7 @@ class Feed(Protocol):
 
 
 class Streamed:
-    """From arrays that may be larger than the memory; only what is drawn is ever read."""
+    """Crops from arrays that may be larger than the memory; reads only what is drawn."""
 
     def __init__(self, split: Split, crop: int | None) -> None:
         self.split, self.crop = split, crop
@@ -49,10 +49,10 @@ class Streamed:
 
 
 class Resident:
-    """From arrays in the device's memory: for a step, 12 bytes an image are sent, and nothing is copied.
+    """Crops from arrays in the device's memory: a step sends 12 bytes an image, and copies nothing.
 
     Raises:
-        tf.errors.ResourceExhaustedError: they do not fit.
+        tf.errors.ResourceExhaustedError: The arrays do not fit.
     """
 
     def __init__(self, split: Split, crop: int | None, device: str) -> None:
@@ -77,7 +77,7 @@ class Resident:
 
 
 def feed_for(split: Split, crop: int | None, gpu: str | None) -> Feed:
-    """Arrays on the GPU of that name if they fit beside as much again for the training; else streamed."""
+    """Return a feed from the GPU of that name, if as much again fits beside the arrays; else streamed."""
     if gpu is None:
         return Streamed(split, crop)
     try:

@@ -1,29 +1,47 @@
-"""What a session is fed with: random crops, and a learning rate for each step."""
+"""Images and targets of a split, and the random crops that a session draws from them.
+
+Without TensorFlow, since data preparation uses `Split`, too; see `feeding` for what a device reads.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from selfscale.data.prepare import Split
 
+@dataclass(frozen=True)
+class Split:
+    """Images and targets of a split, arrays of shape `(N, H, W, 1)`, perhaps mapped from disk.
 
-def learning_rates(steps: int, peak: float, warmup: float) -> np.ndarray:
-    """Linear warm-up over a share of the steps, then cosine decay to zero; float32 (steps,)."""
-    step = np.arange(steps) + 1.0
-    rising = max(1.0, warmup * steps)
-    falling = np.clip((step - rising) / max(1.0, steps - rising), 0.0, 1.0)
-    return (peak * np.where(step < rising, step / rising, 0.5 * (1 + np.cos(np.pi * falling)))).astype(
-        "float32"
-    )
+    Attributes:
+        images: uint8, 0 to 255.
+        targets: uint8 (0 or 1) if they are discrete, else float16 in the operator's own range.
+    """
+
+    images: NDArray[np.uint8]
+    targets: NDArray[np.uint8] | NDArray[np.float16]
+
+    @property
+    def discrete(self) -> bool:
+        return self.targets.dtype == np.uint8
 
 
 def draw(split: Split, shape: tuple[int, int], crop: int | None, rng: np.random.Generator) -> Split:
-    """Random crops, shape (steps, batch, h, w, 1), cut alike from images and targets; None: whole images.
+    """Draw random crops, cut alike from images and targets.
 
-    Read straight from memory-mapped arrays: only the pixels drawn are ever loaded.
+    Reads from memory-mapped arrays only the pixels that are drawn.
+
+    Args:
+        split: Where to draw from.
+        shape: Steps and batch size.
+        crop: Side of the crops in pixels; None: whole images.
+        rng: Source of randomness.
+
+    Returns:
+        Arrays of shape `(steps, batch, h, w, 1)`.
     """
     where, (h, w) = places(split.images.shape, shape, crop, rng)
     corners = where.reshape(-1, 3).tolist()
@@ -40,9 +58,10 @@ def draw(split: Split, shape: tuple[int, int], crop: int | None, rng: np.random.
 def places(
     images: Sequence[int], shape: tuple[int, int], crop: int | None, rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], tuple[int, int]]:
-    """Where to cut from images of shape (N, H, W, 1), and how much.
+    """Draw where to cut crops from images of shape `(N, H, W, 1)`.
 
-    Image, top and left, int64 (steps, batch, 3), and the height and width of all crops.
+    Returns:
+        Image, top and left of each crop, int64 of shape `(steps, batch, 3)`; height and width of all.
     """
     count, height, width, _ = images
     h, w = crop_size(images, crop)
@@ -51,6 +70,6 @@ def places(
 
 
 def crop_size(images: Sequence[int], crop: int | None) -> tuple[int, int]:
-    """Height and width of a crop from images of shape (N, H, W, 1)."""
+    """Return height and width of a crop from images of shape `(N, H, W, 1)`."""
     _, height, width, _ = images
     return min(crop or height, height), min(crop or width, width)

@@ -1,8 +1,7 @@
-"""Removal of a whole hidden layer: a network without it, which starts from what was learnt.
+"""Removal of a whole hidden layer: a new network without it, which starts from what was learnt.
 
-The network is rebuilt rather than bypassed by a switch. A bypass would have to stand in for the
-layer's channels, however many they are, in every step of every session, for the sake of a few
-removals that each need one new trace (about a second).
+The network is rebuilt rather than bypassed by a mask: a bypass would cost a convolution in every step
+of every session, a new trace about a second.
 """
 
 from __future__ import annotations
@@ -13,8 +12,9 @@ from math import prod
 import keras
 import numpy as np
 
+from selfscale.nn.alterations import reinitialize
 from selfscale.nn.fcn import RESIZING, Block, calibrate_layer
-from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.masking import MaskedNetwork
 from selfscale.records import Filter
 
 FITTED_IMAGES = 16
@@ -23,8 +23,8 @@ PIXELS = 20_000
 CUTOFF = 1e-6
 
 
-def removable_layers(network: SwitchedNetwork) -> list[int]:
-    """Hidden layers that the network may do without: not the only one, and none that resizes the image."""
+def removable_layers(network: MaskedNetwork) -> list[int]:
+    """Return the hidden layers that may be removed: not the only one, and none that resizes the image."""
     if len(network.layers) < 2:
         return []
     return [layer for layer in network.layers if not resizes(network.block(layer))]
@@ -40,26 +40,32 @@ def resizes(block: Block) -> bool:
 
 
 def without_layer(
-    network: SwitchedNetwork,
+    network: MaskedNetwork,
     layer: int,
     images: np.ndarray,
     targets: np.ndarray,
     attempt: int,
     rng: np.random.Generator,
-) -> SwitchedNetwork:
-    """A new network without a hidden layer; `network` is not touched.
+) -> MaskedNetwork:
+    """Return a new network without a hidden layer; `network` is not changed.
 
-    `images`, uint8 (N, H, W, C), and `targets` are training images, of which the first 16 are used.
-    All other layers keep weights and switches, except the convolution behind the removed one, whose
-    inputs are now other ones. On the first `attempt` (0) it is fitted by least squares to what it put
-    out before, from its new inputs (reconstruction, as He et al. 2017, arXiv:1707.06168, do for
-    channels). On the second one it keeps its weights where their shape fits; where not, and on all
-    further ones, it is drawn anew by its initializers. An output layer that was not fitted is
-    calibrated to the mean of the targets. Filters that are then zero everywhere are drawn anew, too:
+    All other layers keep weights and masks, except the convolution behind the removed one, whose inputs
+    are others now. On attempt 0 it is fitted by least squares to its former output (reconstruction, as
+    in He et al. 2017, arXiv:1707.06168). On attempt 1 it keeps its weights where their shape fits;
+    where not, and on later attempts, it is reinitialized. An output layer that was not fitted is
+    calibrated to the mean of the targets. Filters that are then zero everywhere are reinitialized, too:
     they could not learn.
 
+    Args:
+        network: Network to start from.
+        layer: Number of the layer.
+        images: Training images, uint8 of shape `(N, H, W, C)`; the first 16 are used.
+        targets: Their targets.
+        attempt: How often the removal of this layer has failed.
+        rng: Source of randomness.
+
     Raises:
-        ValueError: the layer may not be removed.
+        ValueError: The layer may not be removed.
     """
     if layer not in removable_layers(network):
         raise ValueError(f"layer {layer} may not be removed")
@@ -72,31 +78,15 @@ def without_layer(
     if attempt == 0:
         fit(convolution, features, linear(refitted, np.asarray(network.features(behind)(pictures))), rng)
     elif attempt > 1 or convolution.kernel.shape != refitted.kernel.shape:
-        for filter in smaller.filters(behind):
-            smaller.reinitialize(filter, rng)
+        reinitialize(smaller, smaller.filters(behind), rng)
     if attempt > 0 and behind == len(network.widths):
         calibrate_layer(convolution, features, float(targets[:FITTED_IMAGES].mean(dtype=np.float64)))
-    for filter in silent(smaller, pictures):
-        smaller.reinitialize(filter, rng)
+    reinitialize(smaller, silent(smaller, pictures), rng)
     return smaller
 
 
-def without_layers(
-    network: SwitchedNetwork,
-    layers: Sequence[int],
-    images: np.ndarray,
-    targets: np.ndarray,
-    attempt: int,
-    rng: np.random.Generator,
-) -> SwitchedNetwork:
-    """A new network without several hidden layers: one after another, see `without_layer`."""
-    for layer in layers:
-        network = without_layer(network, layer, images, targets, attempt, rng)
-    return network
-
-
-def silent(network: SwitchedNetwork, pictures: np.ndarray) -> list[Filter]:
-    """Enabled hidden filters that are zero everywhere on `pictures`, float32 (N, H, W, C)."""
+def silent(network: MaskedNetwork, pictures: np.ndarray) -> list[Filter]:
+    """Return the enabled hidden filters that are zero everywhere on float32 `(N, H, W, C)` pictures."""
     found = []
     for layer, reader in zip(network.layers, (*network.layers[1:], len(network.widths)), strict=True):
         fired = (np.asarray(network.features(reader)(pictures)) != 0).any(axis=(0, 1, 2))
@@ -105,8 +95,8 @@ def silent(network: SwitchedNetwork, pictures: np.ndarray) -> list[Filter]:
     return found
 
 
-def with_layers(network: SwitchedNetwork, layers: Sequence[int]) -> SwitchedNetwork:
-    """A new network with these hidden layers only, switched alike; weights stay where their shape fits."""
+def with_layers(network: MaskedNetwork, layers: Sequence[int]) -> MaskedNetwork:
+    """Return a new network of these hidden layers only; masks stay, and weights where their shape fits."""
     kept = [network.block(layer) for layer in (*layers, len(network.widths))]
     inputs = keras.Input(network.model.input_shape[1:], name=network.model.input.name)
     x = inputs
@@ -116,15 +106,13 @@ def with_layers(network: SwitchedNetwork, layers: Sequence[int]) -> SwitchedNetw
         if [weight.shape for weight in new.weights] == [weight.shape for weight in old.weights]:
             new.set_weights(old.get_weights())
     indices = [network.indices[network.position(layer)] for layer in layers]
-    smaller = SwitchedNetwork(
-        keras.Model(inputs, x, name=network.model.name), network.widths, layers, indices
-    )
-    smaller.set_switches(network.active)
+    smaller = MaskedNetwork(keras.Model(inputs, x, name=network.model.name), network.widths, layers, indices)
+    smaller.set_masks(network.active)
     return smaller
 
 
 def linear(convolution: keras.layers.Conv2D, features: np.ndarray) -> np.ndarray:
-    """What a convolution puts out before its activation."""
+    """Return the output of a convolution before its activation."""
     response = keras.ops.conv(
         features,
         convolution.kernel,
@@ -138,10 +126,13 @@ def linear(convolution: keras.layers.Conv2D, features: np.ndarray) -> np.ndarray
 def fit(
     convolution: keras.layers.Conv2D, features: np.ndarray, wanted: np.ndarray, rng: np.random.Generator
 ) -> None:
-    """Set a convolution's weights so that it turns `features` into `wanted`, by least squares.
+    """Fit a convolution's weights by least squares, on a sample of pixels.
 
-    Both are float32 (N, H, W, C), `wanted` of the size that the convolution puts out; a sample of
-    its pixels is used.
+    Args:
+        convolution: Layer whose weights are set.
+        features: Its input, float32 of shape `(N, H, W, C)`.
+        wanted: The output to fit, float32, before the activation.
+        rng: Source of randomness.
     """
     share = max(1, PIXELS // len(features))
     samples = []

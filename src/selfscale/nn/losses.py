@@ -1,8 +1,7 @@
-"""Losses as ratios of two sums over pixels, per image.
+"""Losses as ratios of two sums over pixels, per image; lower is better.
 
-Kept as (numerator, denominator) for each image, a loss over any set of images is the sum of the
-numerators over the sum of the denominators: the same definition serves a training batch, a
-validation score and a resampling of images for a confidence interval.
+The loss over any set of images is the sum of their numerators over the sum of their denominators: one
+definition serves a training batch, an evaluation and a bootstrap over images.
 """
 
 from __future__ import annotations
@@ -18,17 +17,17 @@ PIXELS = (1, 2, 3)
 
 
 def mae(target: tf.Tensor, output: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Mean absolute error; 0 is best."""
+    """Compute the mean absolute error; 0 is best."""
     return tf.reduce_sum(tf.abs(target - output), PIXELS), tf.reduce_sum(tf.ones_like(target), PIXELS)
 
 
 def mse(target: tf.Tensor, output: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Mean squared error; 0 is best."""
+    """Compute the mean squared error; 0 is best."""
     return tf.reduce_sum(tf.square(target - output), PIXELS), tf.reduce_sum(tf.ones_like(target), PIXELS)
 
 
 def soft_f1(target: tf.Tensor, output: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """One minus a soft F1 score against a target of zeros and ones; 0 is best, 1 is worst.
+    """Compute one minus the soft F1 score against a target of zeros and ones; 0 is best, 1 is worst.
 
     True positives, false positives and false negatives are computed from the continuous output
     (thesis 2.2.1): 1 - F1 = (FP + FN) / (2 TP + FP + FN). Output beyond 1 counts as 1.
@@ -41,7 +40,6 @@ def soft_f1(target: tf.Tensor, output: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]
 
 LOSSES: dict[str, Loss] = {"mae": mae, "mse": mse, "soft_f1": soft_f1}
 
-
 # The output that is best where it has to be the same everywhere; of soft F1 it is 1 for any targets:
 # 1 - F1 = 1 - 2pT / (pN + T) falls with the output p, for N pixels of which T are ones.
 CONSTANTS: dict[str, Callable[[np.ndarray], float]] = {
@@ -52,7 +50,7 @@ CONSTANTS: dict[str, Callable[[np.ndarray], float]] = {
 
 
 def without_skill(loss: str, targets: np.ndarray) -> float:
-    """The loss of the best output that is the same everywhere, on targets (N, H, W, 1), numbers."""
+    """Return the loss of the best constant output on targets of shape `(N, H, W, 1)`."""
     constant = CONSTANTS[loss](targets)
     sums = []
     for target in targets:  # one by one: as float32, all of them could fill the memory
@@ -63,5 +61,5 @@ def without_skill(loss: str, targets: np.ndarray) -> float:
 
 
 def ratio(sums: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-    """One loss value for a batch; 0/0 (no positive pixel, none found) counts as 0."""
+    """Return the loss of a batch; 0/0 (no positive pixel, none found) counts as 0."""
     return tf.math.divide_no_nan(tf.reduce_sum(sums[0]), tf.reduce_sum(sums[1]))

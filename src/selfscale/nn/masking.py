@@ -1,7 +1,4 @@
-"""Switches on every filter, inside the graph: disable, freeze, reinitialize (thesis 2.3).
-
-A switch is a weight of the graph, so flipping one rebuilds and retraces nothing.
-"""
+"""Masks on every filter, inside the graph: disable and freeze without a new trace (thesis 2.3)."""
 
 from __future__ import annotations
 
@@ -16,53 +13,51 @@ from selfscale.nn.fcn import Block, Size, blocks, size
 from selfscale.records import Filter
 
 
-class FilterSwitch(keras.layers.Layer):
-    """Multiplies every channel by its switch: 1 lets it through, 0 makes it zero whatever its input."""
+class ChannelMask(keras.layers.Layer):
+    """Multiply every channel by its mask: 1 passes it on, 0 makes it zero whatever its input."""
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        self.active = self.add_weight(
-            shape=(input_shape[-1],), initializer="ones", trainable=False, name="active"
-        )
+        self.active = self.add_weight((input_shape[-1],), initializer="ones", trainable=False, name="active")
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         return inputs * self.active
 
 
 @dataclass(frozen=True)
-class SwitchState:
-    """Everything that distinguishes one state of a switched network from another: plain arrays.
+class MaskState:
+    """Weights and masks of a masked network, as plain arrays."""
 
-    `active` has an entry per hidden layer of the initial network, `trainable` one per block, and
-    `indices` one per hidden layer that is there.
-    """
-
-    weights: list[np.ndarray]
-    active: list[np.ndarray]
-    trainable: list[np.ndarray]
-    indices: list[np.ndarray]
+    weights: list[np.ndarray]  # of the plain model, in the order of Keras
+    active: list[np.ndarray]  # boolean, one per hidden layer of the initial network
+    trainable: list[np.ndarray]  # boolean, one per block
+    indices: list[np.ndarray]  # numbers of the filters, one per hidden layer that is left
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """The filters of every hidden layer of the initial network."""
+        """Filters of each hidden layer of the initial network."""
         return tuple(active.size for active in self.active)
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """The hidden layers that are still there: a removed one has no filter that is on."""
+        """Hidden layers that are left; a removed one has no enabled filter."""
         return tuple(layer for layer, active in enumerate(self.active) if active.any())
 
 
-class SwitchedNetwork:
-    """Any chain of plain Keras layers, with switches on the filters of its hidden convolutions.
+class MaskedNetwork:
+    """A chain of plain Keras layers, with masks on the filters of its hidden convolutions.
 
-    `model` stays the plain model and shares its weights with `graph`, which has a switch behind
-    each hidden block (behind its activation: so what a disabled filter hands on is exactly zero).
-    Filters of the output layer can be frozen, but not disabled.
+    `model` stays the plain model and shares its weights with `graph`, which has a mask behind each
+    hidden block: behind its activation, so that a disabled filter's output is exactly zero. Filters of
+    the output layer can be frozen, but not disabled.
 
-    Layers and filters keep their numbers when others are removed: `widths` are the filters of every
-    hidden layer of the initial network, `layers` the numbers of those that `model` still has, and
-    `indices`, for each of these, the numbers of the filters that it has. A removed layer is one whose
-    filters are all off, a removed filter one that is off.
+    Layers and filters keep their numbers when others are removed: a removed filter is a disabled one, a
+    removed layer one without enabled filters. The output layer's number is `len(widths)`.
+
+    Args:
+        model: Chain of layers, see `fcn.blocks`.
+        widths: Filters of each hidden layer of the initial network. Defaults to those of `model`.
+        layers: Numbers of the hidden layers that `model` has. Defaults to all.
+        indices: For each of these, the numbers of the filters that it has. Defaults to all.
     """
 
     def __init__(
@@ -78,60 +73,52 @@ class SwitchedNetwork:
         self.layers = tuple(range(len(self.widths)) if layers is None else layers)
         hidden = [np.arange(block.filters) for block in self.blocks[:-1]]
         self.indices = hidden if indices is None else list(indices)
-        self.switches = [FilterSwitch(name=f"switch_{layer}") for layer in self.layers]
+        self.masks = [ChannelMask(name=f"mask_{layer}") for layer in self.layers]
         x = model.input
         self._inputs: list[keras.KerasTensor] = []
         for position, block in enumerate(self.blocks):
             self._inputs.append(x)
             for layer in block.layers:
                 x = layer(x)
-            if position < len(self.switches):
-                x = self.switches[position](x)
-        self.graph = keras.Model(model.input, x, name=f"switched_{model.name}")
-        # One update mask per block, broadcast over the last axis of each of the block's weights.
+            if position < len(self.masks):
+                x = self.masks[position](x)
+        self.graph = keras.Model(model.input, x, name=f"masked_{model.name}")
         self._trainable = [np.ones(block.filters, bool) for block in self.blocks]
-        self._updates = [
-            tf.Variable(tf.ones(block.filters, tf.bool), trainable=False) for block in self.blocks
-        ]
-
-    # -- what there is ---------------------------------------------------------------------------
+        # Read by the compiled step, and broadcast over the last axis of each of a block's weights.
+        ones = [tf.ones(block.filters, tf.bool) for block in self.blocks]
+        self._updates = [tf.Variable(mask, trainable=False) for mask in ones]
 
     @property
     def active(self) -> list[np.ndarray]:
-        """One boolean array per hidden layer of the initial network: which filters are enabled."""
-        return self.by_filter([switch.active.numpy().astype(bool) for switch in self.switches])
+        """Which filters are enabled: one boolean array per hidden layer of the initial network."""
+        return self.by_filter(self.enabled()[:-1])
+
+    @property
+    def filters_kept(self) -> tuple[int, ...]:
+        """Enabled filters of each hidden layer of the initial network."""
+        return tuple(int(active.sum()) for active in self.active)
+
+    def enabled(self) -> list[np.ndarray]:
+        """Return which channels are enabled, one boolean array per block; the output's always are."""
+        hidden = [mask.active.numpy().astype(bool) for mask in self.masks]
+        return [*hidden, np.ones(self.blocks[-1].filters, bool)]
 
     def by_filter(self, channels: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """What is known of the channels of each hidden layer, by the numbers of layers and filters.
+        """Spread values of the hidden layers' channels over the initial network's filters.
 
-        One array per hidden layer of the initial network, with zeros for what was removed.
+        Returns one array per hidden layer of the initial network, zero where a filter was removed.
         """
         arrays = [np.zeros(width, channels[0].dtype) for width in self.widths]
         for layer, indices, values in zip(self.layers, self.indices, channels, strict=True):
             arrays[layer][indices] = values
         return arrays
 
-    def enabled(self) -> list[np.ndarray]:
-        """One boolean array per block: which of its channels are on. Those of the output always are."""
-        switched = [switch.active.numpy().astype(bool) for switch in self.switches]
-        return [*switched, np.ones(self.blocks[-1].filters, bool)]
-
-    def channel(self, filter: Filter) -> int:
-        """The channel of its block in which a filter is; raises ValueError if it was removed."""
-        if filter.layer == len(self.widths):
-            return filter.index
-        return self.indices[self.position(filter.layer)].tolist().index(filter.index)
-
-    @property
-    def filters_kept(self) -> tuple[int, ...]:
-        return tuple(int(active.sum()) for active in self.active)
-
     def size(self) -> Size:
-        """What is left without the disabled filters."""
+        """Return the size without the disabled filters."""
         return size(self.model, [kept for kept in self.filters_kept if kept])
 
     def removable(self) -> list[Filter]:
-        """Enabled hidden filters in order, except where a layer has only one left."""
+        """Return the enabled hidden filters in order, except where a layer has only one left."""
         return [
             Filter(layer, int(index))
             for layer, active in enumerate(self.active)
@@ -140,26 +127,31 @@ class SwitchedNetwork:
         ]
 
     def filters(self, layer: int) -> list[Filter]:
-        """The filters of a hidden layer, or of the output layer, one per channel, on or off."""
+        """Return the filters of a hidden or the output layer, one per channel, enabled or not."""
         output = np.arange(self.blocks[-1].filters)
         return [Filter(layer, int(index)) for index in (*self.indices, output)[self.position(layer)]]
 
-    def block(self, layer: int) -> Block:
-        """The block of a hidden layer, or, with the number behind the last one, of the output layer."""
-        return self.blocks[self.position(layer)]
-
-    def features(self, layer: int) -> keras.Model:
-        """The part of the graph that makes what a layer reads, with the switches before it."""
-        return keras.Model(self.graph.input, self._inputs[self.position(layer)])
-
     def position(self, layer: int) -> int:
-        """The index in `blocks` of a hidden layer, or of the output layer by the number behind the last."""
+        """Return the index in `blocks` of a hidden layer or the output layer."""
         return (*self.layers, len(self.widths)).index(layer)
 
-    def filter_weights(self, layer: int) -> np.ndarray:
-        """The filters of a convolution as rows: kernel flattened, bias appended; float32 (filters, n).
+    def block(self, layer: int) -> Block:
+        return self.blocks[self.position(layer)]
 
-        What was removed is zeros.
+    def channel(self, filter: Filter) -> int:
+        """Return a filter's channel in its block; raises ValueError if it was removed."""
+        if filter.layer == len(self.widths):
+            return filter.index
+        return self.indices[self.position(filter.layer)].tolist().index(filter.index)
+
+    def features(self, layer: int) -> keras.Model:
+        """Return the part of the graph, masks included, that computes a layer's input."""
+        return keras.Model(self.graph.input, self._inputs[self.position(layer)])
+
+    def filter_weights(self, layer: int) -> np.ndarray:
+        """Return a layer's filters as float32 rows `(filters, n)`: kernel flattened, bias appended.
+
+        A removed filter is a row of zeros.
         """
         if layer < len(self.widths) and layer not in self.layers:
             return np.zeros((self.widths[layer], 1), np.float32)
@@ -174,13 +166,10 @@ class SwitchedNetwork:
         every[self.indices[self.position(layer)]] = rows
         return every
 
-    # -- the switches ----------------------------------------------------------------------------
-
     def disable(self, *filters: Filter) -> None:
-        """Switch filters off: their output is zero and they learn nothing.
+        """Disable filters: their output is zero, and they are not updated.
 
-        Raises:
-            ValueError: a filter is off already, does not exist, or is the last one of its layer.
+        Raises ValueError for one that is disabled, does not exist, or is the last one of its layer.
         """
         active = self.active
         for layer, index in filters:
@@ -191,17 +180,23 @@ class SwitchedNetwork:
             active[layer][index] = False
             if not active[layer].any():
                 raise ValueError(f"{Filter(layer, index)} is the last one of its layer")
-        self.set_switches(active)
+        self.set_masks(active)
+
+    def set_masks(self, active: Sequence[np.ndarray]) -> None:
+        """Enable or disable all filters by one boolean array per hidden layer of the initial network."""
+        for layer, indices, mask in zip(self.layers, self.indices, self.masks, strict=True):
+            mask.active.assign(active[layer][indices].astype(np.float32))
+        self._write_updates()
 
     def freeze(self, *filters: Filter) -> None:
-        """Keep filters as they are: they go on working but are not updated."""
+        """Stop updating filters; they still produce output."""
         self._set_trainable(filters, False)
 
     def unfreeze(self, *filters: Filter) -> None:
         self._set_trainable(filters, True)
 
     def frozen(self) -> list[Filter]:
-        """Filters that are not updated although they are enabled."""
+        """Return the enabled filters that are not updated."""
         states = zip((*self.layers, len(self.widths)), self._trainable, self.enabled(), strict=True)
         return [
             filter
@@ -209,21 +204,6 @@ class SwitchedNetwork:
             for filter, is_frozen in zip(self.filters(layer), active & ~trainable, strict=True)
             if is_frozen
         ]
-
-    def reinitialize(self, filter: Filter, rng: np.random.Generator) -> None:
-        """Draw a filter anew by its layer's own initializers (kernel and bias)."""
-        convolution = self.block(filter.layer).convolution
-        pairs = [(convolution.kernel, convolution.kernel_initializer)]
-        if convolution.use_bias:
-            pairs.append((convolution.bias, convolution.bias_initializer))
-        for variable, initializer in pairs:
-            config = initializer.get_config()
-            if "seed" in config:
-                config["seed"] = int(rng.integers(2**31))
-            fresh = np.asarray(type(initializer).from_config(config)(variable.shape))
-            value, channel = variable.numpy(), self.channel(filter)
-            value[..., channel] = fresh[..., channel]
-            variable.assign(value)
 
     def _set_trainable(self, filters: tuple[Filter, ...], value: bool) -> None:
         for filter in filters:
@@ -234,16 +214,8 @@ class SwitchedNetwork:
         for update, trainable, active in zip(self._updates, self._trainable, self.enabled(), strict=True):
             update.assign(trainable & active)
 
-    def set_switches(self, active: Sequence[np.ndarray]) -> None:
-        """Switch all filters on or off, by one boolean array per hidden layer of the initial network."""
-        for layer, indices, switch in zip(self.layers, self.indices, self.switches, strict=True):
-            switch.active.assign(active[layer][indices].astype(np.float32))
-        self._write_updates()
-
-    # -- used inside the compiled training step --------------------------------------------------
-
     def update_masks(self) -> list[tuple[keras.Variable, tf.Variable]]:
-        """(weight, mask over its last axis) for every weight of the chain, trainable or not."""
+        """Return (weight, mask over its last axis) for every weight, for use in a compiled step."""
         return [
             (variable, self._updates[position])
             for position, block in enumerate(self.blocks)
@@ -252,18 +224,16 @@ class SwitchedNetwork:
             if variable.shape[-1:] == (block.filters,)
         ]
 
-    # -- states ----------------------------------------------------------------------------------
-
-    def state(self) -> SwitchState:
-        return SwitchState(
+    def state(self) -> MaskState:
+        return MaskState(
             [np.array(weight) for weight in self.model.get_weights()],
-            [active.copy() for active in self.active],
+            self.active,
             [trainable.copy() for trainable in self._trainable],
             [indices.copy() for indices in self.indices],
         )
 
-    def restore(self, state: SwitchState) -> None:
-        """Raises ValueError if the state is of a network of another shape or with other layers."""
+    def restore(self, state: MaskState) -> None:
+        """Set weights and masks; raises ValueError if the state has other layers or filters."""
         if (state.widths, state.layers) != (self.widths, self.layers):
             raise ValueError(
                 f"the state is of the layers {state.layers} of {state.widths} filters, "
@@ -273,8 +243,8 @@ class SwitchedNetwork:
             raise ValueError("the state is of a network from which other filters were removed")
         self.model.set_weights(state.weights)
         self._trainable = [trainable.copy() for trainable in state.trainable]
-        self.set_switches(state.active)
+        self.set_masks(state.active)
 
-    def has_filters_of(self, state: SwitchState) -> bool:
-        """Whether the filters that are there, on or off, are those of the state."""
+    def has_filters_of(self, state: MaskState) -> bool:
+        """Return whether the network has the filters of the state, enabled or not."""
         return all(map(np.array_equal, self.indices, state.indices))

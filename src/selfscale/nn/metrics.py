@@ -1,4 +1,4 @@
-"""Scores of a network on whole images, kept per image so that they can be paired and resampled."""
+"""Metrics of a network on whole images, kept per image so that they can be paired and resampled."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from selfscale.data.prepare import Split
+from selfscale.nn.input_pipeline import Split
 from selfscale.nn.losses import LOSSES, PIXELS
 
 Sums = tuple[tf.Tensor, tf.Tensor]
@@ -19,14 +19,14 @@ IMAGES_PER_CALL = 8
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Per-image sums by metric: float64 (N, 2), numerators and denominators; and the output's range."""
+    """Numerators and denominators of each metric per image, and the range of the output."""
 
-    sums: dict[str, np.ndarray]
+    sums: dict[str, np.ndarray]  # by metric, float64 of shape (N, 2)
     lowest: float
     highest: float
 
     def score(self, metric: str) -> float:
-        """The metric over all images: sum of numerators over sum of denominators (0/0 is 0)."""
+        """Return a metric over all images: sum of numerators over sum of denominators (0/0 is 0)."""
         numerator, denominator = self.sums[metric].sum(axis=0)
         return float(numerator / denominator) if denominator else 0.0
 
@@ -35,7 +35,7 @@ class Evaluation:
 
     @property
     def dead(self) -> bool:
-        """The output is the same everywhere: a network whose ReLUs have died, or a useless one."""
+        """Whether the output is the same everywhere, as of a network whose ReLUs have died."""
         return self.lowest == self.highest
 
     @property
@@ -44,13 +44,15 @@ class Evaluation:
 
 
 def uiqi(target: tf.Tensor, output: tf.Tensor) -> Sums:
-    """Universal Image Quality Index (Wang and Bovik 2002), sliding 8x8 window, on 8-bit pictures.
+    """Compute the Universal Image Quality Index (Wang and Bovik 2002) on sliding windows of 8x8.
 
-    Per image (sum of the index over all windows, number of windows); the index is in -1..1, 1 is
-    best. The pictures are whole numbers 0..255 (thesis 2.2), so the sums over a window are exact in
-    float32 (below 2**24) and flat windows are recognised without a tolerance: where both windows
-    are flat, only luminance counts, and where both are black, the index is 1 (as in the authors'
-    reference code).
+    The index is in [-1, 1], 1 is best. Images are rounded to 0..255 (thesis 2.2), so the sums over a
+    window are exact in float32 (below 2**24), and flat windows are recognised without a tolerance: where
+    both windows are flat, only luminance counts, and where both are black, the index is 1 (as in the
+    authors' reference code).
+
+    Returns:
+        For each image the sum of the index over all windows, and the number of windows.
     """
     x = tf.round(tf.clip_by_value(target, 0.0, 1.0) * 255.0)
     y = tf.round(tf.clip_by_value(output, 0.0, 1.0) * 255.0)
@@ -70,7 +72,7 @@ def uiqi(target: tf.Tensor, output: tf.Tensor) -> Sums:
 
 
 def detection(threshold: float) -> dict[str, Callable[[tf.Tensor, tf.Tensor], Sums]]:
-    """F1, precision and recall of the output's pixels above `threshold` against a discrete target."""
+    """Return F1, precision and recall of the pixels above `threshold` against a discrete target."""
 
     def counts(target: tf.Tensor, output: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         found = tf.cast(output > threshold, tf.float32)
@@ -93,10 +95,14 @@ def detection(threshold: float) -> dict[str, Callable[[tf.Tensor, tf.Tensor], Su
 
 
 class Evaluator:
-    """Compiled evaluation of one Keras model; it never changes the model.
+    """Evaluate one Keras model, by a compiled function that never changes it.
 
-    `metrics`: mae, mse and uiqi, and for discrete targets also soft_f1, f1, precision and recall.
-    Against a discrete target, output beyond 1 counts as 1, as in the picture that it stands for.
+    `metrics` are mae, mse and uiqi, and for discrete targets also soft_f1, f1, precision and recall.
+
+    Args:
+        model: Model to evaluate.
+        discrete: Whether targets are 0 or 1. If so, output beyond 1 counts as 1.
+        threshold: Output above it is positive, for f1, precision and recall.
     """
 
     def __init__(self, model: keras.Model, *, discrete: bool, threshold: float = 0.5) -> None:
@@ -111,11 +117,11 @@ class Evaluator:
         self._compiled: dict[tuple[str, ...], tf.types.experimental.PolymorphicFunction] = {}
 
     def of(self, model: keras.Model) -> Evaluator:
-        """The same evaluation of another model."""
+        """Return the same evaluation of another model."""
         return Evaluator(model, discrete=self._discrete, threshold=self._threshold)
 
     def __call__(self, split: Split, metrics: tuple[str, ...] | None = None) -> Evaluation:
-        """Evaluate on every image of `split`; `metrics` limits the work to some of them."""
+        """Evaluate on every image of `split`, by some of the metrics or all."""
         names = metrics or tuple(self.metrics)
         if names not in self._compiled:
             self._compiled[names] = self._compile(names)
@@ -150,5 +156,5 @@ class Evaluator:
 
 
 def to_float(images: tf.Tensor) -> tf.Tensor:
-    """uint8 pictures as float32 in 0..1."""
+    """Convert uint8 images to float32 in [0, 1]."""
     return tf.cast(images, tf.float32) / 255.0

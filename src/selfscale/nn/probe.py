@@ -1,4 +1,4 @@
-"""What strategies measure on images: every filter in one pass, without training."""
+"""Measurements of filters on training images, for the strategies; all filters in one pass."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from functools import cached_property
 import numpy as np
 import tensorflow as tf
 
-from selfscale.data.prepare import Split
+from selfscale.nn.input_pipeline import Split
 from selfscale.nn.losses import LOSSES, ratio
-from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.metrics import to_float
 from selfscale.records import Filter
 
@@ -19,15 +19,15 @@ IMAGES_PER_CALL = 8
 
 
 class Probe:
-    """Measurements of a switched network on the first images of a split; compiled once."""
+    """Measure a masked network on the first 32 images of a split; compiled once."""
 
-    def __init__(self, network: SwitchedNetwork, split: Split, loss: str) -> None:
+    def __init__(self, network: MaskedNetwork, split: Split, loss: str) -> None:
         self._network, self._loss = network, LOSSES[loss]
         self.split = split
         self.images, self.targets = split.images[:IMAGES], split.targets[:IMAGES]
 
     def losses_without(self, candidates: Sequence[Filter]) -> np.ndarray:
-        """The loss with each of the candidates switched off alone; float64 (candidates,)."""
+        """Return the loss with each candidate alone disabled, float64 of shape `(candidates,)`."""
         gates = [np.tile(gate, (len(candidates), 1)) for gate in self._gates()]
         position = {layer: position for position, layer in enumerate(self._network.layers)}
         for row, filter in enumerate(candidates):
@@ -35,16 +35,16 @@ class Probe:
         sums = np.sum([self._sums(*batch, gates).numpy() for batch in self._batches()], axis=0)
         return sums[:, 0] / sums[:, 1]
 
-    def loss_of(self, network: SwitchedNetwork) -> float:
-        """The loss of another network on the same images."""
+    def loss_of(self, network: MaskedNetwork) -> float:
+        """Return the loss of another network on the same images."""
         sums = np.zeros(2)
         for images, targets in self._batches():
             pair = self._loss(tf.cast(targets, tf.float32), network.graph(to_float(images), training=False))
             sums += [float(tf.reduce_sum(part)) for part in pair]
         return float(sums[0] / sums[1])
 
-    def squared_gradient(self, network: SwitchedNetwork) -> float:
-        """The squared norm of the loss's gradient by all weights of another network, on the same images."""
+    def squared_gradient(self, network: MaskedNetwork) -> float:
+        """Return the squared norm of the loss's gradient by all weights of another network."""
         variables = network.graph.trainable_variables
         sums: list[np.ndarray] = []
         for images, targets in self._batches():
@@ -56,7 +56,7 @@ class Probe:
         return float(np.sum(np.square(np.mean(sums, axis=0, dtype=np.float64))))
 
     def gradients(self) -> list[np.ndarray]:
-        """Root mean square over the batches of the loss's derivative by each filter's switch.
+        """Return the root mean square over the batches of the loss's derivative by each filter's mask.
 
         The derivative by a factor on a filter's output is the sum of activation times gradient.
         """
@@ -66,11 +66,11 @@ class Probe:
         )
 
     def activations(self) -> list[np.ndarray]:
-        """The mean activation of each filter."""
+        """Return the mean activation of each filter."""
         return self._network.by_filter([mean for mean, _ in self._statistics()])
 
     def zeros(self) -> list[np.ndarray]:
-        """The share of pixels at which each filter's activation is zero."""
+        """Return the share of pixels at which each filter's activation is zero."""
         return self._network.by_filter([zeros for _, zeros in self._statistics()])
 
     def _statistics(self) -> list[np.ndarray]:
@@ -78,17 +78,17 @@ class Probe:
         return [np.mean(layer, axis=0) for layer in zip(*batches, strict=True)]
 
     def _gates(self) -> list[np.ndarray]:
-        """The switches as they are, one array per hidden layer that is still there."""
+        """Return the masks as they are, one array per hidden layer that is left."""
         return [enabled.astype(np.float32) for enabled in self._network.enabled()[:-1]]
 
     def _batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Equal batches; a rest that does not fill one is left out, unless there is nothing else."""
+        """Yield equal batches; a remainder is left out, unless there is nothing else."""
         size = min(IMAGES_PER_CALL, len(self.images))
         for start in range(0, len(self.images) - size + 1, size):
             yield self.images[start : start + size], self.targets[start : start + size]
 
     def _run(self, images: tf.Tensor, gates: Sequence[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """The output and the hidden layers' outputs, with `gates` in the place of the switches."""
+        """Return the output and the hidden layers' outputs, with `gates` in place of the masks."""
         x, hidden = to_float(images), []
         for position, block in enumerate(self._network.blocks):
             for layer in block.layers:

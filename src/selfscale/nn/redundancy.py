@@ -1,7 +1,4 @@
-"""Filters that can go without training: those that never fire, and duplicates up to scale.
-
-Taking one away leaves the network's output as it is, on the images looked at or on every image.
-"""
+"""Redundant filters, removable without training: those that never fire, and duplicates up to scale."""
 
 from __future__ import annotations
 
@@ -14,11 +11,11 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.metrics import IMAGES_PER_CALL, to_float
 from selfscale.nn.probe import Probe
+from selfscale.nn.similarity import cosine_similarity
 from selfscale.records import Filter
-from selfscale.search.importance import cosine_similarity
 
 # Of each weight, in a comparison of two filters: some 10 float32 roundings.
 TOLERANCE = 1e-6
@@ -34,9 +31,9 @@ HOMOGENEOUS_LAYERS = (
 
 
 class Redundant(NamedTuple):
-    """A filter to switch off, whose output is always `factor` (0 to 1) times that of its twin.
+    """A filter to disable, whose output is always `factor` (0 to 1) times that of its twin.
 
-    `twin` is a filter of the same layer, or None with a factor of 0 where the output is always zero.
+    `twin` is a filter of the same layer; None, with a factor of 0, if the output is always zero.
     """
 
     filter: Filter
@@ -44,12 +41,16 @@ class Redundant(NamedTuple):
     factor: float = 0.0
 
 
-def find(network: SwitchedNetwork, probe: Probe, images: NDArray[np.uint8]) -> Redundant | None:
-    """The first filter that may be removed and is redundant, or None; changes nothing.
+def find(network: MaskedNetwork, probe: Probe, images: NDArray[np.uint8]) -> Redundant | None:
+    """Return the first removable filter that is redundant, or None; changes nothing.
 
-    Duplicates come first, since weights alone show them. `images` are all training images, uint8
-    (N, H, W, C). They are gone through only when a filter is zero on all images of the `probe`,
-    and only until every such filter has fired.
+    Duplicates come first, since weights alone show them. All images are read only if a filter is zero
+    on those of the probe, and only until every such filter has fired.
+
+    Args:
+        network: Network to search.
+        probe: Measurements of that network.
+        images: All training images, uint8 of shape `(N, H, W, C)`.
     """
     removable = network.removable()
     for layer in sorted({filter.layer for filter in removable}):
@@ -62,14 +63,14 @@ def find(network: SwitchedNetwork, probe: Probe, images: NDArray[np.uint8]) -> R
     return Redundant(never_fired[0]) if never_fired else None
 
 
-def merge(network: SwitchedNetwork, redundant: Redundant) -> None:
-    """Switch a filter off, and let the next layer read its twin as much more as it read the filter.
+def merge(network: MaskedNetwork, redundant: Redundant) -> None:
+    """Disable a filter, and add its weights in the next layer, times the factor, to its twin's.
 
-    `redundant` was found in the network as it is now. The output stays the same but for float32
-    rounding; without a twin, exactly the same on the images in which the filter never fires.
+    The output stays the same up to float32 rounding; without a twin, exactly the same on all images on
+    which the filter never fires.
 
     Raises:
-        ValueError: the filter is off already, or is the last one of its layer.
+        ValueError: The filter is disabled already, or is the last one of its layer.
     """
     filter, twin, factor = redundant
     network.disable(filter)
@@ -80,11 +81,10 @@ def merge(network: SwitchedNetwork, redundant: Redundant) -> None:
         reader.kernel.assign(kernel)
 
 
-def silent(network: SwitchedNetwork, images: NDArray[np.uint8], suspects: Sequence[Filter]) -> list[Filter]:
-    """Those enabled filters of `suspects` whose activation is zero at every pixel of all `images`.
+def silent(network: MaskedNetwork, images: NDArray[np.uint8], suspects: Sequence[Filter]) -> list[Filter]:
+    """Return the enabled suspects whose block's output is zero at every pixel of all images.
 
-    uint8 (N, H, W, C); only a few are in memory at a time. The activation is what the filter's
-    block puts out when nothing is trained.
+    `images` are uint8 of shape `(N, H, W, C)`; a few at a time are in memory.
     """
     left = list(suspects)
     for start in range(0, len(images), IMAGES_PER_CALL):
@@ -96,8 +96,8 @@ def silent(network: SwitchedNetwork, images: NDArray[np.uint8], suspects: Sequen
     return left
 
 
-def _fired(network: SwitchedNetwork, images: NDArray[np.uint8], deepest: int) -> dict[int, NDArray[np.bool_]]:
-    """By hidden layer, up to the deepest that is asked for: which channels are not zero everywhere."""
+def _fired(network: MaskedNetwork, images: NDArray[np.uint8], deepest: int) -> dict[int, NDArray[np.bool_]]:
+    """Return, for each hidden layer up to `deepest`, which channels are not zero everywhere."""
     fired = {}
     x, enabled = to_float(images), network.enabled()
     for layer in network.layers[: network.position(deepest) + 1]:
@@ -108,12 +108,12 @@ def _fired(network: SwitchedNetwork, images: NDArray[np.uint8], deepest: int) ->
     return fired
 
 
-def duplicate(network: SwitchedNetwork, layer: int) -> Redundant | None:
-    """The first enabled filter of a hidden layer that is a positive multiple of another one, or None.
+def duplicate(network: MaskedNetwork, layer: int) -> Redundant | None:
+    """Return the first enabled filter of a hidden layer that is a positive multiple of another, or None.
 
-    The smaller of the two is the redundant one, so that what the next layer gains cannot overflow.
-    Every weight (kernel and bias) must agree to 1e-6 of itself, those apart that read disabled
-    filters. None also where the block's layers do not carry a scale through.
+    The smaller of the two is the redundant one, so that the next layer's weights cannot overflow. Every
+    weight (kernel and bias) must agree to 1e-6 of itself, except those that read disabled filters.
+    None also if the block's layers are not positively homogeneous.
     """
     if not all(map(_positively_homogeneous, network.block(layer).layers)):
         return None
@@ -129,8 +129,8 @@ def duplicate(network: SwitchedNetwork, layer: int) -> Redundant | None:
     return None
 
 
-def _effective_weights(network: SwitchedNetwork, layer: int) -> np.ndarray:
-    """`filter_weights` without the columns that read disabled filters: what they hold means nothing."""
+def _effective_weights(network: MaskedNetwork, layer: int) -> np.ndarray:
+    """Return `filter_weights` without the columns that read disabled filters."""
     convolution = network.block(layer).convolution
     position = network.position(layer)
     reads = network.enabled()[position - 1] if position else np.ones(convolution.kernel.shape[2], bool)
@@ -139,7 +139,7 @@ def _effective_weights(network: SwitchedNetwork, layer: int) -> np.ndarray:
 
 
 def _positively_homogeneous(layer: keras.layers.Layer) -> bool:
-    """Whether a positive factor on a channel passes through a layer (a convolution: its activation)."""
+    """Return whether a layer (of a convolution, its activation) passes a positive factor on."""
     if isinstance(layer, keras.layers.Conv2D | keras.layers.Activation):
         return layer.activation in HOMOGENEOUS_ACTIVATIONS
     if isinstance(layer, keras.layers.ReLU):

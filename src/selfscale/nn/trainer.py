@@ -5,23 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
-import keras
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.eager import context
 
 from selfscale.config import Training
-from selfscale.data.prepare import Split
 from selfscale.errors import UserError
 from selfscale.nn.devices import half_precision
 from selfscale.nn.feeding import Feed, Streamed
-from selfscale.nn.input_pipeline import learning_rates
+from selfscale.nn.input_pipeline import Split
 from selfscale.nn.losses import LOSSES, ratio
-from selfscale.nn.masking import SwitchedNetwork, SwitchState
+from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.metrics import Evaluation, Evaluator, to_float
+from selfscale.nn.optimizers import Adam, learning_rates
 from selfscale.progress import SILENT, Progress
 from selfscale.records import SessionRecord
 
@@ -33,18 +30,15 @@ HALF_SCALE = 1024.0
 
 @dataclass(frozen=True)
 class Plan:
-    """How long a session is, how often it looks at the validation images, and its highest learning rate.
-
-    None: the one in the settings.
-    """
+    """Length of a session, number of its evaluations, and its peak learning rate."""
 
     steps: int
     evaluations: int
-    learning_rate: float | None = None
+    learning_rate: float | None = None  # that of the settings
 
     @property
     def pauses(self) -> list[int]:
-        """The steps after which it is evaluated, in equal distances; the last one is the session's end."""
+        """Steps after which the session is evaluated, evenly spaced; the last one ends it."""
         steps = np.linspace(0, self.steps, self.evaluations + 1).round().astype(int)
         return sorted(set(steps.tolist()) - {0})
 
@@ -57,26 +51,25 @@ class Compilation:
     half: bool = False
 
 
-class OneReplicaAdam(keras.optimizers.Adam):
-    """Adam whose traces can be forgotten.
-
-    Keras sums gradients over replicas by an operation with a gradient of its own, for which TensorFlow
-    keeps the whole graph of each traced step until the process ends: some megabytes a network.
-    """
-
-    def _all_reduce_sum_gradients(self, grads_and_vars: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
-        return grads_and_vars
-
-
 class Trainer:
-    """Trains one switched network with Adam; compiled once, whatever is switched afterwards.
+    """Train and evaluate one masked network; compiled once, whatever is masked afterwards.
 
-    Evaluation happens on the switched graph and changes nothing in it (thesis 2.2.2).
+    Evaluation uses the masked graph and changes nothing in it (thesis 2.2.2).
+
+    Args:
+        network: Network to train.
+        train: Images and targets of training.
+        validation: Images and targets of evaluation.
+        loss: Name of a loss in `LOSSES`.
+        settings: Batch size, learning rate and the like.
+        evaluator: Evaluation of the network's graph.
+        compilation: How the training step is compiled.
+        feed: Source of the crops. Defaults to `Streamed`.
     """
 
     def __init__(
         self,
-        network: SwitchedNetwork,
+        network: MaskedNetwork,
         train: Split,
         validation: Split,
         *,
@@ -90,7 +83,7 @@ class Trainer:
         self.feed = feed or Streamed(train, settings.crop)
         self.network, self.train, self.validation = network, train, validation
         self.loss, self.settings, self.evaluator = loss, settings, evaluator
-        self.optimizer = OneReplicaAdam(settings.learning_rate, global_clipnorm=settings.clip_norm)
+        self.optimizer = Adam(settings.learning_rate, global_clipnorm=settings.clip_norm)
         self.optimizer.build(network.graph.trainable_variables)
         self._steps = tf.function(
             self._train_steps,
@@ -98,8 +91,8 @@ class Trainer:
             jit_compile=compilation.xla,
         )
 
-    def of(self, network: SwitchedNetwork | None = None, compilation: Compilation | None = None) -> Trainer:
-        """The same training of another network, or compiled in another way."""
+    def of(self, network: MaskedNetwork | None = None, compilation: Compilation | None = None) -> Trainer:
+        """Return a trainer of another network, or of this one compiled in another way."""
         return Trainer(
             network or self.network,
             self.train,
@@ -112,19 +105,19 @@ class Trainer:
         )
 
     def idle(self) -> float:
-        """Run some steps that change nothing in the network; to measure them."""
+        """Run steps that change nothing in the network, to measure them; return their mean loss."""
         before = self.network.state()  # a layer may change without any gradient
         mean = self._advance(np.zeros(IDLE_STEPS, np.float32), np.random.default_rng(0))
         self.network.restore(before)
         return mean
 
     def reset(self) -> None:
-        """Zero Adam's accumulators and step counter, so that every configuration has an equal chance."""
+        """Zero the optimizer's accumulators and step counter, as after every alteration (thesis 2.3)."""
         for variable in self.optimizer.variables:
             variable.assign(np.zeros(variable.shape, variable.dtype))
 
     def evaluate_loss(self) -> float:
-        """The validation score of the network as it is now."""
+        """Return the validation loss of the network as it is now."""
         return self.evaluator(self.validation, (self.loss,)).score(self.loss)
 
     def session(
@@ -135,12 +128,20 @@ class Trainer:
         hopeless: Mapping[int, float] | None = None,
         sufficient: Callable[[Evaluation], bool] | None = None,
     ) -> tuple[SessionRecord, Evaluation]:
-        """Train for `plan.steps` steps from the present state; a warm-up and a cosine decay span the session.
+        """Train from the present state; one warm-up and cosine decay span the session.
 
-        Ends early as `non-finite` when a loss is not a number, as `dead` when the output has become
-        the same everywhere, as `hopeless` when the score at a step is above `hopeless[step]`, and as
-        `sufficient` when that says so. The evaluation at the end of such a session, and of a completed
-        one, has all metrics.
+        A session ends early as `non-finite` if a loss is not a number, and as `dead` if the output has
+        become the same everywhere.
+
+        Args:
+            plan: Length, evaluations and peak learning rate.
+            rng: Source of the crops.
+            progress: Listener.
+            hopeless: Validation loss by step, above which the session ends as `hopeless`.
+            sufficient: Called with each evaluation; the session ends as `sufficient` once it is true.
+
+        Returns:
+            The session, and its last evaluation: with all metrics if `completed` or `sufficient`.
         """
         started = time.perf_counter()
         highest = plan.learning_rate or self.settings.learning_rate
@@ -170,7 +171,7 @@ class Trainer:
         return record, evaluation
 
     def _advance(self, rates: np.ndarray, rng: np.random.Generator) -> float:
-        """Run one step per rate, in chunks that fit in a bounded piece of memory; the mean loss."""
+        """Run one step per learning rate, in chunks of bounded memory; return the mean loss."""
         settings, total = self.settings, 0.0
         side = settings.crop or max(self.train.images.shape[1:3])
         # Reading and converting ahead of the steps stays bounded, however long the session is.
@@ -189,6 +190,7 @@ class Trainer:
         return total / max(1, len(rates))
 
     def _train_steps(self, crops: tuple[tf.Tensor, ...], rates: tf.Tensor) -> tf.Tensor:
+        """Return the sum of the losses of one step per learning rate; compiled."""
         loss_sums = LOSSES[self.loss]
         variables = self.network.graph.trainable_variables
         masks = self.network.update_masks()
@@ -204,7 +206,7 @@ class Trainer:
                 loss = ratio(loss_sums(tf.cast(targets, tf.float32), output))
                 scaled = loss * scale
             gradients = tape.gradient(scaled, [variable.value for variable in variables])
-            # What is switched off or frozen must not weigh in the clipped norm either.
+            # What is disabled or frozen must not count in the clipped norm either.
             gradients = [
                 tf.where(mask_of[id(variable)], gradient / scale, tf.zeros_like(gradient))
                 for variable, gradient in zip(variables, gradients, strict=True)
@@ -218,16 +220,8 @@ class Trainer:
         return total
 
 
-def forget_kernels() -> None:
-    """Free what TensorFlow keeps of all functions that were ever called: half a megabyte for each network.
-
-    Those that are called again are made ready again, in a moment and with the same results.
-    """
-    context.context().clear_kernel_cache()
-
-
 def joined(sessions: Sequence[SessionRecord]) -> SessionRecord:
-    """Several cycles of training as one session."""
+    """Join consecutive cycles into one session."""
     starts = np.cumsum([0, *(session.steps for session in sessions)]).tolist()
     pairs = list(zip(starts, sessions, strict=False))
     return SessionRecord(
@@ -237,39 +231,3 @@ def joined(sessions: Sequence[SessionRecord]) -> SessionRecord:
         sessions[-1].ended,
         sum(session.seconds for session in sessions),
     )
-
-
-def first_session(
-    trainer: Trainer, seed: int, attempt: int, progress: Progress = SILENT
-) -> tuple[SessionRecord, Evaluation]:
-    """The long first session: cycles of warm-up and cosine decay until the score stagnates (thesis 2.3.2).
-
-    Rule: after each cycle, the validation score is compared with the best of the cycles before;
-    the session has stagnated when it gained less than `min_gain` of it. It ends as `completed`
-    when `max_cycles` are over before that. The network is left in its best cycle's state.
-    """
-    settings = trainer.settings.first
-    progress = progress.of(most=settings.max_cycles * settings.steps, filters=trainer.network.filters_kept)
-    plan = Plan(settings.steps, trainer.settings.evaluations)
-    sessions: list[SessionRecord] = []
-    best: Evaluation | None = None
-    state: SwitchState | None = None
-    ended = "completed"
-    for cycle in range(settings.max_cycles):
-        rng = np.random.default_rng((seed, 0, attempt, cycle))
-        told = progress.of(tried=f"cycle {cycle + 1}", done=cycle * settings.steps)
-        session, evaluation = trainer.session(plan, rng, told)
-        sessions.append(session)
-        if best is None and session.ended != "completed":
-            return session, evaluation
-        # A later cycle that dies has gained nothing.
-        score = evaluation.score(trainer.loss) if session.ended == "completed" else np.inf
-        gain = 1.0 if best is None else 1.0 - score / best.score(trainer.loss)
-        if gain > 0:
-            best, state = evaluation, trainer.network.state()
-        if gain < settings.min_gain:
-            ended = "stagnated"
-            break
-    assert best is not None and state is not None
-    trainer.network.restore(state)
-    return replace(joined(sessions), ended=ended), best

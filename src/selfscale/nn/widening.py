@@ -1,27 +1,32 @@
-"""Growth that keeps a network's output: more filters in a layer, or a layer more."""
+"""Widening: new filters in a layer, or a new layer, with the output unchanged at first."""
 
 from __future__ import annotations
 
 import keras
 import numpy as np
 
+from selfscale.nn.alterations import reinitialize
 from selfscale.nn.fcn import Block
 from selfscale.nn.layer_removal import silent
-from selfscale.nn.masking import SwitchedNetwork
-from selfscale.records import INSERT_LAYER, Filter, Growth
+from selfscale.nn.masking import MaskedNetwork
+from selfscale.records import INSERT_LAYER, Filter, GrowthStep
 
 REDRAWS = 10  # of new filters that are zero everywhere
 
 
 def grown(
-    network: SwitchedNetwork, growth: Growth, pictures: np.ndarray, rng: np.random.Generator
-) -> SwitchedNetwork:
-    """A new network that puts out the same (within 1e-5); `network` is not touched.
+    network: MaskedNetwork, growth: GrowthStep, pictures: np.ndarray, rng: np.random.Generator
+) -> MaskedNetwork:
+    """Return a new, grown network of the same output (within 1e-5); `network` is not changed.
 
-    `pictures`, float32 (N, H, W, C) in 0..1, show which new filters would be silent.
+    Args:
+        network: Network to start from.
+        growth: Which filters or layer to add.
+        pictures: float32 of shape `(N, H, W, C)` in [0, 1]; new filters must not be zero on all of them.
+        rng: Source of randomness.
 
     Raises:
-        ValueError: there is no such layer, or nothing can be inserted behind it.
+        ValueError: There is no such layer, or nothing can be inserted behind it.
     """
     if growth.alteration == INSERT_LAYER:
         (layer,) = growth.layers
@@ -32,15 +37,14 @@ def grown(
 
 
 def widened(
-    network: SwitchedNetwork, layer: int, count: int, pictures: np.ndarray, rng: np.random.Generator
-) -> SwitchedNetwork:
-    """With `count` filters more in a hidden layer.
+    network: MaskedNetwork, layer: int, count: int, pictures: np.ndarray, rng: np.random.Generator
+) -> MaskedNetwork:
+    """Return a new network with `count` more filters in a hidden layer.
 
-    They are drawn by the layer's own initializers, and what reads them starts with zeros, so that they
-    change nothing at first. (Net2WiderNet, Chen et al. 2016, arXiv:1511.05641, copies filters
-    instead, which have to be told apart by noise; zeros behind fresh filters keep the output exactly
-    and give each a gradient of its own, as in Evci et al. 2022, arXiv:2201.05125.) A filter that is
-    zero everywhere on the pictures is drawn again.
+    They are drawn by the layer's own initializers, and the weights that read them start at zero, so that
+    the output stays exactly the same and each has a gradient of its own (Evci et al. 2022,
+    arXiv:2201.05125; Net2WiderNet, Chen et al. 2016, arXiv:1511.05641, copies filters instead, and
+    tells them apart by noise). A filter that is zero everywhere on the pictures is redrawn.
     """
     position, first = network.position(layer), network.widths[layer]
     inputs = keras.Input(network.model.input_shape[1:], name=network.model.input.name)
@@ -62,16 +66,15 @@ def widened(
     indices = list(network.indices)
     indices[position] = np.append(indices[position], np.arange(first, first + count))
     model = keras.Model(inputs, x, name=network.model.name)
-    larger = SwitchedNetwork(model, widths, network.layers, indices)
+    larger = MaskedNetwork(model, widths, network.layers, indices)
     active = network.active
     active[layer] = np.append(active[layer], np.ones(count, bool))
-    larger.set_switches(active)
+    larger.set_masks(active)
     larger.freeze(*network.frozen())
     new_ones = {Filter(layer, index) for index in range(first, first + count)}
     to_draw = sorted(new_ones)
     for _ in range(REDRAWS):
-        for filter in to_draw:
-            larger.reinitialize(filter, rng)
+        reinitialize(larger, to_draw, rng)
         to_draw = sorted(new_ones.intersection(silent(larger, pictures)))
         if not to_draw:
             break
@@ -79,14 +82,14 @@ def widened(
 
 
 def placed(value: np.ndarray, into: np.ndarray) -> np.ndarray:
-    """`value` in the leading corner of a copy of `into`, which is as large or larger."""
+    """Return a copy of `into`, at least as large as `value`, with `value` in its leading corner."""
     result = into.copy()
     result[tuple(slice(length) for length in value.shape)] = value
     return result
 
 
-def inserted(network: SwitchedNetwork, layer: int) -> SwitchedNetwork:
-    """With one more layer behind a hidden layer, of as many filters, that hands on what it gets.
+def inserted(network: MaskedNetwork, layer: int) -> MaskedNetwork:
+    """Return a new network with an identity layer of as many filters behind a hidden layer.
 
     Identity kernels behind a ReLU change nothing (Net2DeeperNet, Chen et al. 2016, arXiv:1511.05641).
     """
@@ -124,16 +127,16 @@ def inserted(network: SwitchedNetwork, layer: int) -> SwitchedNetwork:
     layers = [number + (number > layer) for number in network.layers]
     layers.insert(place, layer + 1)
     indices = [*network.indices[:place], np.arange(count), *network.indices[place:]]
-    larger = SwitchedNetwork(keras.Model(inputs, x, name=network.model.name), widths, layers, indices)
-    # What is switched off in the layer before is zero there, and stays so.
+    larger = MaskedNetwork(keras.Model(inputs, x, name=network.model.name), widths, layers, indices)
+    # A disabled filter of the layer before is zero there, and stays so.
     active = network.active
-    larger.set_switches([*active[: layer + 1], np.ones(count, bool), *active[layer + 1 :]])
+    larger.set_masks([*active[: layer + 1], np.ones(count, bool), *active[layer + 1 :]])
     larger.freeze(*(Filter(f.layer + (f.layer > layer), f.index) for f in network.frozen()))
     return larger
 
 
 def hands_on_positive(block: Block) -> bool:
-    """Whether nothing negative leaves the block, by its layers: the last word has a ReLU."""
+    """Return whether a block's output is never negative: its last activation is a ReLU."""
     positive = block.convolution.activation is keras.activations.relu
     for layer in block.followers:
         if isinstance(layer, keras.layers.BatchNormalization):

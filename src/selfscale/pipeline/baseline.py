@@ -11,7 +11,7 @@ import numpy as np
 from selfscale import files
 from selfscale.data.prepare import load_split
 from selfscale.nn.fcn import filters_per_layer, size
-from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.trainer import Plan, Trainer
 from selfscale.paths import PREPARED, TARGETS, Baseline, Training, only_one
 from selfscale.pipeline.train import recorder, trainer_for
@@ -38,7 +38,7 @@ def train_baseline(settings: Settings, task: str, seed: int, progress: Progress 
         started = time.time()
         steps = files.read_json(baseline.budget, "budget")["steps"]
         initial = Training(task, seed).output / "initial.keras"
-        network = SwitchedNetwork(files.load_model(initial, f"train {task} --seed {seed}"))
+        network = MaskedNetwork(files.load_model(initial, f"train {task} --seed {seed}"))
         trainer = trainer_for(settings, task, network)
         told = progress.job(baseline.title, most=steps, exact=True, filters=trainer.network.filters_kept)
         session, kept, scores = trained_on(trainer, task, seed, steps, told)

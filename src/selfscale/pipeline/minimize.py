@@ -13,7 +13,7 @@ from selfscale import files
 from selfscale.config import Minimization
 from selfscale.errors import UserError
 from selfscale.nn.fcn import build, size
-from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.metrics import Evaluation
 from selfscale.nn.trainer import Trainer
 from selfscale.paths import Job, only_one
@@ -21,7 +21,7 @@ from selfscale.pipeline import resume
 from selfscale.pipeline.notes import note, noted
 from selfscale.pipeline.results import decision_line, pictures, save_kept, save_pictures, write_result
 from selfscale.pipeline.train import recorder, train, trainer_for
-from selfscale.progress import SILENT, Progress
+from selfscale.progress import SILENT, Progress, time_left
 from selfscale.records import TRAIN, DecisionRecord
 from selfscale.reporting.network_picture import Example, examples
 from selfscale.search.growth import GROWTH_STRATEGIES
@@ -30,7 +30,6 @@ from selfscale.search.importance import STRATEGIES
 from selfscale.search.loop import Decision, minimize, most_steps
 from selfscale.settings import Settings
 from selfscale.tracking.delivery import Recorder
-from selfscale.watching import time_left
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +108,7 @@ def begun(settings: Settings, job: Job, snapshot: Path | None, waited: bool) -> 
     """A minimization before its next decision: that of `snapshot`, one that was killed, or a new one."""
     training = files.read_json(job.training.output / "training.json", job.training.command)
     model = files.load_model(job.training.output / "initial.keras", job.training.command)
-    trainer = trainer_for(settings, job.task, SwitchedNetwork(model))
+    trainer = trainer_for(settings, job.task, MaskedNetwork(model))
     initial = trainer.evaluator(trainer.validation)
     state = resume.state_path(job, resume.inputs_of_minimization(settings, job))
     shown = examples(trainer.validation.images, trainer.validation.targets)
@@ -146,7 +145,7 @@ def record_past(course: Course, run: Recorder) -> None:
 def record_decision(course: Course, run: Recorder, decision: Decision, progress: Progress) -> None:
     record, trained, course.trainer, settled = decision
     checkpoint = course.state.with_name(f"{course.job.name}-session.npz")
-    trained.save(checkpoint)
+    files.write_bytes(checkpoint, trained.to_bytes())
     # Recorded before it is saved: what is recorded twice after a kill is recognised.
     run.record("decision", [checkpoint], record=record, system=run.system(record.session.seconds))
     checkpoint.unlink()

@@ -14,10 +14,11 @@ import numpy as np
 from PIL import Image
 
 from selfscale import files
-from selfscale.data.prepare import Split, load_split
+from selfscale.data.prepare import load_split
 from selfscale.nn import compaction
 from selfscale.nn.fcn import size, to_image
-from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.input_pipeline import Split
+from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.trainer import Trainer
 from selfscale.paths import PREPARED, TARGETS, Job, pictures_folder
 from selfscale.records import DecisionRecord, SessionRecord
@@ -118,7 +119,7 @@ def curve_of(records: Sequence[DecisionRecord]) -> tuple[tuple[str, ...], list[t
 
 
 def save_kept(
-    network: SwitchedNetwork, folder: Path, records: Sequence[DecisionRecord], shown: Sequence[Example]
+    network: MaskedNetwork, folder: Path, records: Sequence[DecisionRecord], shown: Sequence[Example]
 ) -> list[Path]:
     """The network that the last decision kept, as a compact model among those of its minimization.
 
@@ -131,7 +132,7 @@ def save_kept(
 
 def save_pictures(
     model: keras.Model,
-    network: SwitchedNetwork,
+    network: MaskedNetwork,
     folder: Path,
     records: Sequence[DecisionRecord],
     shown: Sequence[Example],

@@ -14,9 +14,10 @@ import numpy as np
 
 from selfscale import files
 from selfscale.errors import UserError
-from selfscale.nn.checkpoint import Snapshot
+from selfscale.files import write_bytes
+from selfscale.nn.checkpoint import Checkpoint
+from selfscale.nn.compaction import with_filters
 from selfscale.nn.layer_removal import with_layers
-from selfscale.nn.shrinking import with_filters
 from selfscale.nn.trainer import Trainer
 from selfscale.paths import STATE, TARGETS, Job, Training
 from selfscale.pipeline.inputs import own_code
@@ -32,7 +33,7 @@ class Done:
     key: str
     finished: bool
     records: tuple[DecisionRecord, ...]
-    snapshot: Snapshot
+    snapshot: Checkpoint
 
 
 # What changes results without being told by other inputs: see `config.Execution`.
@@ -87,7 +88,8 @@ def save(
     path: Path, trainer: Trainer, key: str, records: list[DecisionRecord], *, finished: bool = False
 ) -> None:
     content = [asdict(record) for record in records]
-    Snapshot.take(trainer, key=key, finished=finished, records=content).save(path)
+    checkpoint = Checkpoint.take(trainer, key=key, finished=finished, records=content)
+    write_bytes(path, checkpoint.to_bytes())
 
 
 def delete_others(path: Path, job: Job, current_start: Path | None) -> None:
@@ -115,7 +117,12 @@ def load_if_wanted(path: Path, waited: bool) -> Done | None:
 
 def load(path: Path) -> Done:
     """Raises UserError if the file is missing or damaged."""
-    snapshot = Snapshot.load(path)
+    try:
+        snapshot = Checkpoint.from_bytes(path.read_bytes())
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: there is no such snapshot") from error
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; delete it to start anew") from error
     data = snapshot.data
     try:
         records = tuple(as_record(content) for content in data["records"])

@@ -10,16 +10,18 @@ import keras
 import numpy as np
 
 from selfscale import files
-from selfscale.data.prepare import Split, load_split
+from selfscale.data.prepare import load_split
 from selfscale.data.targets import check_loss
 from selfscale.errors import UserError
 from selfscale.nn.devices import check_batch, check_mixed_precision, jit_compile, visible_gpus
 from selfscale.nn.fcn import build, calibrate, filters_per_layer, size
 from selfscale.nn.feeding import feed_for
+from selfscale.nn.first_session import first_session
+from selfscale.nn.input_pipeline import Split
 from selfscale.nn.losses import without_skill
-from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.metrics import Evaluation, Evaluator
-from selfscale.nn.trainer import Compilation, Trainer, first_session
+from selfscale.nn.trainer import Compilation, Trainer
 from selfscale.paths import PREPARED, TARGETS, Training, only_one, store_root
 from selfscale.pipeline.notes import note
 from selfscale.pipeline.results import as_rows
@@ -35,7 +37,7 @@ CALIBRATION_IMAGES = 16
 log = logging.getLogger(__name__)
 
 
-def trainer_for(settings: Settings, task: str, network: SwitchedNetwork) -> Trainer:
+def trainer_for(settings: Settings, task: str, network: MaskedNetwork) -> Trainer:
     """A trainer on the task's prepared images; decisions use at most `evaluation.max_images` of them."""
     validation = load_split(PREPARED, TARGETS / task, "validation")
     some = slice(settings.evaluation.max_images)
@@ -87,7 +89,7 @@ def train(
         test_split = load_split(PREPARED, TARGETS / task, "test")
         with recorder(settings, "training", task=task, seed=seed) as run:
             (model, starts, session, validation), steps = living_network(settings, training, progress)
-            test = trainer_for(settings, task, SwitchedNetwork(model)).evaluator(test_split)
+            test = trainer_for(settings, task, MaskedNetwork(model)).evaluator(test_split)
             result = {
                 "task": task,
                 "seed": seed,
@@ -135,7 +137,7 @@ def living_network(settings: Settings, training: Training, progress: Progress) -
     steps = 0
     for attempt in range(first.restarts + 1):
         model = new_network(settings, task, seed, attempt)
-        trainer = trainer_for(settings, task, SwitchedNetwork(model))
+        trainer = trainer_for(settings, task, MaskedNetwork(model))
         session, validation = first_session(trainer, seed, attempt, progress.job(training.title))
         ended, steps = session.ended, steps + session.steps
         if ended in ("completed", "stagnated"):

@@ -11,15 +11,14 @@ import time
 from typing import Any
 
 from selfscale import files
-from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.masking import MaskedNetwork
 from selfscale.paths import REPORTS, Training, only_one
 from selfscale.pipeline.train import recorder, trainer_for
-from selfscale.progress import SILENT, Progress
+from selfscale.progress import SILENT, Progress, time_left
 from selfscale.reporting.ablation_report import caption, content, heat_map, line, table
 from selfscale.reporting.tables import markdown
-from selfscale.search.ablation import possible, worth
+from selfscale.search.ablation import ablate, possible
 from selfscale.settings import Settings
-from selfscale.watching import time_left
 
 log = logging.getLogger(__name__)
 
@@ -38,11 +37,11 @@ def run_worth(
     model = files.load_model(Training(task, seed).output / "initial.keras", f"train {task} --seed {seed}")
     with only_one(name):
         started = time.time()
-        trainer = trainer_for(settings, task, SwitchedNetwork(model))
+        trainer = trainer_for(settings, task, MaskedNetwork(model))
         records = []
         steps, count = settings.minimization.removal.steps, 1 + len(possible(trainer.network))
         told = progress.job(f"worth {task}-seed-{seed}", most=count * steps, exact=True)
-        for record in worth(trainer, steps, seed=seed, progress=told):
+        for record in ablate(trainer, steps, seed=seed, progress=told):
             records.append(record)
             left = time_left(told.of(done=len(records) * steps).now()) if len(records) < count else ""
             log.info("%s, seed %s: %s", task, seed, "; ".join(filter(None, (line(record), left))))

@@ -13,10 +13,10 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from selfscale.inference.drawing import png
-from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.trainer import Trainer
 from selfscale.records import Filter
-from selfscale.search.ablation import CONFIDENCE, TESTS, Difference, WorthRecord, hidden
+from selfscale.search.ablation import CONFIDENCE, TESTS, AblationRecord, ScoreChange, hidden
 
 HEADER = (
     "filter",
@@ -32,7 +32,7 @@ NOT_TESTED = "not possible: it is the only filter of its layer"
 COLUMN, ROW = 0.55, 0.22  # inches of a picture's cells
 
 
-def content(trainer: Trainer, records: Sequence[WorthRecord]) -> dict[str, Any]:
+def content(trainer: Trainer, records: Sequence[AblationRecord]) -> dict[str, Any]:
     """The records as plain data, and what they were measured with; what is not a finite number is null."""
     baseline, *tests = (as_json(asdict(record)) for record in records)
     return {
@@ -61,14 +61,14 @@ def as_json(value: Any) -> Any:
 
 
 def by_filter(
-    network: SwitchedNetwork, records: Sequence[WorthRecord]
-) -> list[tuple[Filter, str, WorthRecord | None]]:
+    network: MaskedNetwork, records: Sequence[AblationRecord]
+) -> list[tuple[Filter, str, AblationRecord | None]]:
     """Every hidden filter with every test, and its record, None where it was not possible."""
     found = {(record.filter, record.test): record for record in records}
     return [(filter, test, found.get((filter, test))) for filter in hidden(network) for test in TESTS]
 
 
-def caption(trainer: Trainer, records: Sequence[WorthRecord]) -> str:
+def caption(trainer: Trainer, records: Sequence[AblationRecord]) -> str:
     return (
         f"Score: {trainer.loss} on {len(trainer.validation.images)} validation images, lower is better; "
         f"the untouched network has {records[0].reference:.4g}. Differences are relative, with their "
@@ -76,23 +76,23 @@ def caption(trainer: Trainer, records: Sequence[WorthRecord]) -> str:
     )
 
 
-def line(record: WorthRecord) -> str:
+def line(record: AblationRecord) -> str:
     what = f"{record.test} {record.filter}" if record.filter else record.test
     scores = f"score {record.score_before_training:.4g}, after the session {record.score:.4g}"
     return f"{what}: {scores}, {interval(record.difference)}{ending(record)}"
 
 
-def ending(record: WorthRecord) -> str:
+def ending(record: AblationRecord) -> str:
     return "" if record.session.ended == "completed" else f" (the session ended {record.session.ended})"
 
 
-def interval(difference: Difference | None) -> str:
+def interval(difference: ScoreChange | None) -> str:
     if difference is None:
         return ""
     return f"{difference.value:+.1%} ({difference.low:+.1%} to {difference.high:+.1%})"
 
 
-def table(network: SwitchedNetwork, records: Sequence[WorthRecord]) -> list[tuple[str, ...]]:
+def table(network: MaskedNetwork, records: Sequence[AblationRecord]) -> list[tuple[str, ...]]:
     """The header, the baseline, and a row for each filter and test."""
     blank = ("",) * (len(HEADER) - 3)
     return [
@@ -105,7 +105,7 @@ def table(network: SwitchedNetwork, records: Sequence[WorthRecord]) -> list[tupl
     ]
 
 
-def row(record: WorthRecord) -> tuple[str, ...]:
+def row(record: AblationRecord) -> tuple[str, ...]:
     others = [movement for movement in record.movements if movement.filter != record.filter]
     farthest = max(others, key=lambda movement: movement.distance)
     return (
@@ -120,14 +120,14 @@ def row(record: WorthRecord) -> tuple[str, ...]:
     )
 
 
-def likeness(record: WorthRecord) -> str:
+def likeness(record: AblationRecord) -> str:
     """The absolute cosine similarity before and after the session; a reinitialized filter's own beside it."""
     heir = record.successor
     text = f"{heir.filter}: {heir.before:.2f} → {heir.similarity:.2f}" if heir else "no other filter"
     return text if record.relearned is None else f"{text}; itself {record.relearned:.2f}"
 
 
-def heat_map(title: str, network: SwitchedNetwork, records: Sequence[WorthRecord]) -> bytes:
+def heat_map(title: str, network: MaskedNetwork, records: Sequence[AblationRecord]) -> bytes:
     """A PNG: above what each test of each filter cost, below how far every filter moved in each session."""
     filters = hidden(network)
     heights = (2 * ROW * len(TESTS), ROW * len(records))
@@ -160,7 +160,7 @@ def show_cost(axes: Axes, cost: np.ndarray, filters: Sequence[Filter]) -> None:
     scale.ax.tick_params(labelsize=7)
 
 
-def show_movements(axes: Axes, records: Sequence[WorthRecord]) -> None:
+def show_movements(axes: Axes, records: Sequence[AblationRecord]) -> None:
     """A row per session, a column per filter; the colour scale is a square root, to show small moves, too."""
     moved = np.array([[movement.distance for movement in record.movements] for record in records])
     image = axes.imshow(moved, cmap="Blues", norm=PowerNorm(0.5, vmin=0.0), aspect="auto")

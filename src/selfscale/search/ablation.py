@@ -1,8 +1,8 @@
-"""Worth of a filter (thesis 2.3.1): what is lost without it, who makes up for it, can it relearn its role.
+"""Ablation of filters (thesis 2.3.1): what is lost without one, who compensates, can it relearn its role.
 
-Three tests of each hidden filter, and one baseline session that alters nothing, since further
-training alone changes a score, too. Each starts from the same snapshot, with a fresh Adam, and
-trains on the same crops in the same order: they differ in nothing but what was altered.
+Three tests of each hidden filter, and one baseline session that alters nothing, since further training
+alone changes the loss, too. Each starts from the same checkpoint, with a fresh optimizer, and trains on
+the same crops in the same order: they differ in nothing but the alteration.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from typing import NamedTuple
 import numpy as np
 
 from selfscale.nn.alterations import Alteration, disable, disable_and_freeze, reinitialize
-from selfscale.nn.checkpoint import Snapshot
-from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.checkpoint import Checkpoint
+from selfscale.nn.masking import MaskedNetwork
+from selfscale.nn.similarity import cosine_similarity
 from selfscale.nn.trainer import Plan, Trainer
 from selfscale.progress import SILENT, Progress
 from selfscale.records import Filter, SessionRecord
-from selfscale.search.acceptance import RESAMPLES, ratio, relative_loss
-from selfscale.search.importance import cosine_similarity
+from selfscale.search.acceptance import bootstrap, ratio, relative_loss
 
 CONFIDENCE = 0.95
 BASELINE = "baseline"
-# Of the random numbers, in the place of a decision's number: one that no minimization reaches.
+# Of the random numbers, in place of a decision's number: one that no minimization reaches.
 STREAM = 2**31
 
 
 @dataclass(frozen=True)
-class Difference:
-    """Of two scores, relative: one / other - 1 (below zero: better), with a 95 % interval (two-sided)."""
+class ScoreChange:
+    """Relative change of a loss (below zero: better), with a two-sided 95 % interval."""
 
     value: float
     low: float
@@ -39,9 +39,9 @@ class Difference:
 
 @dataclass(frozen=True)
 class Movement:
-    """Euclidean distance of a filter's weights from what they were, relative to their length then.
+    """Euclidean distance of a filter's weights from the former ones, relative to the norm of those.
 
-    Of a filter that had no length, the distance itself.
+    If that norm was zero, the distance itself.
     """
 
     filter: Filter
@@ -50,9 +50,9 @@ class Movement:
 
 @dataclass(frozen=True)
 class Successor:
-    """The other filter of the layer that is most like the tested one was, by absolute cosine similarity.
+    """Other filter of the layer that is most similar to the tested one as it was (absolute cosine).
 
-    `before` is the same filter's similarity before the session: only a gain is a role taken over.
+    `before` is its similarity before the session: only a gain is a role taken over.
     """
 
     filter: Filter
@@ -61,39 +61,31 @@ class Successor:
 
 
 @dataclass(frozen=True)
-class WorthRecord:
-    """One test of one filter; `filter` is None for the baseline session.
-
-    Scores are the task's loss on the validation images, lower is better; `reference` is that of the
-    untouched snapshot. `difference` compares the score after the session with it,
-    `against_baseline` with that of the baseline session. `movements` has every enabled filter, the
-    tested one and the output layer's (numbered behind the last hidden layer) too. `successor` is
-    None where the layer has no other filter; `relearned` is the absolute cosine similarity of a
-    reinitialized filter's new weights with its old ones, None in the other tests.
-    """
+class AblationRecord:
+    """One test of one filter, or the baseline session; scores are validation losses."""
 
     test: str
-    filter: Filter | None
-    reference: float
+    filter: Filter | None  # None: the baseline session
+    reference: float  # loss before the alteration
     score_before_training: float
-    score: float
-    difference: Difference
-    against_baseline: Difference | None
-    movements: tuple[Movement, ...]
-    successor: Successor | None
+    score: float  # loss after the session
+    difference: ScoreChange  # from the reference
+    against_baseline: ScoreChange | None  # from the loss after the baseline session
+    movements: tuple[Movement, ...]  # of all enabled filters, those of the output layer too
+    successor: Successor | None  # None: the layer has no other filter
+    # Absolute cosine similarity of a reinitialized filter with itself as it was; None in other tests.
     relearned: float | None
     session: SessionRecord
 
 
-def reinitialize_alone(network: SwitchedNetwork, filters: Sequence[Filter], rng: np.random.Generator) -> None:
-    """Draw the filters anew and freeze all others, the output layer's too: they relearn alone."""
+def reinitialize_alone(network: MaskedNetwork, filters: Sequence[Filter], rng: np.random.Generator) -> None:
+    """Reinitialize the filters and freeze all others, the output layer's too."""
     reinitialize(network, filters, rng)
     network.freeze(*(other for other in enabled(network) if other not in filters))
 
 
-# In the second test the other filters of the layer are frozen, so that only other layers can make up
-# for the one that is off. That one gets no gradient in the first test, either: to freeze it alone
-# would repeat that test exactly.
+# In the second test the other filters of the layer are frozen, so that only other layers can compensate.
+# The disabled one gets no gradient in the first test, either: to freeze it alone would repeat that test.
 TESTS: Mapping[str, Alteration] = {
     "disabled": disable,
     "disabled_and_frozen": disable_and_freeze,
@@ -103,17 +95,25 @@ RELEARNS = "reinitialized"
 
 
 class State(NamedTuple):
-    """A network at one moment: its filters' weights, float32 (n,), and the score's sums per image, (N, 2)."""
+    """A network's filters as rows, float32 `(n,)`, and its loss's sums per image, `(N, 2)`."""
 
     weights: Mapping[Filter, np.ndarray]
     sums: np.ndarray
 
 
-def worth(trainer: Trainer, steps: int, *, seed: int, progress: Progress = SILENT) -> Iterator[WorthRecord]:
-    """The baseline session, then every possible test of every enabled hidden filter, `steps` steps each.
+def ablate(
+    trainer: Trainer, steps: int, *, seed: int, progress: Progress = SILENT
+) -> Iterator[AblationRecord]:
+    """Yield the baseline session, then every possible test of every enabled hidden filter.
 
     At each yield the trainer is exactly as it was given. The same seed gives the same records, apart
     from the seconds.
+
+    Args:
+        trainer: Trainer of a trained network.
+        steps: Length of each session.
+        seed: Seed of the run.
+        progress: Listener.
     """
     network, loss = trainer.network, trainer.loss
     sums = trainer.evaluator(trainer.validation, (loss,)).sums[loss]
@@ -125,7 +125,7 @@ def worth(trainer: Trainer, steps: int, *, seed: int, progress: Progress = SILEN
         told = progress.of(tried=f"{test} {filter}" if filter else test, done=number * steps)
         score_before, session, after = altered(trainer, test, filter, plan, seed, told)
         new, old = after.weights, before.weights
-        yield WorthRecord(
+        yield AblationRecord(
             test=test,
             filter=filter,
             reference=score(before),
@@ -141,8 +141,8 @@ def worth(trainer: Trainer, steps: int, *, seed: int, progress: Progress = SILEN
         baseline = baseline or after
 
 
-def possible(network: SwitchedNetwork) -> list[tuple[str, Filter]]:
-    """The tests of each hidden filter: the only one of its layer can be reinitialized, not disabled."""
+def possible(network: MaskedNetwork) -> list[tuple[str, Filter]]:
+    """Return the tests of each hidden filter: the only one of its layer cannot be disabled."""
     return [
         (test, filter)
         for filter in hidden(network)
@@ -154,8 +154,8 @@ def possible(network: SwitchedNetwork) -> list[tuple[str, Filter]]:
 def altered(
     trainer: Trainer, test: str, filter: Filter | None, plan: Plan, seed: int, progress: Progress
 ) -> tuple[float, SessionRecord, State]:
-    """Alter, train, undo: the score before the session, the session, and the state that it led to."""
-    network, snapshot = trainer.network, Snapshot.take(trainer)
+    """Alter, train and revert; return the loss before the session, the session, and the state after it."""
+    network, checkpoint = trainer.network, Checkpoint.take(trainer)
     filters = enabled(network)
     try:
         if filter:
@@ -165,21 +165,21 @@ def altered(
         session, evaluation = trainer.session(plan, np.random.default_rng((seed, STREAM, 0)), progress)
         return score_before, session, State(weights(network, filters), evaluation.sums[trainer.loss])
     finally:
-        snapshot.restore(trainer)
+        checkpoint.restore(trainer)
 
 
-def enabled(network: SwitchedNetwork) -> list[Filter]:
-    """The filters that are on, in order; those of the output layer come last."""
+def enabled(network: MaskedNetwork) -> list[Filter]:
+    """Return the enabled filters in order; those of the output layer come last."""
     layers = [*network.active, np.ones(network.blocks[-1].filters, bool)]
     return [Filter(layer, int(i)) for layer, active in enumerate(layers) for i in np.flatnonzero(active)]
 
 
-def hidden(network: SwitchedNetwork) -> list[Filter]:
+def hidden(network: MaskedNetwork) -> list[Filter]:
     return [filter for filter in enabled(network) if filter.layer < len(network.active)]
 
 
-def weights(network: SwitchedNetwork, filters: Sequence[Filter]) -> dict[Filter, np.ndarray]:
-    """Each filter's kernel and bias as one row, float32 (n,); copies."""
+def weights(network: MaskedNetwork, filters: Sequence[Filter]) -> dict[Filter, np.ndarray]:
+    """Return a copy of each filter's kernel and bias as one row, float32 `(n,)`."""
     rows = {layer: network.filter_weights(layer) for layer, _ in filters}
     return {filter: rows[filter.layer][filter.index].copy() for filter in filters}
 
@@ -192,7 +192,7 @@ def distance(new: np.ndarray, old: np.ndarray) -> float:
 def successor(
     filter: Filter, new: Mapping[Filter, np.ndarray], old: Mapping[Filter, np.ndarray]
 ) -> Successor | None:
-    """Looked for in the same layer only: the filters of others look at other inputs."""
+    """Return the successor of a filter in its layer; filters of other layers read other inputs."""
     others = [other for other in old if other.layer == filter.layer and other != filter]
     if not others:
         return None
@@ -202,7 +202,7 @@ def successor(
 
 
 def similarity(one: np.ndarray, other: np.ndarray) -> float:
-    """The absolute cosine similarity of two rows, 0..1."""
+    """Return the absolute cosine similarity of two rows."""
     return abs(float(cosine_similarity(np.stack([one, other]))[0, 1]))
 
 
@@ -210,18 +210,14 @@ def score(state: State) -> float:
     return float(ratio(state.sums.sum(axis=0)))
 
 
-def paired_difference(one: np.ndarray, other: np.ndarray) -> Difference:
-    """The difference of two scores, both float64 (N, 2): sums per image, of the same images.
+def paired_difference(one: np.ndarray, other: np.ndarray) -> ScoreChange:
+    """Return the change from the loss `other` to the loss `one`, both sums per image, float64 `(N, 2)`.
 
-    A percentile bootstrap over the images, paired as in `acceptance.non_inferiority` (Efron and
-    Tibshirani 1993, chapter 13). The interval says how far the difference depends on the choice of
-    the images; how far it depends on the seed, only other seeds can show.
+    The percentile bootstrap over the images says how far the change depends on their choice; how far it
+    depends on the seed, only other seeds can show.
     """
-    count = len(other)
-    rng = np.random.default_rng(0)
-    chosen = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
-    resampled = ratio(chosen @ one) / ratio(chosen @ other) - 1.0
+    resampled = bootstrap(one, other)
     tail = (1 - CONFIDENCE) / 2
     low = float(np.quantile(resampled, tail, method="lower"))
     high = float(np.quantile(resampled, 1 - tail, method="higher"))
-    return Difference(relative_loss(one, other), low, high)
+    return ScoreChange(relative_loss(one, other), low, high)

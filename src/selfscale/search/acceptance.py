@@ -1,4 +1,4 @@
-"""When a trial is kept: a plain threshold, or a test for non-inferiority on paired images."""
+"""Acceptance of a trial: a plain threshold, or a test for non-inferiority on paired images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RESAMPLES = 2000
 
 
 class Verdict(NamedTuple):
-    """`relative_loss`: of score, against the reference; `bound`: what was held against the tolerance."""
+    """Whether a trial is accepted, its relative loss, and the bound that was held against the tolerance."""
 
     accepted: bool
     relative_loss: float
@@ -22,23 +22,14 @@ class Verdict(NamedTuple):
 
 
 def threshold(trial: np.ndarray, reference: np.ndarray, tolerance: float, confidence: float) -> Verdict:
-    """The thesis's plain comparison (2.3.2): the loss itself must be within the tolerance."""
+    """Accept a relative loss within the tolerance, as the thesis does (2.3.2)."""
     loss = relative_loss(trial, reference)
     return Verdict(bool(loss <= tolerance), loss, loss)
 
 
 def non_inferiority(trial: np.ndarray, reference: np.ndarray, tolerance: float, confidence: float) -> Verdict:
-    """The upper one-sided confidence bound of the relative loss must be within the tolerance.
-
-    A percentile bootstrap over the validation images (Efron and Tibshirani 1993, chapter 13): both
-    networks are scored on the same resampled images, so that what makes an image hard for both of
-    them cancels. The resamples are the same each time: equal scores give equal verdicts.
-    """
-    count = len(reference)
-    rng = np.random.default_rng(0)
-    weights = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
-    losses = ratio(weights @ trial) / ratio(weights @ reference) - 1.0
-    bound = float(np.quantile(losses, confidence, method="higher"))
+    """Accept if the upper one-sided confidence bound of the relative loss is within the tolerance."""
+    bound = float(np.quantile(bootstrap(trial, reference), confidence, method="higher"))
     return Verdict(bool(bound <= tolerance), relative_loss(trial, reference), bound)
 
 
@@ -47,8 +38,27 @@ Rule = Callable[[np.ndarray, np.ndarray, float, float], Verdict]
 RULES: dict[str, Rule] = {"threshold": threshold, "non_inferiority": non_inferiority}
 
 
+def bootstrap(trial: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Return relative losses on resampled images (Efron and Tibshirani 1993, chapter 13).
+
+    Both networks are evaluated on the same resampled images, so that what makes an image hard for both
+    cancels. The resamples are the same each time: equal losses give equal verdicts.
+
+    Args:
+        trial: Sums per image, float64 of shape `(N, 2)`.
+        reference: Those of the network that it is compared with.
+
+    Returns:
+        Array of shape `(RESAMPLES,)`.
+    """
+    count = len(reference)
+    rng = np.random.default_rng(0)
+    weights = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
+    return ratio(weights @ trial) / ratio(weights @ reference) - 1.0
+
+
 def relative_loss(trial: np.ndarray, reference: np.ndarray) -> float:
-    """How much larger the trial's score is, as a share of the reference's; both float64 (N, 2)."""
+    """Return trial / reference - 1 of two losses, given as sums per image, float64 `(N, 2)`."""
     return float(ratio(trial.sum(axis=0)) / ratio(reference.sum(axis=0)) - 1.0)
 
 
@@ -58,7 +68,7 @@ def ratio(sums: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Judge:
-    """Decides whether a trial is kept, by its sums per validation image and how its session ended."""
+    """Decide whether a trial is accepted, by its sums per validation image and how its session ended."""
 
     reference: np.ndarray
     tolerance: float
@@ -67,7 +77,7 @@ class Judge:
 
     @property
     def limit(self) -> float:
-        """The score that the tolerance allows."""
+        """Loss that the tolerance allows."""
         return float(ratio(self.reference.sum(axis=0)) * (1.0 + self.tolerance))
 
     def __call__(self, sums: np.ndarray, ended: str) -> Verdict:
@@ -79,20 +89,20 @@ class Judge:
 def reference_of(
     name: Literal["initial", "previous", "best"], initial: np.ndarray, records: Sequence[DecisionRecord]
 ) -> np.ndarray:
-    """The sums per validation image, (N, 2), of the network that a trial is compared with.
+    """Return the sums per validation image, `(N, 2)`, of the network that a trial is compared with.
 
-    The `initial` one is that before all removals: after growth, the one that was grown.
+    `initial` is the network before all removals: after growth, the one that was grown.
     """
     accepted = [record for record in records if record.accepted and record.image_sums]
     growth = sum(record.grows for record in accepted)
-    kept = [initial, *(np.array(record.image_sums) for record in accepted)][growth:]
+    candidates = [initial, *(np.array(record.image_sums) for record in accepted)][growth:]
     if name == "best":
-        return min(kept, key=lambda sums: float(ratio(sums.sum(axis=0))))
-    return kept[-1 if name == "previous" else 0]
+        return min(candidates, key=lambda sums: float(ratio(sums.sum(axis=0))))
+    return candidates[-1 if name == "previous" else 0]
 
 
 def reason(ended: str, verdict: Verdict, tolerance: float) -> str:
-    """Why a trial was kept or not, in words; losses of score are relative to the reference."""
+    """Return in words why a trial was accepted or not."""
     if ended == "non-finite":
         return "the loss is not a finite number"
     if ended == "dead":

@@ -1,4 +1,4 @@
-"""One trial of the minimization: what is altered, how it is trained, how it is judged."""
+"""One trial: alter the network, train it, evaluate it, and judge the outcome."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import numpy as np
 from selfscale.config import Minimization
 from selfscale.nn import redundancy
 from selfscale.nn.alterations import ALTERATIONS
-from selfscale.nn.checkpoint import Snapshot
-from selfscale.nn.layer_removal import FITTED_IMAGES, without_layers
+from selfscale.nn.checkpoint import Checkpoint
+from selfscale.nn.layer_removal import FITTED_IMAGES, without_layer
 from selfscale.nn.metrics import Evaluation
 from selfscale.nn.trainer import Plan, Trainer, joined
 from selfscale.nn.widening import grown
 from selfscale.progress import Progress
-from selfscale.records import REMOVE_LAYER, DecisionRecord, Growth, SessionRecord, layers_of
+from selfscale.records import REMOVE_LAYER, DecisionRecord, GrowthStep, SessionRecord, layers_of
 from selfscale.search.acceptance import RULES, Judge, Verdict, reference_of, threshold
 from selfscale.search.early_stopping import hopeless_scores
 from selfscale.search.trial import Round, Trial
 
 
 class Attempt(NamedTuple):
-    """How a trial went; `trainer` is left as its session left it, which `trained` remembers."""
+    """Outcome of a trial; `trainer` is as its session left it, and `trained` its state then."""
 
     trial: Trial
     judge: Judge
@@ -31,7 +31,7 @@ class Attempt(NamedTuple):
     session: SessionRecord
     evaluation: Evaluation
     verdict: Verdict
-    trained: Snapshot
+    trained: Checkpoint
     trainer: Trainer
 
     @property
@@ -47,38 +47,54 @@ def attempt(
     curves: Sequence[Sequence[float]],
     progress: Progress,
 ) -> Attempt:
-    """Alter, reset Adam, train, evaluate, judge."""
+    """Alter, reset the optimizer, train, evaluate and judge.
+
+    Args:
+        trainer: Trainer of the network accepted last.
+        round: State that the trial was chosen from.
+        trial: What to try.
+        initial: Evaluation of the initial network.
+        curves: Losses in the cycles that trained it.
+        progress: Listener.
+    """
     settings, records = round.settings, round.records
     judge = judge_of(trial, settings, initial.sums[trainer.loss], records)
+    progress = progress.of(
+        decision=round.number,
+        tried=str(trial),
+        limit=judge.limit,
+        filters=trainer.network.filters_kept,
+        done=sum(record.steps for record in records),
+    )
     tried = alter(trainer, trial, round.rng(2))
     tried.reset()
     score_before = tried.evaluate_loss()
     stops: Mapping[int, float] = {}
-    # While filters are frozen, a score does not come down as far as it will.
+    # While filters are frozen, the loss does not fall as far as it will.
     stoppable = trial.removes or trial.grows
     if settings.stop_hopeless and stoppable and trial.steps and not tried.network.frozen():
         known = [*curves, *([score for _, score in record.session.scores] for record in records)]
         stops = hopeless_scores(known, Plan(trial.steps, trainer.settings.evaluations), judge.limit)
-    session, evaluation = train_trial(tried, round, trial, judge, stops, progress.of(limit=judge.limit))
+    session, evaluation = train_trial(tried, round, trial, judge, stops, progress)
     verdict = judge(evaluation.sums[trainer.loss], session.ended)
-    return Attempt(trial, judge, score_before, session, evaluation, verdict, Snapshot.take(tried), tried)
+    return Attempt(trial, judge, score_before, session, evaluation, verdict, Checkpoint.take(tried), tried)
 
 
 def alter(trainer: Trainer, trial: Trial, rng: np.random.Generator) -> Trainer:
-    """Do what the trial is about; the trainer of the network to be trained, a new one where it `rebuilds`."""
+    """Alter the network; return its trainer, or that of a new network if the trial `rebuilds`."""
+    train, network = trainer.train, trainer.network
     if trial.alteration == REMOVE_LAYER:
-        train, layers = trainer.train, layers_of(trial.filters)
-        return trainer.of(
-            without_layers(trainer.network, layers, train.images, train.targets, trial.attempt, rng)
-        )
+        for layer in layers_of(trial.filters):
+            network = without_layer(network, layer, train.images, train.targets, trial.attempt, rng)
+        return trainer.of(network)
     if trial.grows:
-        pictures = trainer.train.images[:FITTED_IMAGES] / np.float32(255)
-        growth = Growth(trial.alteration, trial.filters)
-        return trainer.of(grown(trainer.network, growth, pictures, rng))
+        pictures = train.images[:FITTED_IMAGES] / np.float32(255)
+        step = GrowthStep(trial.alteration, trial.filters)
+        return trainer.of(grown(network, step, pictures, rng))
     if trial.spare:
-        redundancy.merge(trainer.network, trial.spare)
+        redundancy.merge(network, trial.spare)
     elif trial.filters:
-        ALTERATIONS[trial.alteration](trainer.network, trial.filters, rng)
+        ALTERATIONS[trial.alteration](network, trial.filters, rng)
     return trainer
 
 
@@ -90,12 +106,12 @@ def train_trial(
     stops: Mapping[int, float],
     progress: Progress,
 ) -> tuple[SessionRecord, Evaluation]:
-    """The trial's session, of several cycles where filters are frozen at first or it comes close.
+    """Train an altered network, in several cycles if filters are frozen at first, or if it comes close.
 
-    One that comes close (`settings.near`) trains on for another cycle, as often as
-    `settings.max_cycles` and the limit on steps allow: a session that is cut off while it still gains
-    proves nothing. The session after the removal of a layer is long as it is: it gets no other
-    cycle, and ends as soon as the trial can be kept.
+    One that comes close (`settings.near`) trains for another cycle, as often as `settings.max_cycles`
+    and the limit on steps allow: a session that is cut off while it still gains proves nothing. The
+    long session after the removal of a layer gets no other cycle, and ends as soon as the trial is
+    accepted. `stops` are losses by step, above which the first cycle is hopeless.
     """
     if not trial.steps:
         evaluation = trainer.evaluator(trainer.validation)
@@ -130,10 +146,10 @@ def train_trial(
 def judge_of(
     trial: Trial, settings: Minimization, initial: np.ndarray, records: Sequence[DecisionRecord]
 ) -> Judge:
-    """The settings' judge of a removal; other trials are compared with what they started from.
+    """Return the settings' judge of a removal; other trials are compared with what they started from.
 
-    Growth is held to the rule's mirror image: it has to be better by a margin, beyond doubt. What
-    neither grows nor shrinks must be no worse.
+    Growth has to gain at least `trial.least_gain` by the same rule. What neither grows nor shrinks must
+    be no worse.
     """
     chosen = settings.acceptance
     if trial.removes:

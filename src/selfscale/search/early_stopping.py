@@ -1,4 +1,4 @@
-"""When a trial is hopeless: judged by how far the scores of earlier sessions still came down."""
+"""Early stopping of hopeless trials, judged by how far the losses of earlier sessions still fell."""
 
 from __future__ import annotations
 
@@ -10,15 +10,20 @@ FULL_SESSIONS = 4  # to have seen before any is stopped
 
 
 def hopeless_scores(curves: Sequence[Sequence[float]], plan: Plan, limit: float) -> dict[int, float]:
-    """The score at each step of a session beyond which it will not end within `limit`.
+    """Return the loss by step of a session, above which it will not end within `limit`.
 
-    `curves` are the scores at the evaluations of earlier sessions, of any length in steps, since it
-    is the decay of the learning rate that brings a score down. In the session that came down
-    furthest, its score at an evaluation fell to the share r of it by the end of the first cycle. A
-    trial is hopeless if it would have to come down twice as far: if its score times the square of r is
-    above `limit`. Empty as long as fewer than four sessions came to the end of a cycle.
+    Of all earlier sessions, the loss at an evaluation fell at most to the share r of it by the end of the
+    first cycle. A trial is hopeless if it would have to fall twice as far: if its loss times the
+    square of r is above `limit`. `benchmarks/early_stop.py` measures how many trials that changes.
 
-    `benchmarks/early_stop.py` measures how many trials this rule decides otherwise.
+    Args:
+        curves: Losses at the evaluations of earlier sessions, of any length in steps: it is the decay
+            of the learning rate that lowers a loss.
+        plan: Plan of the session.
+        limit: Loss that the tolerance allows.
+
+    Returns:
+        Empty as long as fewer than four sessions came to the end of a cycle.
     """
     pauses = plan.pauses
     full = [curve[: len(pauses)] for curve in curves if len(curve) >= len(pauses) and min(curve) > 0]

@@ -1,48 +1,47 @@
 """Growth strategies: where a network is to grow next.
 
 A strategy scores every candidate; the one with the highest score that has not failed since the last
-change is tried.
+accepted decision is tried.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from selfscale.plugins import Registry
-from selfscale.records import WIDEN, Growth
+from selfscale.records import WIDEN, GrowthStep
 
 if TYPE_CHECKING:
-    from selfscale.nn.masking import SwitchedNetwork
+    from selfscale.nn.masking import MaskedNetwork
+    from selfscale.nn.probe import Probe
 
 
 @dataclass(frozen=True)
 class GrowthSubject:
     """What a growth strategy may look at.
 
-    `grown`: for each of `candidates`, the network that has grown so, with the output that `network`
-    has. `costs`: what each adds, in the unit of `growth.per`; float64, positive. `train` makes a
-    session of so many steps with a network, and returns the loss on the probe's images after it; the
-    steps count as those of the decision.
+    Attributes:
+        network: Network as it is.
+        candidates: Ways to grow.
+        grown: For each of them the grown network, of the same output.
+        costs: What each adds, in the unit of `growth.per`; float64, positive.
+        rng: Random numbers of this decision, from the seed.
+        probe: Measures networks on training images.
+        train: Trains a network for so many steps, which count as those of the decision, and returns
+            the loss on the probe's images.
     """
 
-    network: SwitchedNetwork
-    candidates: Sequence[Growth]
-    grown: Sequence[SwitchedNetwork]
+    network: MaskedNetwork
+    candidates: Sequence[GrowthStep]
+    grown: Sequence[MaskedNetwork]
     costs: np.ndarray
     rng: np.random.Generator
     probe: Probe
-    train: Callable[[SwitchedNetwork, int], float]
-
-
-class Probe(Protocol):
-    """Measurements on training images; see `selfscale.nn.probe.Probe`."""
-
-    def loss_of(self, network: SwitchedNetwork) -> float: ...
-    def squared_gradient(self, network: SwitchedNetwork) -> float: ...
+    train: Callable[[MaskedNetwork, int], float]
 
 
 # (subject, **arguments) -> one finite float per candidate, the highest is tried first.
@@ -62,7 +61,7 @@ def uniform(subject: GrowthSubject) -> np.ndarray:
     deepest = max(width)
     narrow = sum(width.values()) < 4 * len(width) ** 2  # the mean width is below four times the depth
 
-    def rank(candidate: Growth) -> float:
+    def rank(candidate: GrowthStep) -> float:
         if candidate.alteration == WIDEN:
             alone = len(candidate.layers) < len(width)
             return 1 / min(width[layer] for layer in candidate.layers) if alone else 3.0 + narrow

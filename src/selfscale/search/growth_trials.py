@@ -1,22 +1,21 @@
-"""Trials of growth: train on until that gains nothing more, then grow where the strategy says."""
+"""Growth: train on until that gains nothing more, then widen where the strategy says."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
 import numpy as np
 
-from selfscale.config import Growth as GrowthSettings
-from selfscale.config import Scaling
+from selfscale.config import Growth, Scaling
 from selfscale.nn.fcn import Size, size
-from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.trainer import Plan, Trainer
 from selfscale.nn.widening import grown, hands_on_positive
-from selfscale.records import INSERT_LAYER, TRAIN_ON, WIDEN, DecisionRecord, Filter, Growth, last_accepted
-from selfscale.search.filter_trials import answer
+from selfscale.records import INSERT_LAYER, TRAIN_ON, WIDEN, DecisionRecord, Filter, GrowthStep, last_accepted
 from selfscale.search.growth import GrowthSubject
+from selfscale.search.importance import scores_of
 from selfscale.search.trial import Round, Trial
 
 COST_UNIT = 1000  # `growth.min_gain` is for so many multiply-accumulates per pixel, or parameters
@@ -26,60 +25,65 @@ COST_UNIT = 1000  # `growth.min_gain` is for so many multiply-accumulates per pi
 class Growing:
     """How a minimization grows its network first; `then_shrinks`: removals follow."""
 
-    settings: GrowthSettings
+    settings: Growth
     limits: Scaling
     select: Callable[[GrowthSubject], np.ndarray]
     then_shrinks: bool = True
 
+    def is_over(self, records: Sequence[DecisionRecord]) -> bool:
+        """Return whether a removal was tried, or a limit is reached."""
+        limits = self.limits
+        steps = sum(record.steps for record in records)
+        seconds = sum(record.session.seconds for record in records)
+        return (
+            not all(record.grows for record in records)
+            or steps + self.settings.steps > limits.max_steps
+            or (limits.max_seconds is not None and seconds >= limits.max_seconds)
+        )
+
 
 def growth_trial(growing: Growing, round: Round, trainer: Trainer, score: float) -> Trial | None:
-    """The next step of growth, or None if growth is over; `score` is that of the network as it is.
+    """Return the next trial of growth, or None if growth is over.
 
-    A network that was grown is first trained on, in sessions as long as a trial, until one gains less
-    than `training.first.min_gain`, or `max_cycles` are over: so that growth is not kept for what
-    more training does. Then it grows where the strategy says. A trial is kept if it is better by
-    more than the last session without growth was, and by `min_gain` for what it costs. When
-    `tries` have failed, or nothing fits in the limits, growth is over; so it is after a removal.
+    A network is first trained on, in sessions as long as a trial, until one gains less than
+    `training.first.min_gain`, or `max_cycles` are over: so that growth is not accepted for what more
+    training does. A trial of growth is accepted if its gain exceeds both that of the last session
+    without growth, and `min_gain` for what it costs. Growth is over when `tries` have failed, or
+    nothing fits in the limits.
+
+    Args:
+        growing: Settings and limits.
+        round: State to choose from.
+        trainer: Trainer of the network as it is.
+        score: Validation loss of the network as it is.
     """
-    records, settings, limits = round.records, growing.settings, growing.limits
-    if not all(record.grows for record in records):
-        return None
-    steps = sum(record.steps for record in records)
-    if steps + settings.steps > limits.max_steps:
-        return None
-    if limits.max_seconds is not None and sum(r.session.seconds for r in records) >= limits.max_seconds:
+    records, settings = round.records, growing.settings
+    if growing.is_over(records):
         return None
     first = trainer.settings.first
     sessions = list(takewhile(lambda r: r.alteration == TRAIN_ON, reversed(without_failures(records))))
     if not sessions or (len(sessions) < first.max_cycles and gain_of(sessions[0]) >= first.min_gain):
         return Trial(TRAIN_ON, (), settings.steps)
     failed = {r.filters for r in records[last_accepted(records) :] if r.filters}
-    if len(failed) >= settings.tries:
-        return None
-    pictures = round.probe.images / np.float32(255)
-    found = [growth for growth in candidates(round.network) if growth.filters not in failed]
-    networks = [grown(round.network, growth, pictures, round.rng(4, n)) for n, growth in enumerate(found)]
-    fits = [limits.allows(*size(network.model)) for network in networks]
-    found = [growth for growth, fit in zip(found, fits, strict=True) if fit]
-    networks = [network for network, fit in zip(networks, fits, strict=True) if fit]
+    found = {} if len(failed) >= settings.tries else grown_within(growing.limits, round, failed)
     if not found:
         return None
+    steps, networks = list(found), list(found.values())
     now = size(round.network.model)
     costs = np.array([added(size(network.model), now, settings) for network in networks])
     spent: list[int] = []
 
-    def train(network: SwitchedNetwork, steps: int) -> float:
-        spent.append(steps)
-        trainer.of(network).session(Plan(steps, 1), round.rng(5, len(spent)))
+    def train(network: MaskedNetwork, count: int) -> float:
+        spent.append(count)
+        trainer.of(network).session(Plan(count, 1), round.rng(5, len(spent)))
         return round.probe.loss_of(network)
 
-    subject = GrowthSubject(round.network, found, networks, costs, round.rng(0), round.probe, train)
-    scores = answer(growing.select, subject)
+    subject = GrowthSubject(round.network, steps, networks, costs, round.rng(0), round.probe, train)
+    scores = scores_of(growing.select, subject)
     best = int(np.argmax(scores))
     worth = settings.min_gain * costs[best] / COST_UNIT / score
     return Trial(
-        found[best].alteration,
-        found[best].filters,
+        *steps[best],
         settings.steps,
         float(scores[best]),
         least_gain=max(gain_of(sessions[0]), worth),
@@ -87,22 +91,36 @@ def growth_trial(growing: Growing, round: Round, trainer: Trainer, score: float)
     )
 
 
+def grown_within(
+    limits: Scaling, round: Round, failed: Collection[tuple[Filter, ...]]
+) -> dict[GrowthStep, MaskedNetwork]:
+    """Return the grown network of each candidate that has not failed and is within the limits."""
+    pictures = round.probe.images / np.float32(255)
+    steps = [step for step in candidates(round.network) if step.filters not in failed]
+    networks = [grown(round.network, step, pictures, round.rng(4, n)) for n, step in enumerate(steps)]
+    found = dict(zip(steps, networks, strict=True))
+    return {step: network for step, network in found.items() if limits.allows(*size(network.model))}
+
+
 def without_failures(records: Sequence[DecisionRecord]) -> list[DecisionRecord]:
-    """The records, but those of growth that was not kept."""
+    """Return the records without growth that was reverted."""
     return [record for record in records if record.accepted or record.alteration == TRAIN_ON]
 
 
 def gain_of(record: DecisionRecord) -> float:
-    """How much better a session made the network, relative; 0 if it made it worse."""
+    """Return by how much a session lowered the loss, relative; 0 if it raised it."""
     return max(0.0, -record.relative_loss)
 
 
-def added(after: Size, before: Size, settings: GrowthSettings) -> float:
+def added(after: Size, before: Size, settings: Growth) -> float:
     return float(getattr(after, settings.per) - getattr(before, settings.per))
 
 
-def candidates(network: SwitchedNetwork) -> list[Growth]:
-    """All hidden layers twice as wide, each, and one more behind each that hands on nothing negative."""
+def candidates(network: MaskedNetwork) -> list[GrowthStep]:
+    """Return all ways to grow: all layers twice as wide, each of them, and a new layer behind each.
+
+    None behind a layer whose output may be negative.
+    """
     found = []
     for layers in dict.fromkeys((tuple(network.layers), *((layer,) for layer in network.layers))):
         new = [
@@ -110,19 +128,19 @@ def candidates(network: SwitchedNetwork) -> list[Growth]:
             for layer in layers
             for n in range(network.block(layer).filters)
         ]
-        found.append(Growth(WIDEN, tuple(new)))
+        found.append(GrowthStep(WIDEN, tuple(new)))
     for layer in network.layers:
         if hands_on_positive(network.block(layer)):
             count = network.block(layer).filters
-            found.append(Growth(INSERT_LAYER, tuple(Filter(layer + 1, n) for n in range(count))))
+            found.append(GrowthStep(INSERT_LAYER, tuple(Filter(layer + 1, n) for n in range(count))))
     return found
 
 
-def replayed(network: SwitchedNetwork, records: Sequence[DecisionRecord]) -> SwitchedNetwork:
-    """The network in the shape into which the growth in the records brought it; its weights are others."""
+def replayed(network: MaskedNetwork, records: Sequence[DecisionRecord]) -> MaskedNetwork:
+    """Return a network grown as the records say; its weights are others."""
     pictures = np.zeros((1, 8, 8, network.model.input_shape[-1]), np.float32)
     for record in records:
         if record.accepted and record.alteration in (WIDEN, INSERT_LAYER):
-            growth = Growth(record.alteration, record.filters)
-            network = grown(network, growth, pictures, np.random.default_rng(0))
+            step = GrowthStep(record.alteration, record.filters)
+            network = grown(network, step, pictures, np.random.default_rng(0))
     return network

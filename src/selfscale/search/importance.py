@@ -1,30 +1,39 @@
-"""Selection strategies: which filter to try to remove next (thesis 2.3.3).
+"""Strategies: the importance of filters, and so which one to try to remove next (thesis 2.3.3).
 
-A strategy scores every candidate; the minimization tries the one with the highest score that has
-not failed since the last removal. So after a failure the second, the n-th best is tried.
+A strategy scores every candidate, the higher the less important; the one with the highest score that has
+not failed since the last accepted decision is tried. So after a failure the second, n-th best is
+tried.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
+from selfscale.errors import UserError
+from selfscale.nn.similarity import cosine_similarity
 from selfscale.plugins import Registry
 from selfscale.records import Filter
+
+if TYPE_CHECKING:  # which imports TensorFlow, and strategies are looked up without it
+    from selfscale.nn.probe import Probe
 
 
 @dataclass(frozen=True)
 class Subject:
     """What a strategy may look at.
 
-    `candidates`: the filters that may be removed, in order; the only one left of its layer stands for
-    the layer. `weights(layer)`: the filters of a hidden layer as rows, kernel flattened and bias
-    appended, float32 (filters, n). `active`: one boolean array per hidden layer; all False where
-    the layer was removed, whose weights are zeros. `last`: the filter that was tried last. `rng`:
-    made for this decision from the seed. `probe` measures all filters on training images.
+    Attributes:
+        candidates: Filters that may be removed, in order; the only one of its layer stands for the layer.
+        active: Which filters are enabled, one boolean array per hidden layer.
+        weights: Returns a hidden layer's filters as rows, kernel flattened and bias appended, float32 of
+            shape `(filters, n)`; zeros for what was removed.
+        last: Filter that was tried last.
+        rng: Random numbers of this decision, from the seed.
+        probe: Measures all filters on training images.
     """
 
     candidates: Sequence[Filter]
@@ -35,23 +44,17 @@ class Subject:
     probe: Probe
 
     def at_candidates(self, layers: Sequence[np.ndarray]) -> np.ndarray:
-        """The candidates' entries of one array per hidden layer."""
+        """Return the candidates' entries of one array per hidden layer."""
         return np.array([layers[layer][index] for layer, index in self.candidates], dtype=float)
-
-
-class Probe(Protocol):
-    """Measurements on training images; see `selfscale.nn.probe.Probe`."""
-
-    def losses_without(self, candidates: Sequence[Filter]) -> np.ndarray: ...
-    def gradients(self) -> list[np.ndarray]: ...
-    def activations(self) -> list[np.ndarray]: ...
-    def zeros(self) -> list[np.ndarray]: ...
 
 
 FAR = 1e6  # further than any two filters are from each other
 
 # (subject, **arguments) -> one finite float per candidate, the highest is tried first.
 Strategy = Callable[..., np.ndarray]
+# A strategy with its arguments bound.
+Select = Callable[[Subject], np.ndarray]
+# The first paragraph of a strategy's docstring, which says what it chooses, is also that of docs/params.md.
 STRATEGIES: Registry[Strategy] = Registry("strategy")
 
 
@@ -147,8 +150,23 @@ def geometric_median(subject: Subject) -> np.ndarray:
     return -subject.at_candidates(scores)
 
 
-def cosine_similarity(rows: np.ndarray) -> np.ndarray:
-    """Cosine of the angle between each two rows, (n, n) in -1..1; 0 for a row of zeros."""
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    units = np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
-    return np.clip(units @ units.T, -1.0, 1.0)
+class HasCandidates(Protocol):
+    @property
+    def candidates(self) -> Sequence[object]: ...
+
+
+def scores_of(select: Callable[..., np.ndarray], subject: HasCandidates) -> np.ndarray:
+    """Return a strategy's scores as floats; raises UserError if they are not one per candidate."""
+    scores, count = select(subject), len(subject.candidates)
+    try:
+        values = np.asarray(scores, dtype=float)
+    except (TypeError, ValueError):
+        values = np.array(np.nan)
+    if values.shape != (count,) or not np.isfinite(values).all():
+        found = " ".join(np.array2string(np.asarray(scores), threshold=8).split())
+        function = getattr(select, "func", select)  # arguments are bound by a partial
+        name = getattr(function, "__name__", type(function).__name__)
+        raise UserError(
+            f"the strategy {name} must return one finite number for each of {count} candidates, not {found}"
+        )
+    return values

@@ -1,4 +1,11 @@
-"""The minimization loop (thesis 2.3.2): select, alter, train shortly, evaluate, keep or step back."""
+"""The minimization loop (thesis 2.3.2): select, alter, train shortly, evaluate, accept or revert.
+
+The network first grows as long as that pays, if it is to (see `growth_trials`); what is said of the
+initial network below holds then for the grown one. A trial is accepted if the rule
+`settings.acceptance.rule` finds its validation loss at most `tolerance` (relative) above that of the
+reference. What failed is not tried again before another decision was accepted. When every candidate has
+failed, or a limit is reached, a last session trains what is left.
+"""
 
 from __future__ import annotations
 
@@ -8,30 +15,35 @@ from typing import NamedTuple
 
 from selfscale.config import Minimization
 from selfscale.errors import UserError
-from selfscale.nn.checkpoint import Snapshot
+from selfscale.nn.checkpoint import Checkpoint
+from selfscale.nn.compaction import compacted, pays
+from selfscale.nn.devices import forget_kernels
 from selfscale.nn.layer_removal import removable_layers, with_layers
+from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.metrics import Evaluation
 from selfscale.nn.probe import Probe
-from selfscale.nn.shrinking import pays, shrunk
-from selfscale.nn.trainer import Trainer, forget_kernels
+from selfscale.nn.trainer import Trainer
 from selfscale.progress import SILENT, Progress
-from selfscale.records import TRAIN, DecisionRecord, in_words, last_accepted
+from selfscale.records import TRAIN, DecisionRecord, last_accepted
 from selfscale.search.acceptance import ratio, reason, reference_of
 from selfscale.search.attempt import Attempt, attempt
 from selfscale.search.growth_trials import Growing, growth_trial
+from selfscale.search.importance import Select
 from selfscale.search.proposals import next_trials
-from selfscale.search.trial import Round, Select, Trial
+from selfscale.search.trial import Round, Trial
+
+# Filters of each hidden layer, parameters and multiply-accumulates per pixel.
+Left = tuple[tuple[int, ...], int, float]
 
 
 class Decision(NamedTuple):
-    """`trained` is the network as the trial's session left it, kept or not; `trainer` has the one kept.
+    """A decision, the network as its session left it, and the trainer of the network accepted last.
 
-    `settled` is false when further decisions of the same round follow: to go on from `trainer` is
-    possible only when it is true.
+    To go on from `trainer` is possible only if `settled`: else other decisions of the round follow.
     """
 
     record: DecisionRecord
-    trained: Snapshot
+    trained: Checkpoint
     trainer: Trainer
     settled: bool
 
@@ -48,36 +60,28 @@ def minimize(
     growing: Growing | None = None,
     progress: Progress = SILENT,
 ) -> Iterator[Decision]:
-    """Remove filters and layers as long as the task is still done; yields once per decision.
+    """Remove filters and layers as long as the task is still done; yield each decision.
 
-    With `growing` the network first grows as long as that pays (see `growth_trials`); what is said
-    of the initial network below holds then for the one that was grown.
-
-    `initial` is the initial network's evaluation; `curves` are the scores in the cycles that trained
-    it, which show how far a score comes down. A trial is kept when the rule
-    `settings.acceptance.rule` finds its validation score at most `tolerance` (relative) above that
-    of the reference: the initial network, the previous one that was kept, or the best one. What
-    failed is not tried again before something else was changed. When every candidate has failed, or
-    a limit is reached, a last session trains what is left, and the generator ends.
-
-    A removed layer makes another network, and so another trainer, and so do removed filters once
-    it pays to cut them out: each decision comes with the trainer of the network that was kept. To go
-    on with an interrupted minimization, pass the trainer restored to that state and the records so
-    far as `history`: every decision draws its random numbers from (seed, decision), so it continues
-    as if it had never stopped.
+    Args:
+        trainer: Trainer of the network: the initial one, or that accepted last in `history`. Each
+            decision draws its random numbers from (seed, decision), so an interrupted minimization
+            continues as if it had not stopped.
+        select: Strategy.
+        settings: Section `minimization`.
+        seed: Seed of the run.
+        initial: Evaluation of the initial network.
+        curves: Validation losses in the cycles that trained it.
+        history: Records so far.
+        growing: How the network grows first.
+        progress: Listener.
 
     Raises:
-        UserError: nothing may be removed from the network, or the strategy's answer is no scores.
+        UserError: Nothing may be removed from the network, or the strategy returns no scores.
     """
     records = list(history)
-    layers = removable_layers(trainer.network) if settings.layers.tries else []
-    if not (records or growing or layers or trainer.network.removable()):
-        raise UserError(
-            f"network '{trainer.network.model.name}': nothing may be removed from it: it has no hidden "
-            "layer of two filters or more, and no second one that may go; start from a larger network"
-        )
-    probe = Probe(trainer.network, trainer.train, trainer.loss)
-    spares: list[Trainer] = []
+    if not (records or growing):
+        check_removable(trainer.network, settings)
+    probe, spares = Probe(trainer.network, trainer.train, trainer.loss), list[Trainer]()
     while not (records and records[-1].alteration == TRAIN):
         round = Round(trainer.network, probe, select, settings, seed, tuple(records))
         trials = next_growth(growing, round, trainer, initial) or next_trials(round)
@@ -86,23 +90,30 @@ def minimize(
         while len(spares) < len(trials) - 1:
             spares.append(trainer.of(with_layers(trainer.network, trainer.network.layers)))
         decisions = decide(trainer, spares, round, trials, initial, curves, progress)
-        kept = decisions[-1].trainer
-        if decisions[-1].record.accepted and pays(kept, settings.removal.steps):
-            kept = kept.of(shrunk(kept.network))
-            decisions[-1] = decisions[-1]._replace(trainer=kept)
-        if kept is not trainer or trials[0].rebuilds:
+        accepted = decisions[-1].trainer
+        if accepted is not trainer or trials[0].rebuilds:
             forget_kernels()  # of the network that was left, or that was tried in vain
-        if kept is not trainer:
-            trainer, spares = kept, []
+        if accepted is not trainer:
+            trainer, spares = accepted, []
             probe = Probe(trainer.network, trainer.train, trainer.loss)
         records += [decision.record for decision in decisions]
         yield from decisions
 
 
-def most_steps(settings: Minimization, growing: Growing | None = None) -> int | None:
-    """How many training steps a minimization takes at most by its limits; None if they do not say.
+def check_removable(network: MaskedNetwork, settings: Minimization) -> None:
+    """Raise UserError if nothing may be removed from the network."""
+    layers = removable_layers(network) if settings.layers.tries else []
+    if not (layers or network.removable()):
+        raise UserError(
+            f"network '{network.model.name}': nothing may be removed from it: it has no hidden "
+            "layer of two filters or more, and no second one that may go; start from a larger network"
+        )
 
-    What a strategy of growth trains to choose comes on top: it is known only afterwards.
+
+def most_steps(settings: Minimization, growing: Growing | None = None) -> int | None:
+    """Return how many training steps a minimization takes at most; None if no limit says so.
+
+    What a growth strategy trains to choose comes on top: it is known only afterwards.
     """
     grown = growing.limits.max_steps if growing else 0
     if growing and not growing.then_shrinks:
@@ -120,7 +131,7 @@ def most_steps(settings: Minimization, growing: Growing | None = None) -> int | 
 
 
 def next_growth(growing: Growing | None, round: Round, trainer: Trainer, initial: Evaluation) -> list[Trial]:
-    """The next trial of growth; none when it is over, or, if nothing is to be removed, the last session."""
+    """Return the next trial of growth; once it is over none, or the last session if no removals follow."""
     if not growing:
         return []
     now = reference_of("previous", initial.sums[trainer.loss], round.records)
@@ -139,24 +150,18 @@ def decide(
     curves: Sequence[Sequence[float]],
     progress: Progress,
 ) -> list[Decision]:
-    """Attempt all trials of a round from the same state; keep the best acceptable one, or step back.
+    """Attempt all trials of a round from the same state; accept the best acceptable one, or revert.
 
-    `spares` are trainers of the same network, one for each trial but the first, which run in
-    threads of their own. The decision that is kept is the last one.
+    `spares` are trainers of the same network, one for each trial but the first, which run in threads of
+    their own. An accepted decision comes last; the network is compacted once that pays.
     """
-    before, was = Snapshot.take(trainer), (trainer.network.filters_kept, *trainer.network.size())
-    told = progress.of(
-        decision=round.number,
-        tried=f"{trials[0].alteration} {in_words(trials[0].alteration, trials[0].filters)}",
-        filters=trainer.network.filters_kept,
-        done=sum(record.steps for record in round.records),
-    )
+    before, was = Checkpoint.take(trainer), left(trainer.network)
 
     def start(candidate: int) -> Attempt:
         own = (trainer, *spares)[candidate]
         if candidate:
             before.restore(own)
-        reported = SILENT if candidate else told
+        reported = SILENT if candidate else progress
         return attempt(own, round.of(candidate), trials[candidate], initial, curves, reported)
 
     if len(trials) == 1:
@@ -165,34 +170,37 @@ def decide(
         with ThreadPoolExecutor(len(trials)) as pool:
             attempts = list(pool.map(start, range(len(trials))))
     best = min((a for a in attempts if a.verdict.accepted), key=lambda a: a.score, default=None)
-    kept = trainer
+    now, following = was, trainer
     if best is None:
         before.restore(trainer)
-    elif trials[0].rebuilds:
-        kept = best.trainer
     else:
-        best.trained.restore(trainer)
-    now = kept.network.filters_kept, *kept.network.size()
-    others = [attempt for attempt in attempts if attempt is not best]
-    ordered = [*others, best] if best else others
+        if trials[0].rebuilds:
+            following = best.trainer
+        else:
+            best.trained.restore(trainer)
+        now = left(following.network)
+        if pays(following, round.settings.removal.steps):
+            following = following.of(compacted(following.network))
+    ordered = [*(each for each in attempts if each is not best), *([best] if best else [])]
+    records = [
+        record_of(each, round, number, each is best, now if each is best else was)
+        for number, each in enumerate(ordered, round.number)
+    ]
     return [
-        Decision(
-            record_of(found, round, number, found is best, now if found is best else was),
-            found.trained,
-            kept,
-            settled=found is ordered[-1],
-        )
-        for number, found in enumerate(ordered, round.number)
+        Decision(record, each.trained, following, settled=each is ordered[-1])
+        for record, each in zip(records, ordered, strict=True)
     ]
 
 
-def record_of(
-    found: Attempt, round: Round, number: int, kept: bool, left: tuple[tuple[int, ...], int, float]
-) -> DecisionRecord:
-    """`left`: filters, parameters and multiply-accumulates after the decision."""
+def left(network: MaskedNetwork) -> Left:
+    return network.filters_kept, *network.size()
+
+
+def record_of(found: Attempt, round: Round, number: int, accepted: bool, left: Left) -> DecisionRecord:
+    """Return the record of an attempt; `left` is the size of the network after the decision."""
     trial, verdict = found.trial, found.verdict
     why = reason(found.session.ended, verdict, found.judge.tolerance)
-    if verdict.accepted and not kept:
+    if verdict.accepted and not accepted:
         why = f"{why}, but another trial of the round was better"
     filters_kept, parameters, macs = left
     return DecisionRecord(
@@ -208,7 +216,7 @@ def record_of(
         bound=verdict.bound,
         metrics=found.evaluation.scores(),
         image_sums=tuple((float(a), float(b)) for a, b in found.evaluation.sums[found.trainer.loss]),
-        accepted=kept,
+        accepted=accepted,
         reason=why,
         filters_kept=filters_kept,
         parameters=parameters,

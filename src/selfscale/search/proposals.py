@@ -1,19 +1,23 @@
-"""What to try next: layers first, then filters by the strategy, then layers again; else the last session."""
+"""Proposals: which removals are tried next; of layers first, then of filters, then of layers again."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import numpy as np
 
 from selfscale.nn import redundancy
-from selfscale.nn.layer_removal import removable_layers
-from selfscale.records import MERGE, REMOVE_LAYER, TRAIN, last_accepted
-from selfscale.search.filter_trials import filter_trials
-from selfscale.search.layer_trials import cheapest_layers, layer_trial, layer_tries
+from selfscale.nn.layer_removal import removable_layers, without_layer
+from selfscale.nn.masking import MaskedNetwork
+from selfscale.nn.probe import Probe
+from selfscale.records import MERGE, REMOVE_LAYER, TRAIN, DecisionRecord, Filter, last_accepted, layers_of
+from selfscale.search.importance import Subject, scores_of
 from selfscale.search.trial import Round, Trial
 
 
 def next_trials(round: Round) -> list[Trial]:
-    """The next trial that is within the limits, or the last session; with those to be tried beside it.
+    """Return the next trial within the limits, or the last session, and what is tried beside it.
 
     Beside a trial of filters come those that would follow if it failed, `speculative` in all.
     """
@@ -29,12 +33,12 @@ def next_trials(round: Round) -> list[Trial]:
 
 
 def trials(round: Round) -> Iterator[Sequence[Trial]]:
-    """What has not failed since the last change that was kept, in the order in which it is to be tried.
+    """Yield what has not failed since the last accepted decision, in the order of trying.
 
-    First whole hidden layers: what is removed at once needs no sessions filter by filter. All but one
-    go, when that has failed all but two, and so on, until something was kept. When every such trial
-    has failed, filters go that add nothing of their own, then others, as the strategy says. Single
-    layers, and further tries of the same, come when no filter is left.
+    First whole hidden layers, which take no sessions filter by filter: all but one, then all but two,
+    and so on, until a removal is accepted. When all of these have failed, redundant filters, then those
+    that the strategy puts first. Single layers, and further tries of the same, come when no filter is
+    left.
     """
     network, settings, records = round.network, round.settings, round.records
     tried = layer_tries(records)
@@ -56,3 +60,118 @@ def trials(round: Round) -> Iterator[Sequence[Trial]]:
     for layer in sorted(layers, key=lambda layer: tried.get(layer, 0)):
         if tried.get(layer, 0) < settings.layers.tries:
             yield [layer_trial(round, [layer], tried.get(layer, 0), 0.0)]
+
+
+def filter_trials(round: Round, alteration: str, layers: Sequence[int]) -> list[Trial]:
+    """Return trials of the filters that the strategy puts first, at most `speculative` of them.
+
+    Each begins with the next best filter. The last filter of a layer that may be removed is a
+    candidate, too: it stands for the layer, whose trial stands alone.
+
+    Args:
+        round: State to choose from.
+        alteration: What is done to the filters.
+        layers: Layers that may be removed.
+
+    Returns:
+        Empty if all candidates have failed, or too many one after another.
+    """
+    network, records, most = round.network, round.records, round.settings.removal.max_failures
+    if most is not None and round.failures >= most:
+        return []
+    last_ones = {
+        Filter(layer, int(index))
+        for layer in layers
+        for index in np.flatnonzero(network.active[layer])
+        if network.filters_kept[layer] == 1 and alteration != "reinitialize"
+    }
+    candidates = sorted({*network.removable(), *last_ones})
+    failed = failures(records, alteration)
+    if all(candidate in failed for candidate in candidates):
+        return []
+    last = next((record.filters[0] for record in reversed(records) if record.filters), None)
+    subject = Subject(candidates, network.active, network.filter_weights, last, round.rng(0), round.probe)
+    scores = scores_of(round.select, subject)
+    order = [i for i in np.argsort(-scores, kind="stable").tolist() if candidates[i] not in failed]
+    count = 1 if alteration == "reinitialize" else group_size(round.settings.removal.group, records)
+    found: list[Trial] = []
+    for rank, position in enumerate(order[: round.settings.speculative]):
+        best, score = candidates[position], float(scores[position])
+        if best in last_ones:
+            if not found:
+                attempt = layer_tries(records).get(best.layer, 0)
+                found = [layer_trial(round, [best.layer], attempt, score)]
+            break
+        chosen = first_removable([candidates[i] for i in order[rank:]], network, count)
+        found.append(Trial(alteration, chosen, round.settings.removal.steps, score))
+    return found
+
+
+def failures(records: Sequence[DecisionRecord], alteration: str) -> set[Filter]:
+    """Return the filters that failed by themselves since the last accepted decision.
+
+    Accepted reinitializations do not count as one, or they could go on for ever: each filter has one
+    until a removal is accepted.
+    """
+    since = last_accepted([r for r in records if alteration != "reinitialize" or r.alteration != alteration])
+    return {
+        record.filters[0]
+        for record in records[since:]
+        if len(record.filters) == 1 and record.alteration in (alteration, REMOVE_LAYER)
+    }
+
+
+def group_size(setting: Literal["adaptive"] | int, records: Sequence[DecisionRecord]) -> int:
+    """Return how many filters to remove at once: adaptive doubles after a success; a failure halves."""
+    size = start = 1 if setting == "adaptive" else setting
+    for record in records:
+        if record.alteration in ("disable", "disable_and_freeze"):
+            tried = len(record.filters)
+            grown = 2 * tried if setting == "adaptive" else start
+            size = grown if record.accepted else max(1, tried // 2)
+    return size
+
+
+def first_removable(order: Sequence[Filter], network: MaskedNetwork, count: int) -> tuple[Filter, ...]:
+    """Return the first `count` filters, without any that would leave its layer empty."""
+    left = list(network.filters_kept)
+    chosen: list[Filter] = []
+    for filter in order:
+        if len(chosen) < count and left[filter.layer] > 1:
+            left[filter.layer] -= 1
+            chosen.append(filter)
+    return tuple(chosen)
+
+
+def cheapest_layers(round: Round, layers: Sequence[int], count: int) -> Trial:
+    """Return the removal of the layers without which, one by one, the training loss is least."""
+    rng = round.rng(3)
+    losses = {layer: loss_without(round.network, layer, round.probe, rng) for layer in layers}
+    chosen = sorted(layers, key=losses.__getitem__)[:count]
+    return layer_trial(round, chosen, 0, -losses[chosen[-1]])
+
+
+def loss_without(network: MaskedNetwork, layer: int, probe: Probe, rng: np.random.Generator) -> float:
+    """Return the loss without a layer on the probe's images, before any training."""
+    return probe.loss_of(without_layer(network, layer, probe.images, probe.targets, 0, rng))
+
+
+def layer_trial(round: Round, layers: Sequence[int], attempt: int, score: float) -> Trial:
+    active, chosen = round.network.active, round.settings.layers
+    filters = tuple(
+        Filter(layer, int(index)) for layer in sorted(layers) for index in np.flatnonzero(active[layer])
+    )
+    return Trial(REMOVE_LAYER, filters, chosen.steps, score, chosen.learning_rate, attempt)
+
+
+def layer_tries(records: Sequence[DecisionRecord]) -> dict[int, int]:
+    """Return how often each layer alone was tried since the removal of a layer was accepted."""
+    tried: dict[int, int] = {}
+    for record in records:
+        if record.alteration == REMOVE_LAYER:
+            layer, *others = layers_of(record.filters)
+            if record.accepted:
+                tried = {}
+            elif not others:
+                tried[layer] = tried.get(layer, 0) + 1
+    return tried

@@ -1,43 +1,46 @@
-"""What a decision is about, and what is known when it is chosen."""
+"""A trial, and the round that it is proposed in: what is known when it is chosen."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
 import numpy as np
 
 from selfscale.config import Minimization
-from selfscale.nn.masking import SwitchedNetwork
+from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.probe import Probe
 from selfscale.nn.redundancy import Redundant
-from selfscale.records import GROWTH, INSERT_LAYER, REMOVE_LAYER, TRAIN, WIDEN, DecisionRecord, Filter
-from selfscale.search.importance import Subject
-
-# Scores every candidate of a subject: a strategy with its arguments bound.
-Select = Callable[[Subject], np.ndarray]
+from selfscale.records import (
+    GROWTH,
+    INSERT_LAYER,
+    REMOVE_LAYER,
+    TRAIN,
+    WIDEN,
+    DecisionRecord,
+    Filter,
+    in_words,
+)
+from selfscale.search.importance import Select
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What the next decision is about; no filters: the last session, which alters nothing.
-
-    `learning_rate` is the session's highest, None that of the settings for training.
-    `attempt` counts the tries of removing the same layer, from 0. `spare` says what makes a filter
-    that is merged redundant. `least_gain` is by how much growth has to be better, relative, and
-    `selection_steps` the training steps that it took to choose it.
-    """
+    """What the next decision is about; without filters, a session that alters nothing."""
 
     alteration: str
     filters: tuple[Filter, ...]
     steps: int
     selection_score: float = 0.0
-    learning_rate: float | None = None
-    attempt: int = 0
-    spare: Redundant | None = None
-    least_gain: float = 0.0
-    selection_steps: int = 0
+    learning_rate: float | None = None  # peak of the session; None: that of the settings for training
+    attempt: int = 0  # how often the removal of the same layer has failed
+    spare: Redundant | None = None  # why a filter that is merged is redundant
+    least_gain: float = 0.0  # by which growth has to be better, relative
+    selection_steps: int = 0  # training steps that it took to choose it
+
+    def __str__(self) -> str:
+        return f"{self.alteration} {in_words(self.alteration, self.filters)}"
 
     @property
     def removes(self) -> bool:
@@ -56,18 +59,18 @@ class Trial:
 
     @property
     def least_steps(self) -> int:
-        """What it takes if its first cycle is not ended early; what is frozen at first needs a second one."""
+        """Training steps without early stopping or further cycles; frozen filters need a second cycle."""
         return self.steps * (2 if self.alteration == "disable_and_freeze" else 1)
 
 
 @dataclass(frozen=True)
 class Round:
-    """The state from which the next trial is chosen: the network that was kept, and all that was decided.
+    """State from which the next trial is chosen: the network accepted last, and all decisions so far.
 
     Limits of `settings` are those of removals: what growth took before does not count.
     """
 
-    network: SwitchedNetwork
+    network: MaskedNetwork
     probe: Probe
     select: Select
     settings: Minimization
@@ -75,33 +78,33 @@ class Round:
     records: Sequence[DecisionRecord]
     candidate: int = 0  # which of the trials that start from this state at once
 
-    @property
-    def removals(self) -> list[DecisionRecord]:
-        """The records without those of growth."""
-        return [record for record in self.records if not record.grows]
-
-    @property
-    def failures(self) -> int:
-        """Trials of removal in a row that were not kept, up to now."""
-        return sum(1 for _ in takewhile(lambda record: not record.accepted, reversed(self.removals)))
-
     def of(self, candidate: int) -> Round:
-        """The same for one of the trials."""
+        """Return the same round for one of its trials."""
         return replace(self, candidate=candidate)
 
     @property
     def number(self) -> int:
-        """Of the decision that comes next."""
+        """Number of the next decision."""
         return len(self.records) + 1
 
+    @property
+    def removals(self) -> list[DecisionRecord]:
+        """Records without those of growth."""
+        return [record for record in self.records if not record.grows]
+
+    @property
+    def failures(self) -> int:
+        """Removals that were reverted, one after another, up to now."""
+        return sum(1 for _ in takewhile(lambda record: not record.accepted, reversed(self.removals)))
+
     def rng(self, *stream: int) -> np.random.Generator:
-        """Random numbers of this trial, of a `stream` for each purpose: they depend on nothing before."""
+        """Return the random numbers of this trial, of one `stream` per purpose."""
         # Seven numbers: no other trial's, whatever its streams.
         own = (0,) * (4 - len(stream)) + (self.candidate,) if self.candidate else ()
         return np.random.default_rng((self.seed, self.number, *stream, *own))
 
     def allows(self, steps: int) -> bool:
-        """Whether so many more training steps are within the limit."""
+        """Return whether so many more training steps are within the limit."""
         limit = self.settings.limits.steps
         return limit is None or sum(record.steps for record in self.removals) + steps <= limit
 
@@ -110,7 +113,7 @@ class Round:
         return self.settings.speculative if limit is None else max(0, limit - len(self.removals))
 
     def limit_reached(self) -> bool:
-        """Whether there are to be no further trials, however short."""
+        """Return whether no further trial is allowed, however short."""
         limits = self.settings.limits
         seconds = sum(record.session.seconds for record in self.removals)
         return (

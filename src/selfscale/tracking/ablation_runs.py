@@ -16,7 +16,7 @@ from selfscale.tracking.runs import PARENT, TrackedRun, milliseconds, write
 from selfscale.tracking.store import Client, store_errors
 
 if TYPE_CHECKING:  # it imports TensorFlow
-    from selfscale.search.ablation import WorthRecord
+    from selfscale.search.ablation import AblationRecord
 
 
 class WorthRun(TrackedRun):
@@ -33,7 +33,7 @@ class WorthRun(TrackedRun):
 
     def finish(
         self,
-        records: Sequence[WorthRecord],
+        records: Sequence[AblationRecord],
         note: str,
         files: Sequence[Path] = (),
         at: float | None = None,
@@ -47,7 +47,7 @@ class WorthRun(TrackedRun):
         self._finish(points, files, note, at)
 
     @store_errors()
-    def _test(self, record: WorthRecord, at: float | None) -> None:
+    def _test(self, record: AblationRecord, at: float | None) -> None:
         assert record.filter is not None
         layer, index = record.filter
         what = {"test": record.test, "layer": str(layer), "filter": str(index)}
@@ -63,7 +63,7 @@ class WorthRun(TrackedRun):
         self.client.set_terminated(run_id, "FINISHED", end)
 
 
-def numbers(record: WorthRecord) -> list[Point]:
+def numbers(record: AblationRecord) -> list[Point]:
     """What a test measured, at its last step, so that `score` and its curve end alike."""
     found = {
         "reference": record.reference,

@@ -11,11 +11,10 @@ from rich.console import Console
 from conftest import bind
 from selfscale.cli.display import Jobs, display
 from selfscale.config import Limits, Minimization
-from selfscale.nn.trainer import first_session
-from selfscale.progress import Moment, Pace, Progress
-from selfscale.search.ablation import worth
+from selfscale.nn.first_session import first_session
+from selfscale.progress import EVERY, Lines, Moment, Pace, Progress, in_words, rounded, time_left
+from selfscale.search.ablation import ablate
 from selfscale.search.loop import minimize, most_steps
-from selfscale.watching import EVERY, Lines, in_words, rounded, time_left
 
 
 class Clock:
@@ -211,7 +210,7 @@ def test_the_limits_say_how_many_steps_it_takes_at_most(changes, most):
 
 
 def test_the_worth_of_filters_tells_each_test(trainer, heard):
-    records = list(worth(trainer, 4, seed=0, progress=Progress(heard.append)))
+    records = list(ablate(trainer, 4, seed=0, progress=Progress(heard.append)))
     ends = [moment for moment in heard if moment.step == 4]
     assert [moment.tried for moment in ends] == [
         " ".join(map(str, filter(None, (record.test, record.filter)))) for record in records

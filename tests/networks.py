@@ -1,0 +1,33 @@
+"""Networks, and what they consist of, for the tests of `nn` and `search`."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from selfscale.nn.fcn import build
+from selfscale.nn.masking import MaskedNetwork
+from selfscale.nn.trainer import Trainer
+
+PICTURES = np.random.default_rng(0).integers(256, size=(3, 20, 24, 1), dtype=np.uint8)
+IMAGES = PICTURES / np.float32(255)
+
+
+def new_network(widths: list[int], seed: int = 1) -> MaskedNetwork:
+    """Random weights and biases: positive on average, so that hardly any filter is silent."""
+    network = MaskedNetwork(build(widths, kernel=3, mean=0.05, deviation=0.2, seed=(seed,)))
+    rng = np.random.default_rng(seed)
+    for block in network.blocks:
+        block.convolution.bias.assign(rng.normal(scale=0.1, size=block.filters))
+    return network
+
+
+def everything(trainer: Trainer) -> list[np.ndarray]:
+    """All weights, masks and variables of the optimizer."""
+    state = trainer.network.state()
+    adam = [v.numpy().copy() for v in trainer.optimizer.variables]
+    return [*state.weights, *state.active, *state.trainable, *adam]
+
+
+def assert_equal(one: list[np.ndarray], other: list[np.ndarray]) -> None:
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_array_equal(a, b)
