@@ -260,6 +260,15 @@ def test_a_snapshot_of_another_network_is_refused(project):
     assert not (project / JOB.output).exists()
 
 
+@pytest.mark.parametrize("content", [None, b"", b"not a snapshot", b"PK\x03\x04 cut"])
+def test_a_missing_or_damaged_snapshot_is_named(tmp_path, content):
+    path = tmp_path / "snapshot.npz"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=r"snapshot\.npz: (there is no such|is not a) snapshot"):
+        resume.load(path)
+
+
 def test_the_second_of_two_waits_and_writes_without_training(project, expected, monkeypatch):
     """A killed `dvc repro` leaves its stage alive; the next one deletes the outputs and starts it again."""
     first = subprocess.Popen(python(WAITS, *JOB.command.split()), cwd=project)
