@@ -121,7 +121,7 @@ def test_it_is_done_again_when_a_file_is_missing_or_another(project, done, name)
 
 
 def test_other_code_does_it_again(project, done, monkeypatch):
-    monkeypatch.setattr(files, "code", lambda: "another version")
+    monkeypatch.setattr(stages.made, "code", lambda: "another version")
     run(project, stages.train_all)
     assert len(done) == 2
 

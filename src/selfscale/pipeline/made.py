@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,12 @@ from selfscale.settings import Settings
 
 # What changes results without being told by other inputs: see `config.Execution`.
 EXECUTION = {"threads", "deterministic", "mixed_precision"}
+
+
+@cache
+def code() -> str:
+    """A hash of this package's modules: another version may come to other results."""
+    return files.content(Path(files.__file__).parent, "**/*.py")
 
 
 def inputs_of_training(settings: Settings, training: Training) -> str:
@@ -60,7 +67,7 @@ def _inputs(settings: Settings, task: str, sections: set[str], **more: Any) -> s
     inputs = settings.model_dump(include={**dict.fromkeys(sections, True), "execution": EXECUTION}) | more
     inputs["task"] = settings.tasks[task].model_dump()
     inputs["targets"] = files.content(TARGETS / task / "manifest.json")
-    inputs["code"] = files.content(Path(files.__file__).parent, "**/*.py")
+    inputs["code"] = code()
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
 
 
