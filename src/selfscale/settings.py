@@ -130,7 +130,7 @@ class Runs(Section):
 
 
 class Registry(Section):
-    """Which of a task's networks is registered, by the test split: see `report.choose`."""
+    """Which of a task's networks is registered, by the test split."""
 
     rule: Literal["smallest", "score"] = Field(
         "smallest",
