@@ -9,7 +9,7 @@ from typing import Any
 from selfscale.config import Registry
 from selfscale.pipeline import compare as report
 from selfscale.reporting import statistics
-from selfscale.tracking import entries
+from selfscale.tracking.points import summary
 
 SHOWN = 12  # characters of a fingerprint
 
@@ -46,7 +46,7 @@ def card(
             "",
             "### Before and after",
             "",
-            entries.summary(result),
+            summary(result),
             "",
             f"95 % interval of the final {result['loss']} over the {prepared['counts']['test']['images']} "
             f"test images (bootstrap): {interval[0]:.4g} to {interval[1]:.4g}.",
