@@ -11,10 +11,10 @@ from typing import Any
 from unittest.mock import patch
 
 from rows import TASK, Row, settings
+from selfscale.tracking.delivery import Courier, Recorder
 
 from selfscale.paths import Job
 from selfscale.pipeline import minimize as minimizing
-from selfscale.tracking.delivery import Courier, Recorder
 from selfscale.tracking.store import open_store
 
 REPETITIONS = 3
