@@ -43,7 +43,7 @@ WRITES = (
     *("create_run", "update_run", "set_terminated", "delete_run", "log_batch", "log_inputs"),
     *("log_artifact", "_log_artifact_helper", "set_tag", "delete_tag"),
 )
-CALLS = 32  # of them that bring up two decisions
+CALLS = 37  # of them that bring up two decisions
 LOOKS = ("search_runs", "get_run", "get_metric_history", "list_artifacts")
 SYNCS = """
 import sys, time
@@ -359,7 +359,9 @@ def test_how_a_run_ends_and_goes_on(client, end):
 
 
 def test_runs_in_a_moved_checkout_go_on(client, project):
-    run_id = sync_record(client, *in_progress(*TRIALS[:1]))
+    place = in_progress()
+    shutil.rmtree(STATE / "pictures")  # MLflow remembers in a process where a run's artifacts are
+    run_id = sync_record(client, *place)
     project.rename(project.with_name("moved"))
     os.chdir(project.with_name("moved"))
     write_minimization(DONE)
@@ -368,6 +370,25 @@ def test_runs_in_a_moved_checkout_go_on(client, project):
     for session in runs(moved, "session"):
         assert len(moved.list_artifacts(session.info.run_id)) == 1
     assert not project.exists()
+
+
+def test_a_training_is_shown_from_its_beginning(client):
+    out, clock = Path("models/trained/sobel-seed-3"), Path(".selfscale/clocks/training-sobel-seed-3.json")
+    write_training(out)  # a former one
+    write_clock(clock, count=0)
+    assert sync_record(client, out, clock) == ""
+    (out / "training.json").unlink()
+    run_id = sync_record(client, out, clock)
+    assert status(client, "training") == ["RUNNING"]
+    assert sync_project(Path()) == 1  # it was killed
+    assert status(client, "training") == ["KILLED"]
+    write_training(out)
+    assert sync_record(client, out, write_clock(clock, out, count=0)) == run_id  # trained again
+    run = client.get_run(run_id)
+    assert (run.info.status, run.data.tags["mlflow.note.content"]) == ("FINISHED", "stagnated after 40 steps")
+    assert run.info.end_time - run.info.start_time == 60_000
+    assert run.data.params == {"training.batch": "8"}
+    assert [point.step for point in client.get_metric_history(run_id, "loss")] == [20, 40]
 
 
 # -- a project -----------------------------------------------------------------------------------

@@ -65,10 +65,7 @@ class Record:
         words = {key: str(about[key]) for key in ("task", "strategy", "seed") if key in about}
         self.tags = {"kind": self.kind} | words
         self.name = f"{about.get('strategy', self.kind)} - seed {about['seed']}"
-
-    @property
-    def params(self) -> dict[str, Any]:
-        return points.flatten(self.about.get("settings", {}), ".")
+        self.params = points.flatten(about.get("settings", {}), ".")
 
     def chart(self, charted: set[int]) -> list[Point]:
         """The points by decision, but for the decisions `charted`; the `score` is each one's last."""
@@ -198,9 +195,9 @@ class Ablation(Record):
 
     kind, result_file = "worth", ""
 
-    @property
-    def params(self) -> dict[str, Any]:
-        return {key: self.about[key] for key in ("session_steps", "task", "seed", "loss")}
+    def __init__(self, path: Path, about: Mapping[str, Any], content: str, clock: Clock | None) -> None:
+        super().__init__(path, about, content, clock)
+        self.params = {key: about[key] for key in ("session_steps", "task", "seed", "loss")}
 
     def parts(self, done: set[str]) -> Iterator[RunData]:
         for number, test in enumerate(self.about["tests"], 1):
@@ -229,10 +226,11 @@ class Ablation(Record):
 KINDS: dict[str, type[Record]] = {kind.kind: kind for kind in (Record, Baseline, Minimization)}
 
 
-def read(path: Path, clock: Path | None) -> Record | None:
+def read(path: Path, clock: Path | None, *, writing: bool = False) -> Record | None:
     """What there is of a record; None if it has no `run.json` or, in progress, no clock.
 
-    A clock that is not that of a finished record is left out: DVC may have restored another.
+    A clock that is not that of a finished record is left out: DVC may have restored another. But if the
+    clock's execution is `writing` beside this, what is there is half of its record, or a former one: None.
 
     Raises:
         UserError: one of its files is damaged.
@@ -245,5 +243,7 @@ def read(path: Path, clock: Path | None) -> Record | None:
     content = files.content(path) if (source.with_name(kind.result_file or path.name)).exists() else ""
     timed = Clock(**files.read_json(clock, "minimize")) if clock and clock.exists() else None
     if content and timed and timed.content != content:
+        if writing and timed.status == "RUNNING":
+            return None
         timed = None
     return kind(path, about, content, timed) if content or timed else None

@@ -133,7 +133,8 @@ class StoredRun:
             points, tags = record.final_points(), {NOTE: record.note(self.id), "content": record.content}
             for file in record.artifacts():
                 self.client.log_artifact(self.id, str(file))
-        self._write(self.id, points, tags=tags, end=end)
+        # Later than the charts' last points: a logged model takes one value a step and time.
+        self._write(self.id, points, tags=tags, end=end + 1)
         self.client.set_terminated(self.id, record.status, end)
         self.status, self.content, self.changed = record.status, record.content, True
 

@@ -68,26 +68,24 @@ def sync_record(
 def _sync(
     client: Client, path: Path, clock: Path | None, seen: dict[str, StoredRun], lock: Path | None = None
 ) -> StoredRun | None:
-    """The same, for a record whose lock is `lock`: left to the process that holds it, if one does."""
+    """The same; without its `lock` for the job that writes it, with it for others while nobody has that."""
     from selfscale.tracking.store import experiment, store_errors, store_folder
 
     folder = store_folder(client)
     state = (folder.parent if folder else store_root()) / STATE
     state.mkdir(parents=True, exist_ok=True)
     with FileLock(state / "sync.lock", timeout=LOCK_SECONDS), store_errors():
-        if (lock and held(lock)) or (record := read(path, clock)) is None:
+        if (lock and held(lock)) or not (record := read(path, clock, writing=not lock)):
             return None
         if lock and record.status == "RUNNING":  # but nobody is at it
             record.status = "KILLED"
         run = seen.get(record.key or record.content)
         if run is None:
             experiment_id = experiment(client, record.tags["task"])
-            found = find(client, experiment_id, record)
-            run = (
-                StoredRun(client, found, record, new=False)
-                if found
-                else runs.create(client, experiment_id, record)
-            )
+            if found := find(client, experiment_id, record):
+                run = StoredRun(client, found, record, new=False)
+            else:
+                run = runs.create(client, experiment_id, record)
             seen[record.key or record.content] = run
         run.bring_up(record)
         return run
