@@ -11,11 +11,12 @@ from typing import Any
 from unittest.mock import patch
 
 from rows import TASK, Row, settings
+from selfscale.tracking.delivery import Courier, Recorder
 
 from selfscale.paths import Job
 from selfscale.pipeline import minimize as minimizing
-from selfscale.tracking.delivery import Courier, Recorder
 from selfscale.tracking.store import open_store
+from selfscale.tracking.sync import Syncer
 
 REPETITIONS = 3
 
@@ -31,7 +32,7 @@ def measure() -> Iterator[Row]:
         "s",
         totals,
         without,
-        "the same run less its time in the recorder and the processor time of the thread that delivers",
+        "the same run less its waiting for tracking and the processor time of the thread that uploads",
         at_most=1.03,
     )
 
@@ -61,10 +62,10 @@ def one() -> tuple[float, float]:
         Path("models/trained").symlink_to(source / "models/trained")
         open_store(Path())  # the first one makes the database, once in a project's life
         with (
-            patch.object(Recorder, "__init__", counted(Recorder.__init__, time.perf_counter)),
-            patch.object(Recorder, "record", counted(Recorder.record, time.perf_counter)),
-            patch.object(Recorder, "__exit__", counted(Recorder.__exit__, time.perf_counter)),
-            patch.object(Courier, "run", counted(Courier.run, time.thread_time)),
+            patch.object(Syncer, "__enter__", counted(Syncer.__enter__, time.perf_counter)),
+            patch.object(Syncer, "wake", counted(Syncer.wake, time.perf_counter)),
+            patch.object(Syncer, "__exit__", counted(Syncer.__exit__, time.perf_counter)),
+            patch.object(Syncer, "run", counted(Syncer.run, time.thread_time)),
         ):
             started = time.perf_counter()
             minimizing.run_minimization(chosen, job)

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import atexit
 import functools
+import json
 import shutil
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
+from selfscale import files
 from selfscale.records import DecisionRecord, Filter, SessionRecord
 from selfscale.search.ablation import AblationRecord, Movement, ScoreChange, Successor
 from selfscale.tracking.store import Client, open_store
@@ -108,3 +114,101 @@ def worth_record(test: str, filter: Filter | None = None, ended: str = "complete
         relearned=0.625 if test == "reinitialized" else None,
         session=SessionRecord(8, ((4, 0.5), (8, 0.3)), ((4, 0.3), (8, 0.25)), ended, seconds=1.5),
     )
+
+
+STARTED = 1_000_000_000.0  # of every execution, in seconds since 1970
+KEY = "0123456789abcdef" * 2
+TRIALS = (record(1), record(2, accepted=False), record(3, filters=()))
+
+
+def write_minimization(
+    folder: Path, trials: Sequence[DecisionRecord] = TRIALS, *, finished: bool = True, **about: Any
+) -> Path:
+    """A minimization's record, as the pipeline writes it; `about` goes into its `run.json`."""
+    initial = {"score": 0.19, "filters_kept": [5, 5], "parameters": 900, "macs_per_pixel": 800.0}
+    run = {"kind": "minimization", "task": "sobel", "strategy": "random", "seed": 3, "initial": initial}
+    run |= {"settings": {"network": {"widths": [5, 5]}}, "dataset": {"name": "sample", "digest": "9f" * 32}}
+    files.write_json(folder / "run.json", run | about)
+    for number in (0, *(trial.number for trial in trials if trial.accepted)):
+        draw(folder / f"pictures/{number:03}/1.png", number)
+    for trial in trials:
+        files.write_bytes(folder / f"sessions/{trial.number:03}.npz", b"weights %i" % trial.number)
+    contents = [asdict(trial) for trial in trials]
+    for content in contents:
+        del content["session"]["seconds"]
+    files.write_json(folder / "decisions.json", contents)
+    if finished:
+        files.write_bytes(folder / "compact.keras", b"network")
+        draw(folder / "network.png", len(trials))
+        files.write_json(folder / "result.json", RESULT)
+    return folder
+
+
+def write_training(folder: Path, kind: str = "training") -> Path:
+    """A training's or a baseline's record."""
+    run = {"kind": kind, "task": "sobel", "seed": 3, "settings": {"training": {"batch": 8}}}
+    files.write_json(folder / "run.json", run)
+    files.write_csv(folder / "curve.csv", ("step", "loss", "score"), [(20, 0.5, 0.3), (40, 0.25, 0.2)])
+    result = {"task": "sobel", "seed": 3, "filters": [5, 5], "test": {"mae": 0.01}, "ended": "stagnated"}
+    more = {"kept": "initial", "training_steps": 40} if kind == "baseline" else {}
+    files.write_json(folder / ("result.json" if more else "training.json"), result | more)
+    return folder
+
+
+def draw(path: Path, colour: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("P", (300, 400), colour).save(path)
+
+
+def write_clock(
+    path: Path, record: Path | None = None, *, count: int = len(TRIALS), key: str = KEY, **more: Any
+) -> Path:
+    """The clock of an execution, over if `record` is what it left."""
+    done = {str(n): {"at": STARTED + 10 * n, "seconds": 1.5} for n in range(1, count + 1)}
+    clock: dict[str, Any] = {"key": key, "started": STARTED, "decisions": done}
+    if record:
+        clock |= {"ended": STARTED + 60, "status": "FINISHED", "content": files.content(record)}
+    files.write_json(path, clock | more)
+    return path
+
+
+def runs(client: Client, kind: str = "") -> list[Any]:
+    """All MLflow runs that were not deleted, or those of a kind."""
+    ids = [found.experiment_id for found in client.search_experiments()]
+    wanted = f"tags.kind = '{kind}'" if kind else ""
+    return list(client.search_runs(ids, wanted, max_results=50_000))
+
+
+def contents(client: Client, *, times: bool = True) -> str:
+    """All that a store shows, whatever the ids of its runs are."""
+    found = runs(client)
+    names = {run.info.run_id: run.info.run_name for run in found}
+    shown = json.dumps(sorted((described(client, run, times) for run in found), key=str), indent=1)
+    for run_id, name in names.items():
+        shown = shown.replace(run_id, name)
+    return shown
+
+
+def described(client: Client, run: Any, times: bool) -> Mapping[str, Any]:
+    history = {name: client.get_metric_history(run.info.run_id, name) for name in run.data.metrics}
+    with tempfile.TemporaryDirectory() as folder:
+        client.download_artifacts(run.info.run_id, "", folder)
+        # MLflow gives each picture a name with a number that varies.
+        artifacts = sorted(
+            (path.name.split("+timestamp")[0], path.suffix, files.sha256(path))
+            for path in Path(folder).rglob("*")
+            if path.is_file()
+        )
+    return {
+        "name": run.info.run_name,
+        "status": run.info.status,
+        "times": (run.info.start_time, run.info.end_time) if times else None,
+        "tags": {key: value for key, value in run.data.tags.items() if times or key != "key"},
+        "params": run.data.params,
+        "points": {
+            name: sorted((point.step, str(point.value), point.timestamp if times else 0) for point in points)
+            for name, points in history.items()
+        },
+        "images": [(used.dataset.name, used.dataset.digest) for used in run.inputs.dataset_inputs],
+        "artifacts": artifacts,
+    }

@@ -70,7 +70,7 @@ class Training(NamedTuple):
 
 
 class Baseline(NamedTuple):
-    """The training on of an untouched network, and the file that it leaves."""
+    """The training on of an untouched network, and the folder that it leaves."""
 
     task: str
     seed: int
@@ -85,7 +85,7 @@ class Baseline(NamedTuple):
 
     @property
     def output(self) -> Path:
-        return BASELINES / f"{self.name}.json"
+        return BASELINES / self.name
 
     @property
     def budget(self) -> Path:
@@ -95,7 +95,7 @@ class Baseline(NamedTuple):
     @property
     def result(self) -> Path:
         """The file with sizes and scores."""
-        return self.output
+        return self.output / "result.json"
 
     @property
     def title(self) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from selfscale.tracking.outbox import Journal
 from typer.testing import CliRunner
 
 from selfscale import __version__
@@ -18,7 +19,6 @@ from selfscale.config import Execution
 from selfscale.errors import UserError
 from selfscale.nn import devices
 from selfscale.paths import PREPARED, TARGETS
-from selfscale.tracking.outbox import Journal
 from workspaces import CHECKOUT, change_params, contents, own_store, trained_project
 
 

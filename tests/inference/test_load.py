@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import keras
@@ -11,9 +12,9 @@ from selfscale.errors import UserError
 from selfscale.inference import load as models
 from selfscale.nn.fcn import build
 from selfscale.tracking.registry import register
-from selfscale.tracking.runs import MinimizationRun, TrainingRun
 from selfscale.tracking.store import Client
-from stores import RESULT, new_store
+from selfscale.tracking.sync import sync_record
+from stores import RESULT, new_store, write_minimization, write_training
 
 
 @pytest.fixture(autouse=True)
@@ -68,11 +69,12 @@ def test_versions_and_aliases(store, capfd):
 
 
 def test_a_run_has_the_files_beside_its_network(store):
-    run = MinimizationRun(store, task="sobel", strategy="random", seed=3, settings={})
-    run.finish(RESULT, sorted(Path("b").iterdir()))
-    assert found(run.run_id) == "b"
-    with models.find(run.run_id) as path:
-        assert (path.parent / "result.json").read_text() == '{"task": "b"}'
+    record = write_minimization(Path("record"), [])
+    shutil.copy("b/compact.keras", record)
+    run_id = sync_record(store, record, None)
+    assert found(run_id) == "b"
+    with models.find(run_id) as path:
+        assert (path.parent / "result.json").read_bytes() == (record / "result.json").read_bytes()
     assert not path.exists()
 
 
@@ -81,11 +83,10 @@ def test_a_run_that_only_holds_a_registered_model(store):
 
 
 def test_a_run_without_a_network(store):
-    run = TrainingRun(store, task="sobel", seed=3, settings={})
-    run.kill()
-    refused(run.run_id, "'training - seed 3' has no network")
-    store.delete_run(run.run_id)
-    refused(run.run_id, "there is no such run")
+    run_id = sync_record(store, write_training(Path("record")), None)
+    refused(run_id, "'training - seed 3' has no network")
+    store.delete_run(run_id)
+    refused(run_id, "there is no such run")
     refused("0" * 32, "there is no such run")
 
 

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from selfscale.pipeline.notes import note
 
 from comparisons import SEEDS, baseline, fill, settings
 from selfscale.errors import UserError
 from selfscale.files import read_json, write_bytes, write_json
 from selfscale.paths import Baseline, Job
 from selfscale.pipeline import compare as report
-from selfscale.pipeline.notes import note
 from selfscale.settings import Settings
 
 LABEL = "untouched baseline"

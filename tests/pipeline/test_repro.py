@@ -21,10 +21,10 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 from ruamel.yaml import YAML
+from selfscale.pipeline.notes import noted
 
 from pages import blocks
 from selfscale.paths import Job
-from selfscale.pipeline.notes import noted
 from selfscale.pipeline.register import register
 from selfscale.settings import load
 from selfscale.tracking.store import open_store

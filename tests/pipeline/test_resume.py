@@ -20,13 +20,13 @@ import pytest
 from filelock import FileLock, Timeout
 from hypothesis import given
 from hypothesis import strategies as st
+from selfscale.pipeline.notes import noted
 
 from selfscale import paths as workspace
 from selfscale.errors import UserError
 from selfscale.files import read_json
 from selfscale.nn.trainer import Trainer
 from selfscale.pipeline import resume
-from selfscale.pipeline.notes import noted
 from selfscale.pipeline.results import without_seconds
 from selfscale.progress import Moment, Progress
 from selfscale.records import DecisionRecord, Filter, SessionRecord

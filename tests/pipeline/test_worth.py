@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from selfscale.tracking.ablation_runs import WorthRun
 
 from selfscale.errors import UserError
 from selfscale.pipeline.worth import run_worth
 from selfscale.records import Filter
 from selfscale.search.ablation import TESTS
 from selfscale.settings import load
-from selfscale.tracking.ablation_runs import WorthRun
 from selfscale.tracking.store import Client, open_store
 from stores import new_store
 from stores import worth_record as record

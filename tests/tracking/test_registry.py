@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,10 +12,11 @@ import pytest
 
 from selfscale.errors import UserError
 from selfscale.nn.fcn import build
+from selfscale.tracking import registry
 from selfscale.tracking.registry import register
-from selfscale.tracking.runs import MinimizationRun
 from selfscale.tracking.store import Client, open_store
-from stores import RESULT, new_store, python
+from selfscale.tracking.sync import sync_record
+from stores import RESULT, new_store, python, write_minimization
 
 NAME = "selfscale-sobel"
 # A process that cannot import this package, as on another machine.
@@ -48,6 +50,23 @@ def client(root: Path) -> Client:
     return new_store(root)
 
 
+# Registers in a process of its own, which loads TensorFlow before it waits for a word.
+REGISTERS = """
+import sys
+from pathlib import Path
+import mlflow.tensorflow
+from selfscale.tracking import registry
+from selfscale.tracking.registry import register
+from selfscale.tracking.store import open_store
+from stores import RESULT
+
+client = open_store(Path(sys.argv[1]))
+print("ready", flush=True)
+sys.stdin.readline()
+print(register(client, "sobel", Path(sys.argv[2]), RESULT, "", None).version)
+"""
+
+
 @pytest.fixture(scope="session")
 def networks(tmp_path_factory) -> list[Path]:
     """Two small networks in `.keras` files."""
@@ -58,10 +77,9 @@ def networks(tmp_path_factory) -> list[Path]:
     return paths
 
 
-def finished_run(client: Client, artifact: Path) -> str:
-    run = MinimizationRun(client, task="sobel", strategy="random", seed=3, settings={"a": 1})
-    run.finish(RESULT, [artifact])
-    return run.run_id
+def finished_run(client: Client, network: Path) -> str:
+    folder = write_minimization(network.with_suffix(""), [])
+    return sync_record(client, folder, None)
 
 
 def put(client: Client, path: Path, run_id: str | None, test: float | None = None, **more: object) -> int:
@@ -108,6 +126,43 @@ def test_the_same_model_is_registered_once_and_the_alias_follows(client, network
     assert put(client, networks[0], run_id) == 1
     assert aliases(client) == {"champion": 1, "previous": 2}
     assert len(client.search_model_versions(f"name = '{NAME}'")) == 2
+
+
+def test_two_processes_at_once_register_a_model_once(client, root, networks):
+    command = python(REGISTERS, root, networks[0])
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    both = [subprocess.Popen(command, **pipes, env=os.environ | {"PYTHONPATH": path}) for _ in range(2)]
+    for process in both:
+        assert process.stdout.readline() == "ready\n"
+    for process in both:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    assert [process.communicate(timeout=120)[0] for process in both] == ["1\n", "1\n"]
+    assert len(client.search_model_versions(f"name = '{NAME}'")) == 1
+    assert aliases(client) == {"champion": 1}
+
+
+def test_of_two_versions_on_a_server_the_first_stays(client, networks, monkeypatch):
+    """Another machine registers the same file between the look and the registration."""
+    put(client, networks[0], None)
+    monkeypatch.setattr(registry, "find", lambda *_: None)
+    assert put(client, networks[0], None) == 1
+    (version,) = client.search_model_versions(f"name = '{NAME}'")
+    assert version.version in ("1", 1)
+
+
+def test_what_is_registered_is_found_without_tensorflow(client, root, networks):
+    put(client, networks[0], None)
+    code = (
+        "import sys; from pathlib import Path; from selfscale import files\n"
+        "from selfscale.tracking import registry; from selfscale.tracking.store import open_store\n"
+        "found = registry.find(open_store(Path(sys.argv[1])), sys.argv[2], files.sha256(Path(sys.argv[3])))\n"
+        "print(found.version, 'tensorflow' in sys.modules, 'keras' in sys.modules)"
+    )
+    command = python(code, root, NAME, networks[0])
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "1 False False\n"
 
 
 def test_only_a_version_that_is_not_worse_becomes_champion(client, networks):

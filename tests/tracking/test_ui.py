@@ -11,10 +11,10 @@ import pytest
 import requests
 
 from selfscale.errors import UserError
-from selfscale.tracking.runs import MinimizationRun
 from selfscale.tracking.store import open_store
+from selfscale.tracking.sync import sync_record
 from selfscale.tracking.ui import serve_ui
-from stores import RESULT, new_store, python, record
+from stores import new_store, python, record, write_minimization
 
 # Ctrl-C has to work here too where the tests run in the background, which ignores it.
 SERVE = """
@@ -30,13 +30,6 @@ serve_ui(Path(sys.argv[1]), int(sys.argv[2]))
 @pytest.fixture(autouse=True)
 def no_server(monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-
-
-def logged(client, snapshot: Path) -> str:
-    run = MinimizationRun(client, task="sobel", strategy="random", seed=3, settings={"a": 1})
-    run.decision(record(1), [snapshot])
-    run.finish(RESULT, [snapshot])
-    return run.run_id
 
 
 def test_outside_of_a_project_it_says_so_and_makes_no_store(tmp_path, monkeypatch):
@@ -56,9 +49,8 @@ def test_a_port_that_is_taken_is_one_line(tmp_path):
 
 def test_the_pages_of_a_moved_store(tmp_path, monkeypatch, capsys):
     """The server answers at the printed address, shows artifacts, takes runs, and ends with Ctrl-C."""
-    snapshot = tmp_path / "snapshot.npz"
-    snapshot.write_bytes(b"weights")
-    run_id = logged(new_store(tmp_path / "before"), snapshot)
+    monkeypatch.chdir(tmp_path)
+    run_id = sync_record(new_store(tmp_path / "before"), write_minimization(Path("record")), None)
     (tmp_path / "before").rename(tmp_path / "after")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -82,13 +74,13 @@ def test_the_pages_of_a_moved_store(tmp_path, monkeypatch, capsys):
             assert "metrics.`layers_kept`" in columns
             assert requests.get(base, timeout=10).ok
             page = f"{base}/get-artifact"
-            answer = requests.get(page, {"run_uuid": run_id, "path": "snapshot.npz"}, timeout=10)
-            assert answer.content == b"weights"
+            answer = requests.get(page, {"run_uuid": run_id, "path": "compact.keras"}, timeout=10)
+            assert answer.content == b"network"
 
             monkeypatch.setenv("MLFLOW_TRACKING_URI", base)
             client = open_store(tmp_path / "nowhere")
-            monkeypatch.chdir(tmp_path)
-            second = logged(client, snapshot)
+            other = write_minimization(Path("other"), [record(1)])
+            second = sync_record(client, other, None)
             assert client.get_run(second).info.experiment_id == experiment_id
             assert capsys.readouterr().out == ""
             assert not (tmp_path / "nowhere").exists()

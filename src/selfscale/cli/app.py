@@ -118,14 +118,13 @@ def repro(
 
 
 @app.command()
-def deliver(as_json: JsonOption = False) -> None:
-    """Send what is recorded but not yet delivered to MLflow, after its server was slow or away."""
+def sync(as_json: JsonOption = False) -> None:
+    """Bring MLflow up to the results on disk: after `dvc pull`, or when its server was slow or away."""
     from selfscale.paths import store_root
-    from selfscale.tracking.delivery import deliver_abandoned
-    from selfscale.tracking.store import open_store
+    from selfscale.tracking.sync import sync_project
 
-    delivered = deliver_abandoned(open_store(store_root()), store_root())
-    answer(as_json, lambda: {"delivered": delivered}, f"{delivered} records delivered")
+    synced = sync_project(store_root())
+    answer(as_json, lambda: {"synced": synced}, f"{synced} runs created or completed")
 
 
 @app.command()

@@ -54,7 +54,6 @@ def examine(load: Callable[[], Settings]) -> list[Finding]:
         ("devices", partial(devices, execution)),
         ("machine", partial(machine, execution, minimizations, trials)),
         ("store", store),
-        ("store", outbox),
         ("data", partial(prepared, settings)),
     ]
     if settings:
@@ -165,14 +164,6 @@ def store() -> Iterator[Finding]:
         raise UserError(f"{error}{remedy}") from error
     where = store_folder(client) or without_password(client.tracking_uri)
     yield Finding("store", f"{where}: opens, {len(client.search_experiments())} experiments")
-
-
-def outbox() -> Iterator[Finding]:
-    from selfscale.paths import store_root
-    from selfscale.tracking.outbox import OUTBOX, count
-
-    if waiting := count(store_root()):
-        yield Finding("store", f"{OUTBOX}: {waiting} records wait; `selfscale deliver` sends them")
 
 
 def prepared(settings: Settings | None) -> Iterator[Finding]:

@@ -90,7 +90,6 @@ def register(as_json: JsonOption = False, params: ParamsOption = PARAMS) -> None
     It becomes the champion unless the present one has a better test score.
     """
     settings = load(params)
-    import_pipeline(settings.execution)
     from selfscale.pipeline import register as registering
 
     standings = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,9 @@ from selfscale.nn.fcn import filters_per_layer, size
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.trainer import Plan, Trainer
 from selfscale.paths import PREPARED, TARGETS, Baseline, Training, only_one
-from selfscale.pipeline.train import recorder, trainer_for
+from selfscale.pipeline.execution import Execution, about, clock_path
+from selfscale.pipeline.results import as_rows
+from selfscale.pipeline.train import trainer_for
 from selfscale.progress import SILENT, Progress
 from selfscale.records import SessionRecord
 from selfscale.settings import Settings
@@ -23,11 +24,11 @@ log = logging.getLogger(__name__)
 
 
 def train_baseline(settings: Settings, task: str, seed: int, progress: Progress = SILENT) -> None:
-    """Train the untouched initial network on, and write `models/baseline/TASK-seed-N.json`.
+    """Train the untouched initial network on, and write `models/baseline/TASK-seed-N`.
 
     One session on a fresh Adam, as long as the longest minimization of this task and seed among
     `runs.strategies`: so no minimization had more training. What a user would do is done: of the
-    initial and the trained-on network, that with the better validation score is kept. The file
+    initial and the trained-on network, that with the better validation score is kept. `result.json`
     has what a minimization's `result.json` has, as far as it applies.
 
     Raises:
@@ -35,34 +36,43 @@ def train_baseline(settings: Settings, task: str, seed: int, progress: Progress 
     """
     baseline = Baseline(task, seed)
     with only_one(f"baseline-{baseline.name}"):
-        started = time.time()
         steps = files.read_json(baseline.budget, "budget")["steps"]
         initial = Training(task, seed).output / "initial.keras"
         network = MaskedNetwork(files.load_model(initial, f"train {task} --seed {seed}"))
         trainer = trainer_for(settings, task, network)
         told = progress.job(baseline.title, most=steps, exact=True, filters=trainer.network.filters_kept)
-        session, kept, scores = trained_on(trainer, task, seed, steps, told)
-        result = {
-            "task": task,
-            "seed": seed,
-            "loss": trainer.loss,
-            "steps": steps,
-            "ended": session.ended,
-            "kept": kept,
-            "filters_kept": filters_per_layer(network.model),
-            **size(network.model)._asdict(),
-            **scores,
-            "decisions": 0,
-            "training_steps": session.steps,
-        }
-        files.write_json(baseline.output, result)
-        with recorder(settings, "baseline", task=task, seed=seed, started=started) as run:
-            note = f"{session.steps} steps; the {result['kept']} network is better on validation."
-            run.record("finish", [baseline.output], session=session, result=result, note=note)
+        out, clock = baseline.output, clock_path(baseline)
+        described = about(settings, baseline, {"network", "training", "evaluation"})
+        with Execution(out, clock, described) as execution:
+            session, result = trained_result(trainer, baseline, steps, told)
+            files.write_csv(out / "curve.csv", ("step", "loss", "score"), as_rows(session))
+            files.write_json(baseline.result, result)
+            execution.finish(out, clock, session.seconds)
         log.info(
             "%s, seed %s: %s steps, kept the %s network, test score %.5g",
             *(task, seed, session.steps, result["kept"], result["test"]["final"][trainer.loss]),
         )
+
+
+def trained_result(
+    trainer: Trainer, baseline: Baseline, steps: int, progress: Progress
+) -> tuple[SessionRecord, dict[str, Any]]:
+    """The session, and what `result.json` says of it."""
+    model = trainer.network.model
+    session, kept, scores = trained_on(trainer, baseline.task, baseline.seed, steps, progress)
+    return session, {
+        "task": baseline.task,
+        "seed": baseline.seed,
+        "loss": trainer.loss,
+        "steps": steps,
+        "ended": session.ended,
+        "kept": kept,
+        "filters_kept": filters_per_layer(model),
+        **size(model)._asdict(),
+        **scores,
+        "decisions": 0,
+        "training_steps": session.steps,
+    }
 
 
 def trained_on(

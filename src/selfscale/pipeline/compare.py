@@ -9,7 +9,7 @@ from typing import Any
 from selfscale import files
 from selfscale.errors import UserError
 from selfscale.paths import REPORTS, Baseline, Job
-from selfscale.pipeline.notes import noted
+from selfscale.pipeline.execution import clock_of
 from selfscale.reporting import figures, pareto, statistics, tables
 from selfscale.reporting.exhaustive import read_benchmark
 from selfscale.reporting.html import html_page
@@ -64,7 +64,7 @@ def read_baselines(settings: Settings, results: Mapping[str, dict[str, Any]]) ->
     """
     baselines, runs = {}, settings.runs
     for chosen in starmap(Baseline, product(runs.tasks, runs.seeds)):
-        baseline = files.read_json(chosen.output, chosen.command)
+        baseline = files.read_json(chosen.result, chosen.command)
         took = max(
             results[Job(chosen.task, name, chosen.seed).name]["training_steps"]
             for name in shrinking(settings)
@@ -160,6 +160,6 @@ def read_seconds(settings: Settings) -> dict[tuple[str, str], list[float]]:
     seconds: dict[tuple[str, str], list[float]] = {}
     for job in jobs(settings):
         taken = seconds.setdefault((job.task, job.strategy), [])
-        if found := noted(job):
+        if found := clock_of(job):
             taken.append(found["seconds"])
     return seconds

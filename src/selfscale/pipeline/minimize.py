@@ -18,9 +18,9 @@ from selfscale.nn.metrics import Evaluation
 from selfscale.nn.trainer import Trainer
 from selfscale.paths import Job, only_one
 from selfscale.pipeline import resume
-from selfscale.pipeline.notes import note, noted
-from selfscale.pipeline.results import decision_line, pictures, save_kept, save_pictures, write_result
-from selfscale.pipeline.train import recorder, train, trainer_for
+from selfscale.pipeline.execution import Execution, about, clock_path
+from selfscale.pipeline.results import decision_line, save_kept, save_pictures, without_seconds, write_result
+from selfscale.pipeline.train import train, trainer_for
 from selfscale.progress import SILENT, Progress, time_left
 from selfscale.records import TRAIN, DecisionRecord
 from selfscale.reporting.network_picture import Example, examples
@@ -29,7 +29,6 @@ from selfscale.search.growth_trials import Growing
 from selfscale.search.importance import STRATEGIES
 from selfscale.search.loop import Decision, minimize, most_steps
 from selfscale.settings import Settings
-from selfscale.tracking.delivery import Recorder
 
 log = logging.getLogger(__name__)
 
@@ -48,13 +47,13 @@ def run_minimization(
     progress = progress.job(job.title, most=most_steps(minimization, growing))
     strategy = settings.strategies[job.strategy]
     select = STRATEGIES.bind(strategy.select, strategy.arguments, f"strategies.{job.strategy}")
-    tags = {"task": job.task, "strategy": job.strategy, "seed": job.seed}
     with only_one(f"minimize-{job.name}") as waited:
         if job.start:
             provide_start(settings, job, progress)
         course = begun(settings, job, snapshot, waited)
-        with recorder(settings.starting_from(job.start), "minimization", key=course.key, **tags) as run:
-            record_past(course, run)
+        clock = course.state / "clock.json"
+        with Execution(course.state, clock, course.about(settings)) as execution:
+            course.save()
             decisions = minimize(
                 course.trainer,
                 select,
@@ -67,12 +66,11 @@ def run_minimization(
                 progress=progress,
             )
             for decision in decisions:
-                record_decision(course, run, decision, progress)
-            result = write_result(course.trainer, job, course.training, course.records, course.kept)
-            note(job, key=run.key, seconds=sum(r.session.seconds for r in course.records))
-            written = sorted(path for path in job.output.iterdir() if path.is_file())
-            run.record("finish", written, result=result)
-            course.save(run, finished=True)
+                record_decision(course, execution, decision, progress)
+            write_result(course.trainer, job, course.training, course.records, course.state)
+            seconds = sum(record.session.seconds for record in course.records)
+            execution.finish(job.output, clock_path(job), seconds)
+            course.save(finished=True)
             start = resume.start_folder(settings, job) if job.start else None
             resume.delete_others(course.state, job, start)
 
@@ -82,8 +80,8 @@ class Course:
     """A minimization on its way; `trainer` has the network that was kept last.
 
     `training` is the `training.json` of its initial network, `initial` that network's evaluation,
-    `state` is the file from which it goes on when it is killed, `key` that of the MLflow run that it goes
-    on in, and `shown` are the images on which its networks are shown.
+    `state` is the folder from which it goes on when it is killed, its record in progress, and `shown` are the
+    images on which its networks are shown.
     """
 
     job: Job
@@ -92,16 +90,23 @@ class Course:
     initial: Evaluation
     records: list[DecisionRecord]
     state: Path
-    key: str | None
     shown: Sequence[Example]
 
-    @property
-    def kept(self) -> Path:
-        """The folder of the networks that it kept so far."""
-        return resume.kept_folder(self.state)
+    def save(self, *, finished: bool = False) -> None:
+        files.write_json(self.state / "decisions.json", [without_seconds(record) for record in self.records])
+        resume.save(self.state, self.trainer, self.records, finished=finished)
 
-    def save(self, run: Recorder, *, finished: bool = False) -> None:
-        resume.save(self.state, self.trainer, run.key, self.records, finished=finished)
+    def about(self, settings: Settings) -> dict[str, Any]:
+        """What `run.json` says of it."""
+        grows = {"growth", "scaling"} if settings.strategies[self.job.strategy].scaling else set()
+        initial = {
+            "score": self.initial.score(self.trainer.loss),
+            "filters_kept": self.training["filters"],
+            "parameters": self.training["parameters"],
+            "macs_per_pixel": self.training["macs_per_pixel"],
+        }
+        sections = {"network", "training", "evaluation", "minimization"} | grows
+        return about(settings.starting_from(self.job.start), self.job, sections, initial=initial)
 
 
 def begun(settings: Settings, job: Job, snapshot: Path | None, waited: bool) -> Course:
@@ -110,51 +115,34 @@ def begun(settings: Settings, job: Job, snapshot: Path | None, waited: bool) -> 
     model = files.load_model(job.training.output / "initial.keras", job.training.command)
     trainer = trainer_for(settings, job.task, MaskedNetwork(model))
     initial = trainer.evaluator(trainer.validation)
-    state = resume.state_path(job, resume.inputs_of_minimization(settings, job))
+    state = resume.state_folder(job, resume.inputs_of_minimization(settings, job))
     shown = examples(trainer.validation.images, trainer.validation.targets)
-    save_pictures(model, trainer.network, resume.kept_folder(state), [], shown)
     done = resume.load(snapshot) if snapshot else resume.load_if_wanted(state, waited)
+    if snapshot or not done:
+        shutil.rmtree(state, ignore_errors=True)
+    for folder in ("kept", "sessions"):
+        (state / folder).mkdir(parents=True, exist_ok=True)
+    save_pictures(model, trainer.network, state, [], shown)
     if not done:
-        return Course(job, training, trainer, initial, [], state, None, shown)
+        return Course(job, training, trainer, initial, [], state, shown)
     records = list(done.records)
     log.info("%s: going on after decision %s", job.name, len(records))
-    trainer = resume.restore(done, trainer, snapshot or state)
+    trainer = resume.restore(done, trainer, snapshot or state / resume.STATE_FILE)
     if snapshot:
         now = trainer.evaluator(trainer.validation)
         records = resume.judged_anew(records, now.sums[trainer.loss])
-    return Course(job, training, trainer, initial, records, state, done.key, shown)
+    return Course(job, training, trainer, initial, records, state, shown)
 
 
-def record_past(course: Course, run: Recorder) -> None:
-    """What the run has already, it passes over; but the store may have been deleted."""
-    course.save(run)
-    run.record(
-        "initial",
-        pictures(course.kept, 0),
-        score=course.initial.score(course.trainer.loss),
-        filters_kept=course.training["filters"],
-        parameters=course.training["parameters"],
-        macs_per_pixel=course.training["macs_per_pixel"],
-    )
-    for record in course.records:
-        run.record("decision", record=record)
-        if record.accepted:
-            run.record("pictures", pictures(course.kept, record.number), number=record.number)
-
-
-def record_decision(course: Course, run: Recorder, decision: Decision, progress: Progress) -> None:
+def record_decision(course: Course, execution: Execution, decision: Decision, progress: Progress) -> None:
     record, trained, course.trainer, settled = decision
-    checkpoint = course.state.with_name(f"{course.job.name}-session.npz")
-    files.write_bytes(checkpoint, trained.to_bytes())
-    # Recorded before it is saved: what is recorded twice after a kill is recognised.
-    run.record("decision", [checkpoint], record=record, system=run.system(record.session.seconds))
-    checkpoint.unlink()
     course.records.append(record)
+    files.write_bytes(course.state / "sessions" / f"{record.number:03}.npz", trained.to_bytes())
     if record.accepted:
-        pictured = save_kept(course.trainer.network, course.kept, course.records, course.shown)
-        run.record("pictures", pictured, number=record.number)
+        save_kept(course.trainer.network, course.state, course.records, course.shown)
     if settled:
-        course.save(run)
+        course.save()
+    execution.decided(record.number, record.session.seconds)
     moment = progress.of(done=sum(record.steps for record in course.records)).now()
     left = time_left(moment) if record.alteration != TRAIN else ""  # which is the last one
     log.info("%s: %s", course.job.name, "; ".join(filter(None, (decision_line(record), left))))
@@ -166,7 +154,7 @@ def provide_start(settings: Settings, job: Job, progress: Progress) -> None:
     DVC deletes an output before its stage runs, so the network is kept among the state, too.
     """
     kept = resume.start_folder(settings, job)
-    if not (kept / "curve.csv").exists():  # the last file of a training
+    if not (kept / "training.json").exists():  # the last file of a training
         train(settings, job.training, kept, progress)
     shutil.copytree(kept, job.training.output, dirs_exist_ok=True)
 
@@ -175,8 +163,9 @@ def scale(settings: Settings, job: Job, progress: Progress = SILENT) -> str:
     """Train the start, if that is not up to date, then minimize; says in a line where it ended."""
     growing_of(settings, job)  # what is wrong with the start is told before it is trained
     if not job.start:
-        found = noted(job.training)
-        if not found or found["inputs"] != resume.inputs_of_training(settings, job.training):
+        wanted = about(settings, job.training, {"network", "training", "evaluation"})
+        record, result = job.training.output / "run.json", job.training.result
+        if not result.exists() or files.read_json(record, job.training.command) != wanted:
             train(settings, job.training, progress=progress)
     run_minimization(settings, job, progress=progress)
     result = files.read_json(job.output / "result.json", job.command)

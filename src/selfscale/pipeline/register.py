@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from selfscale import files
-from selfscale.data.prepare import load_split
 from selfscale.errors import UserError
-from selfscale.nn.metrics import Evaluator
 from selfscale.paths import PREPARED, REPORTS, TARGETS, Job, store_root
-from selfscale.pipeline.notes import noted
+from selfscale.pipeline.execution import clock_path
 from selfscale.pipeline.pick import picked
+from selfscale.processes import import_tensorflow, use_float16
 from selfscale.reporting import pareto, statistics
 from selfscale.reporting.model_card import card
 from selfscale.settings import Settings
 from selfscale.tracking import registry
-from selfscale.tracking.champions import Standing
-from selfscale.tracking.delivery import deliver_abandoned
-from selfscale.tracking.store import find_run, open_store
+from selfscale.tracking.champions import Standing, model_name
+from selfscale.tracking.store import open_store
+from selfscale.tracking.sync import run_of, sync_record
 
 log = logging.getLogger(__name__)
 
@@ -32,23 +34,36 @@ def register(settings: Settings, task: str) -> Standing:
     result = chosen[0] if chosen else pareto.choose_by_rule(comparison, task, rule)
     job = Job(task, result["strategy"], result["seed"])
     made_of = TARGETS / task / "manifest.json"
-    targets = files.read_json(made_of, f"targets {task}")
-    if files.content(made_of) != result.get("targets"):
+    if not made_of.exists() or files.content(made_of) != result.get("targets"):
         raise UserError(
             f"{made_of}: is not what {job.name} was made from; "
             "run `selfscale train`, `minimize` and `compare` again"
         )
     if not chosen and not pareto.within_tolerance(result, rule):
         log.warning("%s: no network is within registry.tolerance; the best test score is taken", task)
-    prepared = files.read_json(PREPARED / "manifest.json", "prepare")
     model = chosen[1] if chosen else job.output / "compact.keras"
-    network = files.load_model(model, job.command)
-    evaluator = Evaluator(network, discrete=targets["discrete"])
-    tested = evaluator(load_split(PREPARED, TARGETS / task, "test"), (result["loss"],))
-    interval = statistics.over_images(tested.sums[result["loss"]])
-    words = card(result, prepared, targets, rule, interval, picked=chosen is not None)
-    found = noted(job)
     client = open_store(store_root())
-    deliver_abandoned(client, store_root())
-    run = find_run(client, task, found["key"], {"kind": "minimization"}) if found else None
+    if not model.exists():
+        raise UserError(f"{model}: is missing; run `selfscale {job.command}` first")
+    known = registry.find(client, model_name(task), files.sha256(model))
+    words = "" if known else described(settings, job, model, result, picked=chosen is not None)
+    sync_record(client, job.output, clock_path(job))
+    run = run_of(client, job.output)
     return registry.register(client, task, model, result, words, run.info.run_id if run else None)
+
+
+def described(settings: Settings, job: Job, model: Path, result: Mapping[str, Any], *, picked: bool) -> str:
+    """The model card, for which the network is measured on the test images."""
+    import_tensorflow()
+    from selfscale.data.prepare import load_split
+    from selfscale.nn import devices
+    from selfscale.nn.metrics import Evaluator
+
+    devices.configure(settings.execution)
+    use_float16()
+    prepared = files.read_json(PREPARED / "manifest.json", "prepare")
+    targets = files.read_json(TARGETS / job.task / "manifest.json", f"targets {job.task}")
+    evaluator = Evaluator(files.load_model(model, job.command), discrete=targets["discrete"])
+    tested = evaluator(load_split(PREPARED, TARGETS / job.task, "test"), (result["loss"],))
+    interval = statistics.over_images(tested.sums[result["loss"]])
+    return card(result, prepared, targets, settings.registry, interval, picked=picked)

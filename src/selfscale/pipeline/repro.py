@@ -28,7 +28,7 @@ from selfscale.errors import UserError
 from selfscale.paths import Baseline, Job, Training
 from selfscale.pipeline.cluster import cluster_map
 from selfscale.pipeline.compare import jobs
-from selfscale.pipeline.notes import Work
+from selfscale.pipeline.execution import Work
 from selfscale.settings import Settings
 
 WORKER_BYTES = 1.5 * 2**30  # what a process takes that trains, with TensorFlow

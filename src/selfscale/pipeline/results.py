@@ -21,7 +21,7 @@ from selfscale.nn.input_pipeline import Split
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.trainer import Trainer
 from selfscale.paths import PREPARED, TARGETS, Job, pictures_folder
-from selfscale.records import DecisionRecord, SessionRecord
+from selfscale.records import DecisionRecord, SessionRecord, last_accepted
 from selfscale.reporting.network_picture import Example, network_pictures
 
 GAP = 4  # white pixels between the pictures of an example
@@ -32,15 +32,15 @@ def write_result(
     job: Job,
     training: dict[str, Any],
     records: Sequence[DecisionRecord],
-    kept: Path,
+    state: Path,
 ) -> dict[str, Any]:
     """Compact the network, measure it, and write the minimization's folder.
 
     `compact.keras` (the compact model), `removed_filters.npy` (the one-hot matrix),
     `decisions.json`, `curve.csv` (a line per decision), `example.png` and `result.json`, which is
-    returned. `training` is the `training.json` of the initial network. The folder `kept` has what
-    `save_kept` and `save_pictures` wrote of the networks on the way; those go into `kept/` and `pictures/`,
-    and the first picture of the last network into `network.png`.
+    returned. `training` is the `training.json` of the initial network. The folder `state` has the record so
+    far, with the networks that were kept, their pictures and each session's end; those are copied, and
+    the first picture of the last network as `network.png`.
     """
     network = trainer.network
     model = compaction.compact(network)
@@ -70,15 +70,16 @@ def write_result(
         "kept": [],
     }
     out = job.output
-    for folder in ("kept", "pictures"):  # of a former result
-        shutil.rmtree(out / folder, ignore_errors=True)
+    for folder in ("kept", "pictures", "sessions"):
+        shutil.rmtree(out / folder, ignore_errors=True)  # of a former result
+        shutil.copytree(state / folder, out / folder)
     for record in records:
-        if record.accepted and (path := kept_path(kept, record)).exists():
+        if record.accepted and (path := kept_path(out, record)).exists():
             found = files.load_model(path, job.command)
-            files.save_model(found, kept_path(out / "kept", record))
             score = evaluator.of(found)(test, (trainer.loss,)).score(trainer.loss)
             result["kept"].append(point_of_curve(record, score))
-    copy_pictures(kept, out, [0, *(record.number for record in records if record.accepted)])
+    shutil.copyfile(pictures(out, last_accepted(records))[0], out / "network.png")
+    shutil.copyfile(state / "run.json", out / "run.json")
     files.save_model(model, out / "compact.keras")
     files.write_array(out / "removed_filters.npy", compaction.removed_filters(network))
     files.write_json(out / "decisions.json", [without_seconds(record) for record in records])
@@ -99,15 +100,6 @@ def point_of_curve(record: DecisionRecord, test: float) -> dict[str, Any]:
         "validation": record.score,
         "test": test,
     }
-
-
-def copy_pictures(kept: Path, out: Path, numbers: Sequence[int]) -> None:
-    """The pictures of the networks after these decisions; the first one of the last network has a name."""
-    for number in numbers:
-        for path in pictures(kept, number):
-            files.write_bytes(pictures_folder(out, number) / path.name, path.read_bytes())
-            if path.stem == "1":
-                files.write_bytes(out / "network.png", path.read_bytes())
 
 
 def curve_of(records: Sequence[DecisionRecord]) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
@@ -145,7 +137,7 @@ def save_pictures(
 
 
 def kept_path(folder: Path, record: DecisionRecord) -> Path:
-    return folder / f"{record.number:03}.keras"
+    return folder / "kept" / f"{record.number:03}.keras"
 
 
 def pictures(folder: Path, number: int) -> list[Path]:

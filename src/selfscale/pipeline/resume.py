@@ -14,30 +14,27 @@ import numpy as np
 
 from selfscale import files
 from selfscale.errors import UserError
-from selfscale.files import write_bytes
 from selfscale.nn.checkpoint import Checkpoint
 from selfscale.nn.compaction import with_filters
 from selfscale.nn.layer_removal import with_layers
 from selfscale.nn.trainer import Trainer
 from selfscale.paths import STATE, TARGETS, Job, Training
+from selfscale.pipeline.execution import EXECUTION
 from selfscale.pipeline.inputs import own_code
 from selfscale.records import DecisionRecord, Filter, SessionRecord
 from selfscale.search.growth_trials import replayed
 from selfscale.settings import Settings
 
+STATE_FILE = "state.npz"
+
 
 @dataclass(frozen=True)
 class Done:
-    """What a minimization had done when it was last saved, `key` that of its MLflow run."""
+    """What a minimization had done when it was last saved."""
 
-    key: str
     finished: bool
     records: tuple[DecisionRecord, ...]
     snapshot: Checkpoint
-
-
-# What changes results without being told by other inputs: see `config.Execution`.
-EXECUTION = {"threads", "deterministic", "mixed_precision"}
 
 
 def inputs_of_training(settings: Settings, training: Training) -> str:
@@ -69,9 +66,13 @@ def _inputs(settings: Settings, task: str, sections: set[str], **more: Any) -> s
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def state_path(job: Job, inputs: str) -> Path:
-    """One file per minimization and hash of its inputs: with others it starts anew."""
-    return STATE / "minimizations" / f"{job.name}-{inputs}.npz"
+def state_folder(job: Job, inputs: str) -> Path:
+    """One folder per minimization and hash of its inputs: with others it starts anew.
+
+    It is a record in progress, with the networks that were kept and, in `state.npz`, all that it takes to go
+    on.
+    """
+    return STATE / "minimizations" / f"{job.name}-{inputs}"
 
 
 def start_folder(settings: Settings, job: Job) -> Path:
@@ -79,36 +80,27 @@ def start_folder(settings: Settings, job: Job) -> Path:
     return STATE / "starts" / f"{job.name}-{inputs_of_training(settings, job.training)}"
 
 
-def kept_folder(state: Path) -> Path:
-    """Where the networks lie that the minimization of that state kept on its way."""
-    return STATE / "kept" / state.stem
-
-
-def save(
-    path: Path, trainer: Trainer, key: str, records: list[DecisionRecord], *, finished: bool = False
-) -> None:
+def save(folder: Path, trainer: Trainer, records: list[DecisionRecord], *, finished: bool = False) -> None:
     content = [asdict(record) for record in records]
-    checkpoint = Checkpoint.take(trainer, key=key, finished=finished, records=content)
-    write_bytes(path, checkpoint.to_bytes())
+    checkpoint = Checkpoint.take(trainer, finished=finished, records=content)
+    files.write_bytes(folder / STATE_FILE, checkpoint.to_bytes())
 
 
-def delete_others(path: Path, job: Job, current_start: Path | None) -> None:
+def delete_others(folder: Path, job: Job, current_start: Path | None) -> None:
     """Delete what earlier minimizations of the same name left, which had other settings or inputs."""
-    for other in path.parent.glob(f"{job.name}-{'[0-9a-f]' * 16}.npz"):
-        if other != path:
-            other.unlink()
-            shutil.rmtree(kept_folder(other), ignore_errors=True)
-    for start in (STATE / "starts").glob(f"{job.name}-{'[0-9a-f]' * 16}"):
-        if start != current_start:
-            shutil.rmtree(start, ignore_errors=True)
+    for folders in (folder.parent, STATE / "starts"):
+        for other in folders.glob(f"{job.name}-{'[0-9a-f]' * 16}"):
+            if other not in (folder, current_start):
+                shutil.rmtree(other, ignore_errors=True)
 
 
-def load_if_wanted(path: Path, waited: bool) -> Done | None:
+def load_if_wanted(folder: Path, waited: bool) -> Done | None:
     """The state to go on from, if there is one.
 
     A finished one is wanted only by a process that waited for the one that finished it: it writes
     the same outputs without training again. Else somebody asked for a new run.
     """
+    path = folder / STATE_FILE
     if not path.exists():
         return None
     done = load(path)
@@ -126,7 +118,7 @@ def load(path: Path) -> Done:
     data = snapshot.data
     try:
         records = tuple(as_record(content) for content in data["records"])
-        return Done(data["key"], data["finished"], records, snapshot)
+        return Done(data["finished"], records, snapshot)
     except (KeyError, TypeError) as error:
         raise UserError(f"{path}: is not a snapshot of a minimization") from error
 

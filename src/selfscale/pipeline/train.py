@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -22,15 +22,12 @@ from selfscale.nn.losses import without_skill
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.metrics import Evaluation, Evaluator
 from selfscale.nn.trainer import Compilation, Trainer
-from selfscale.paths import PREPARED, TARGETS, Training, only_one, store_root
-from selfscale.pipeline.notes import note
+from selfscale.paths import PREPARED, TARGETS, Training, only_one
+from selfscale.pipeline.execution import Execution, about, clock_path
 from selfscale.pipeline.results import as_rows
-from selfscale.pipeline.resume import inputs_of_training
 from selfscale.progress import SILENT, Progress
 from selfscale.records import SessionRecord
 from selfscale.settings import Settings
-from selfscale.tracking.delivery import Recorder
-from selfscale.tracking.runs import Dataset
 
 CALIBRATION_IMAGES = 16
 
@@ -87,7 +84,9 @@ def train(
     with only_one(f"train-{training.name}"):
         # What may be missing is found before the work.
         test_split = load_split(PREPARED, TARGETS / task, "test")
-        with recorder(settings, "training", task=task, seed=seed) as run:
+        described = about(settings, training, {"network", "training", "evaluation"})
+        clock = clock_path(training)
+        with Execution(out, clock, described) as execution:
             (model, starts, session, validation), steps = living_network(settings, training, progress)
             test = trainer_for(settings, task, MaskedNetwork(model)).evaluator(test_split)
             result = {
@@ -102,15 +101,10 @@ def train(
                 "test": test.scores(),
             }
             files.save_model(model, out / "initial.keras")
-            files.write_json(out / "training.json", result)
             files.write_csv(out / "curve.csv", ("step", "loss", "score"), as_rows(session))
-            if out == training.output:
-                note(training, inputs=inputs_of_training(settings, training))
+            files.write_json(out / "training.json", result)  # the last one: it says that all is there
             ended = f"{session.ended} after {session.steps} steps"
-            system = run.system(session.seconds)
-            run.record(
-                "finish", sorted(out.iterdir()), session=session, result=result, note=ended, system=system
-            )
+            execution.finish(out, clock, session.seconds)
         score = validation.score(settings.tasks[task].loss)
         log.info("%s, seed %s: %s, score %.5g", task, seed, ended, score)
 
@@ -170,10 +164,3 @@ def new_network(settings: Settings, task: str, seed: int, attempt: int) -> keras
     images, targets = split.images[:CALIBRATION_IMAGES], split.targets[:CALIBRATION_IMAGES]
     calibrate(model, images / np.float32(255), float(targets.mean(dtype=np.float64)))
     return model
-
-
-def recorder(settings: Settings, kind: str, **run: Any) -> Recorder:
-    """Records a run of that kind on the prepared images, for the project's MLflow store."""
-    manifest = files.read_json(PREPARED / "manifest.json", "prepare")
-    dataset = Dataset(manifest["source"], manifest["fingerprint"])
-    return Recorder(store_root(), kind, settings=settings.model_dump(), dataset=dataset, **run)

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from selfscale import files
 from selfscale.nn.masking import MaskedNetwork
-from selfscale.paths import REPORTS, Training, only_one
-from selfscale.pipeline.train import recorder, trainer_for
+from selfscale.paths import REPORTS, STATE, Training, only_one, store_root
+from selfscale.pipeline.execution import new_clock
+from selfscale.pipeline.train import trainer_for
 from selfscale.progress import SILENT, Progress, time_left
 from selfscale.reporting.ablation_report import caption, content, heat_map, line, table
 from selfscale.reporting.tables import markdown
-from selfscale.search.ablation import ablate, possible
+from selfscale.search.ablation import AblationRecord, ablate, possible
 from selfscale.settings import Settings
+from selfscale.tracking.sync import Syncer, digest
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +40,7 @@ def run_worth(
     name = f"worth-{task}-seed-{seed}"
     model = files.load_model(Training(task, seed).output / "initial.keras", f"train {task} --seed {seed}")
     with only_one(name):
-        started = time.time()
+        clock = new_clock()
         trainer = trainer_for(settings, task, MaskedNetwork(model))
         records = []
         steps, count = settings.minimization.removal.steps, 1 + len(possible(trainer.network))
@@ -50,7 +54,17 @@ def run_worth(
         report = about | content(trainer, records)
         files.write_json(path, report)
         files.write_bytes(picture, heat_map(f"{task}, seed {seed}", trainer.network, records))
-        with recorder(settings, "worth", task=task, seed=seed, started=started) as run:
-            note = f"{caption(trainer, records)}\n\n{line(records[0])}"
-            run.record("finish", [path, picture], records=records, note=note)
+        show(path, clock, records)
         return report, f"{caption(trainer, records)}\n\n{markdown(table(trainer.network, records))}"
+
+
+def show(report: Path, clock: dict[str, Any], records: Sequence[AblationRecord]) -> None:
+    """Write the clock of the tests that a report has, and show both in MLflow."""
+    now = time.time()
+    timed = {str(n): {"at": now, "seconds": record.session.seconds} for n, record in enumerate(records)}
+    seconds = sum(record.session.seconds for record in records)
+    known = {"status": "FINISHED", "ended": now, "content": digest(report), "seconds": seconds}
+    path = STATE / "clocks" / report.name
+    files.write_json(path, {**clock, **known, "decisions": timed})
+    with Syncer(store_root(), report, path):
+        pass

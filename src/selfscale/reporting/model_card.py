@@ -9,7 +9,7 @@ from typing import Any
 from selfscale.reporting.pareto import within_tolerance
 from selfscale.reporting.statistics import Result, relative, score
 from selfscale.settings import Registry
-from selfscale.tracking import entries
+from selfscale.tracking.points import summary
 
 SHOWN = 12  # characters of a fingerprint
 
@@ -47,7 +47,7 @@ def card(
             "",
             "### Before and after",
             "",
-            entries.summary(result),
+            summary(result),
             "",
             f"95 % interval of the final {result['loss']} over the {prepared['counts']['test']['images']} "
             f"test images (bootstrap): {interval[0]:.4g} to {interval[1]:.4g}.",

@@ -1,16 +1,19 @@
 """The model registry: a task's network as `selfscale-TASK`, loadable without this package.
 
-`models:/selfscale-TASK@champion` is the present one, `@previous` the one before it.
+`models:/selfscale-TASK@champion` is the present one, `@previous` the one before it. A file is
+registered once, also by two processes at the same time; `find` tells whether it is, without TensorFlow.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
@@ -19,9 +22,9 @@ from mlflow.types import Schema, TensorSpec
 
 from selfscale import files
 from selfscale.errors import UserError
-from selfscale.tracking import entries
 from selfscale.tracking.champions import Standing, has_artifacts, model_name, propose
-from selfscale.tracking.store import existing_run, experiment, store_errors
+from selfscale.tracking.points import summary
+from selfscale.tracking.store import existing_run, experiment, store_errors, store_folder
 
 DIGEST = "sha256"
 EXAMPLE_SIDE = 32
@@ -50,17 +53,29 @@ def register(
     """
     if not model_path.exists():
         raise UserError(f"{model_path}: is missing; run `selfscale minimize {task}` first")
-    version = find(client, model_name(task), files.sha256(model_path))
-    return propose(client, version or add(client, task, model_path, result, card, run_id))
+    name, digest, folder = model_name(task), files.sha256(model_path), store_folder(client)
+    with FileLock(folder / "registry.lock") if folder else nullcontext():
+        version = find(client, name, digest)
+        if version is None:
+            version = add(client, task, model_path, result, card, run_id)
+            first = (made_from(client, name, digest) or [version])[-1]
+            if first.version != version.version:  # on a server, another machine was faster
+                client.delete_model_version(name, version.version)
+                version = first
+        return propose(client, version)
 
 
 def find(client: MlflowClient, name: str, digest: str) -> ModelVersion | None:
     """The newest version made from a file of that digest whose artifacts are still there."""
-    versions = client.search_model_versions(f"name = '{name}'")
-    for version in sorted(versions, key=lambda version: int(version.version), reverse=True):
-        if version.tags.get(DIGEST) == digest and has_artifacts(client, version.source):
-            return version
-    return None
+    return next(iter(made_from(client, name, digest)), None)
+
+
+def made_from(client: MlflowClient, name: str, digest: str) -> list[ModelVersion]:
+    """All of them, newest first."""
+    found = client.search_model_versions(f"name = '{name}'")
+    same = [version for version in found if version.tags.get(DIGEST) == digest]
+    whole = [version for version in same if has_artifacts(client, version.source)]
+    return sorted(whole, key=lambda version: int(version.version), reverse=True)
 
 
 def add(
@@ -73,7 +88,7 @@ def add(
 ) -> ModelVersion:
     name = model_name(task)
     whole = existing_run(client, run_id) is not None and client.list_artifacts(run_id)
-    holder = run_id if run_id and whole else registration_run(client, task, entries.summary(result))
+    holder = run_id if run_id and whole else registration_run(client, task, summary(result))
     source = log_model(client, task, model_path, holder)
     try:
         client.create_registered_model(name, description=f"Minimized network that does what {task} does.")

@@ -1,15 +1,17 @@
-"""The runs that MLflow shows of trainings and minimizations; what is recorded of them is a call of theirs.
+"""The runs of the store, and their upload, which may be cut off anywhere and repeated.
 
     random - seed 0                                      kind=minimization
         7 disable layer 1 filter 3 - reverted            kind=decision, verdict=reverted
             session 7                                    kind=session
         the network, decision by decision                kind=pictures
     training - seed 0                                    kind=training
+    baseline - seed 0                                    kind=baseline
+    worth - seed 0                                       kind=worth
+        disabled layer 0 filter 3                        kind=worth_test
 
-A filter in MLflow's pages looks at a run's own tags only, so each run repeats task, strategy and
-seed. The runs of a decision are written when it is over, so that a killed process leaves nothing
-RUNNING but the minimization's own run. Calls may be repeated, and come late (see `delivery`): `at` is
-the time of what they tell, in seconds since 1970, by default now.
+A filter in MLflow's pages looks at a run's own tags only, so each run repeats task, strategy and seed.
+Runs below another are written when what they show is over: a killed process leaves nothing RUNNING
+but the run itself, and halves, which are deleted and written anew.
 """
 
 from __future__ import annotations
@@ -17,313 +19,232 @@ from __future__ import annotations
 import json
 import os
 import platform
-import time
-from collections.abc import Mapping, Sequence
+import re
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-from uuid import uuid4
+from typing import TYPE_CHECKING, Any
 
-from mlflow import MlflowClient
-from mlflow.entities import Dataset as DatasetEntity
-from mlflow.entities import DatasetInput, InputTag, Metric, Param, Run
-from mlflow.utils.git_utils import get_git_commit
-from mlflow.utils.validation import MAX_DATASET_DIGEST_SIZE, MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
+from PIL import Image
 
 from selfscale.files import sha256
-from selfscale.records import DecisionRecord, SessionRecord
-from selfscale.tracking import entries
-from selfscale.tracking.entries import Point
-from selfscale.tracking.images import RunImages
-from selfscale.tracking.owners import ALL_RUNS, ROOT_RUN, end_stale_runs, give_up, own
-from selfscale.tracking.store import KEY, experiment, find_run, store_errors
-from selfscale.tracking.system_metrics import Sample
+from selfscale.tracking.points import Picture, Point, RunData
+
+if TYPE_CHECKING:  # MLflow takes seconds to import: the functions do, in the thread that uploads
+    from mlflow.entities import DatasetInput, Run
+
+    from selfscale.tracking.records import Record
+    from selfscale.tracking.store import Client
 
 PARENT = "mlflow.parentRunId"
+ROOT_RUN = "minimization"  # tag of all runs below a record's run: the id of that run
 NOTE = "mlflow.note.content"
-PICTURE = "network.png"
-PICTURES_NAME = "the network, decision by decision"
-PICTURES = {"kind": "pictures"}
-MOST_METRICS = 1000  # that MLflow takes at once
-BATCH = 100  # the most parameters that MLflow takes at once
+# What MLflow takes at once and at most: `MOST_METRICS` leaves room for the parameters.
+MOST_METRICS, MOST_PARAMS, ALL_RUNS = 900, 100, 50_000
+MOST_DIGEST, MOST_PARAM, MOST_TAG = 36, 6000, 8000
+
+PICTURES = "the network, decision by decision"
+IMAGES = "images"
+SMALL = ".webp"  # the preview of a picture, which MLflow writes last
+# As MLflow names them: KEY+step+N+timestamp+T+ID.png, and beside it KEY+...+ID+compressed.webp
+IMAGE = re.compile(
+    r"(?P<whole>(?P<key>.+?)\+step\+(?P<step>\d+)\+timestamp\+[^+]+\+[^+]+?)(\+compressed)?\.\w+"
+)
+PREVIEW_SIDE = 256
 
 
-class Dataset(NamedTuple):
-    """The images that a run uses: their name, and a digest of their content."""
+class StoredRun:
+    """The run of a record in the store; remembers what is there, so that nothing is looked up twice."""
 
-    name: str
-    digest: str
-
-
-class TrackedRun:
-    """One MLflow run, written by this process.
-
-    `settings` become its parameters, `tags` are what it is found by, with at least `kind`, `task`
-    and `seed`. A run with these tags and the same `key` is taken up again if it still exists. Runs of
-    the same task that killed processes left RUNNING are ended.
-
-    Raises:
-        StoreError: by each method, if the store fails.
-        UserError: another living process writes the run of that `key`.
-    """
-
-    @store_errors()
-    def __init__(
-        self,
-        client: MlflowClient,
-        tags: dict[str, str],
-        name: str,
-        *,
-        settings: Mapping[str, Any],
-        dataset: Dataset | None = None,
-        key: str | None = None,
-        started: float | None = None,
-    ) -> None:
-        self.client, self.tags, self.key = client, tags, key or uuid4().hex
-        self.experiment_id = experiment(client, tags["task"])
-        former = find_run(client, tags["task"], self.key, tags)
-        self.resumed = former is not None
-        self.run_id = str(former.info.run_id) if former else self._create(name, milliseconds(started))
-        self._lock = own(client, self.run_id)
-        client.update_run(self.run_id, status="RUNNING")
-        end_stale_runs(client, [self.experiment_id])
-        if not self.resumed:
-            write(client, self.run_id, [], entries.flatten(settings, "."))
-            if dataset:
-                client.log_inputs(self.run_id, datasets=[as_input(dataset)])
-
-    def _create(self, name: str, start: int) -> str:
-        tags = self.tags | {KEY: self.key, "system": system_note()} | dvc_revision()
-        if commit := get_git_commit(str(Path.cwd())):
-            tags["mlflow.source.git.commit"] = commit
-        return str(self.client.create_run(self.experiment_id, start, tags, name).info.run_id)
-
-    @property
-    def owned(self) -> bool:
-        """Whether this process writes the run, which has not ended."""
-        return self._lock.is_locked
-
-    @store_errors()
-    def _children(self) -> list[Run]:
-        below = f"tags.{ROOT_RUN} = '{self.run_id}'"
-        return list(self.client.search_runs([self.experiment_id], below, max_results=ALL_RUNS))
-
-    @store_errors()
-    def _finish(self, points: Sequence[Point], files: Sequence[Path], note: str, at: float | None) -> None:
-        write(self.client, self.run_id, points, at=at)
-        for path in files:
-            self.client.log_artifact(self.run_id, str(path))
-        self._end("FINISHED", {NOTE: note}, at)
-
-    def fail(self, reason: str, at: float | None = None) -> None:
-        self._end("FAILED", {"reason": reason}, at)
-
-    def kill(self, at: float | None = None) -> None:
-        self._end("KILLED", {}, at)
-
-    @store_errors()
-    def _end(self, status: str, tags: dict[str, str], at: float | None) -> None:
-        for key, value in tags.items():
-            self.client.set_tag(self.run_id, key, value[:MAX_TAG_VAL_LENGTH])
-        self.client.set_terminated(self.run_id, status, milliseconds(at))
-        give_up(self._lock)
-
-
-class TrainingRun(TrackedRun):
-    """The run of a training of one network; its parameters are as in TrackedRun."""
-
-    kind = "training"
-
-    def __init__(self, client: MlflowClient, *, task: str, seed: int, **run: Any) -> None:
-        tags = {"kind": self.kind, "task": task, "seed": str(seed)}
-        super().__init__(client, tags, f"{self.kind} - seed {seed}", **run)
-
-    def finish(
-        self,
-        session: SessionRecord,
-        result: Mapping[str, Any],
-        note: str,
-        files: Sequence[Path] = (),
-        at: float | None = None,
-        system: Sequence[Sample] = (),
-    ) -> None:
-        """Log the session's curves, the numbers in `result` and the files, and end the run."""
-        write_system(self.client, self.run_id, system)
-        points = entries.curves(session) + entries.result_points(result, session.steps)
-        self._finish(points, files, note, at)
-
-
-class BaselineRun(TrainingRun):
-    """The run of a baseline of the comparison."""
-
-    kind = "baseline"
-
-
-class MinimizationRun(TrackedRun):
-    """The run of a minimization, `kind=minimization`, with a run per decision and session below it."""
-
-    def __init__(
-        self,
-        client: MlflowClient,
-        *,
-        task: str,
-        strategy: str,
-        seed: int,
-        **run: Any,
-    ) -> None:
-        tags = {"kind": "minimization", "task": task, "strategy": strategy, "seed": str(seed)}
-        name = f"{strategy} - seed {seed}"
-        super().__init__(client, tags, name, **run)
-        self._logged, self._charted = self._take_up() if self.resumed else (set(), set())
-        self._images = self._open_images(milliseconds(run.get("started")))
-
-    @store_errors()
-    def _take_up(self) -> tuple[set[int], set[int]]:
-        """The decisions that are wholly logged, and those in the run's own charts; deletes halves."""
-        children = [run for run in self._children() if "decision" in run.data.tags]
-        number = {run.info.run_id: int(run.data.tags["decision"]) for run in children}
-        logged = {
-            number[run.info.run_id]
-            for run in children
-            if run.data.tags["kind"] == "decision" and run.info.status == "FINISHED"
-        }
-        for run_id in (run_id for run_id in number if number[run_id] not in logged):
-            self.client.delete_run(run_id)
-        charted = {metric.step for metric in self.client.get_metric_history(self.run_id, "score")}
-        return logged, charted
-
-    @store_errors()
-    def _open_images(self, start: int) -> RunImages:
-        """Those of a run below, without parameters: MLflow's pages list them all above each picture."""
-        found = [run for run in self._children() if run.data.tags["kind"] == PICTURES["kind"]]
-        run_id = found[0].info.run_id if found else self._start(PICTURES_NAME, self.run_id, PICTURES, start)
-        self.client.set_terminated(run_id, "FINISHED", start)  # nothing would end it after a kill
-        return RunImages(self.client, run_id, resumed=bool(found))
-
-    @store_errors()
-    def initial(self, files: Sequence[Path] = (), at: float | None = None, **network: Any) -> None:
-        """Begin the run's charts with the initial network, which is logged once, with its pictures.
-
-        `network` has its `score`, `filters_kept`, `parameters` and `macs_per_pixel`.
-        """
-        if 0 not in self._charted:
-            write(self.client, self.run_id, entries.initial(**network), at=at)
-            self._charted.add(0)
-        self.pictures(0, files, at)
-
-    @store_errors()
-    def pictures(self, number: int, files: Sequence[Path] = (), at: float | None = None) -> None:
-        """Log the pictures of the network that a decision kept, named by their images; each once."""
-        for file in files:
-            self._images.log(file, f"network on image {file.stem}", number, milliseconds(at))
-
-    @store_errors()
-    def decision(
-        self,
-        record: DecisionRecord,
-        files: Sequence[Path] = (),
-        at: float | None = None,
-        system: Sequence[Sample] = (),
-    ) -> None:
-        """Log a decision and its session, with its files; once, however often it is called.
-
-        So a minimization that is taken up again may report what it had done before.
-        """
-        if record.number in self._logged:
+    def __init__(self, client: Client, run: Run, record: Record, *, new: bool) -> None:
+        self.client, self.id, self.tags = client, str(run.info.run_id), dict(record.tags)
+        self.experiment_id, self.start = run.info.experiment_id, int(run.info.start_time)
+        self.status, self.content = run.info.status, run.data.tags.get("content", "")
+        self.changed = new
+        self._parts: set[str] = set()
+        self._charted: set[int] = set()
+        self._pictures_id = ""
+        self._images: dict[tuple[str, int], set[str]] = {}
+        if self.shows(record):
             return
-        end = milliseconds(at)
-        start = end - round(record.session.seconds * 1000)
-        tags = {"decision": str(record.number), "verdict": entries.verdict(record)}
-        name = entries.decision_name(record)
-        decision_id = self._start(name, self.run_id, tags | {"kind": "decision"}, start)
-        session_id = self._start(f"session {record.number}", decision_id, tags | {"kind": "session"}, start)
-        for path in files:
-            self.client.log_artifact(session_id, str(path))
-        write_system(self.client, session_id, system)
-        session = {"steps": record.session.steps, "ended": record.session.ended}
-        self._complete(session_id, entries.curves(record.session), tags | session, end)
-        if record.number not in self._charted:
-            write(self.client, self.run_id, entries.charted(record), at=at)
-        params = tags | entries.decision_params(record)
-        self._complete(decision_id, entries.decision_points(record), params, end)
-        self._logged.add(record.number)
+        if not new:
+            self._take_up(run, record.status)
+        missing = {key: value for key, value in record.params.items() if key not in run.data.params}
+        self._write(self.id, (), missing)
+        if (images := record.about.get("dataset")) and not (run.inputs and run.inputs.dataset_inputs):
+            client.log_inputs(self.id, datasets=[as_input(**images)])
 
-    def _start(self, name: str, parent: str, tags: dict[str, str], start: int) -> str:
-        tags = self.tags | tags | {PARENT: parent, ROOT_RUN: self.run_id}
-        return str(self.client.create_run(self.experiment_id, start, tags, name).info.run_id)
+    def shows(self, record: Record) -> bool:
+        """Whether the run has all that the record says."""
+        return self.status == "FINISHED" and record.content in ("", self.content)
 
-    def _complete(self, run_id: str, points: Sequence[Point], params: dict[str, Any], end: int) -> None:
-        params |= {key: self.tags[key] for key in ("task", "strategy", "seed")}
-        write(self.client, run_id, points, params, at=end / 1000)
+    def bring_up(self, record: Record) -> None:
+        """Upload what the store has not yet of a record."""
+        if self.shows(record):
+            return
+        if record.status == "RUNNING" != self.status:
+            self.client.update_run(self.id, status="RUNNING")
+            self.status = "RUNNING"
+        chart = record.chart(self._charted)
+        self._write(self.id, chart)
+        self._charted |= {point.step for point in chart if point.metric == "score"}
+        for run in record.parts(self._parts):
+            self._add(run, self.id)
+            self._parts.add(part(run.tags))
+            self.changed = True
+        for picture in record.pictures():
+            self._show(picture)
+        if record.content or record.status != self.status:
+            self._end(record)
+
+    def _take_up(self, run: Run, status: str) -> None:
+        """Learn what the store has of an earlier upload; delete what that left half done."""
+        below = f"tags.{ROOT_RUN} = '{self.id}'"
+        children = self.client.search_runs([self.experiment_id], below, max_results=ALL_RUNS)
+        whole = [child for child in children if child.info.status == "FINISHED"]
+        outer = [child for child in whole if child.data.tags["kind"] in ("decision", "worth_test")]
+        self._parts = {part(child.data.tags) for child in outer}
+        for child in children:
+            if child.data.tags["kind"] == "pictures":
+                self._open_pictures(child.info.run_id)
+            elif part(child.data.tags) not in self._parts:
+                self.client.delete_run(child.info.run_id)
+        self._charted = {point.step for point in self.client.get_metric_history(self.id, "score")}
+        if "reason" in run.data.tags and status in ("RUNNING", "FINISHED"):  # it went on
+            self.client.delete_tag(self.id, "reason")
+
+    def _add(self, run: RunData, parent: str) -> None:
+        end = self._time(run.end)
+        tags = self.tags | dict(run.tags) | {PARENT: parent, ROOT_RUN: self.id}
+        created = self.client.create_run(self.experiment_id, self._time(run.start), tags, run.name)
+        run_id = str(created.info.run_id)
+        for child in run.children:
+            self._add(child, run_id)
+        for file in run.files:
+            self.client.log_artifact(run_id, str(file))
+        self._write(run_id, run.points, run.params, end=end)
         self.client.set_terminated(run_id, "FINISHED", end)
 
-    def finish(self, result: Mapping[str, Any], files: Sequence[Path] = (), at: float | None = None) -> None:
-        """Log the numbers in `result` and the files, describe the run (Markdown) and end it.
+    def _end(self, record: Record) -> None:
+        """Log what a finished record says in the end, and the status; the store has it all before."""
+        end, tags = self._time(record.end), {"reason": record.reason} if record.reason else {}
+        points: Sequence[Point] = ()
+        if record.content:
+            points, tags = record.final_points(), {NOTE: record.note(self.id), "content": record.content}
+            for file in record.artifacts():
+                self.client.log_artifact(self.id, str(file))
+        # Later than the charts' last points: a logged model takes one value a step and time.
+        self._write(self.id, points, tags=tags, end=end + 1)
+        self.client.set_terminated(self.id, record.status, end)
+        self.status, self.content, self.changed = record.status, record.content, True
 
-        The description shows the file `network.png`.
+    def _write(
+        self,
+        run_id: str,
+        points: Iterable[Point],
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str] | None = None,
+        end: int | None = None,
+    ) -> None:
+        """Log in as few calls as MLflow takes it, usually one.
+
+        MLflow keeps one point of the same value, step and time: written twice, it is there once.
         """
-        points = entries.result_points(result, max(self._logged, default=0))
-        note = [entries.summary(result)]
-        if any(file.name == PICTURE for file in files):
-            note.insert(0, entries.picture(self.run_id, PICTURE))
-        self._finish(points, files, "\n\n".join([entries.found(result), *note]), at)
+        from mlflow.entities import Metric, Param, RunTag
+
+        end = self.start if end is None else end
+        metrics = [
+            Metric(name, value, end if at is None else milliseconds(at), step)
+            for name, value, step, at in points
+        ]
+        listed = [Param(key, text(value)) for key, value in (params or {}).items()]
+        marks = [RunTag(key, value[:MOST_TAG]) for key, value in (tags or {}).items()]
+        while metrics or listed or marks:
+            self.client.log_batch(run_id, metrics[:MOST_METRICS], listed[:MOST_PARAMS], marks)
+            metrics, listed, marks = metrics[MOST_METRICS:], listed[MOST_PARAMS:], []
+            self.changed = True
+
+    def _time(self, seconds: float | None) -> int:
+        return self.start if seconds is None else milliseconds(seconds)
+
+    def _show(self, picture: Picture) -> None:
+        """Log a picture, once, on a run of their own: MLflow's pages list a run's parameters above each."""
+        at, files = self._time(picture.at), self._images.get((picture.key, picture.step))
+        if files and any(name.endswith(SMALL) for name in files):
+            return
+        if not self._pictures_id:
+            tags = self.tags | {"kind": "pictures", "mlflow.loggedImages": "True"}
+            tags |= {PARENT: self.id, ROOT_RUN: self.id}
+            created = self.client.create_run(self.experiment_id, self.start, tags, PICTURES)
+            self._open_pictures(created.info.run_id, new=True)
+        with Image.open(picture.file) as image:
+            if files:
+                self._add_preview(image, *files)
+            else:
+                named = {"key": picture.key, "step": picture.step, "timestamp": at}
+                self.client.log_image(self._pictures_id, image, **named, synchronous=True)
+        self._images[picture.key, picture.step] = {SMALL}
+        self.changed = True
+
+    def _open_pictures(self, run_id: str, *, new: bool = False) -> None:
+        self._pictures_id = str(run_id)
+        self.client.set_terminated(run_id, "FINISHED", self.start)  # nothing would end it after a kill
+        for listed in () if new else self.client.list_artifacts(run_id, IMAGES):
+            name = Path(listed.path).name
+            if found := IMAGE.fullmatch(name):
+                self._images.setdefault((found["key"], int(found["step"])), set()).add(name)
+
+    def _add_preview(self, image: Image.Image, name: str) -> None:
+        """The preview of a picture that was cut off before it."""
+        found = IMAGE.fullmatch(name)
+        assert found
+        with tempfile.TemporaryDirectory() as folder:
+            small = Path(folder, f"{found['whole']}+compressed{SMALL}")
+            preview = image.convert("RGB")
+            preview.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
+            preview.save(small)
+            self.client.log_artifact(self._pictures_id, str(small), IMAGES)
 
 
-def system_note() -> str:
-    return f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} CPUs"
+def create(client: Client, experiment_id: str, record: Record) -> StoredRun:
+    """A new run of a record, with the tags by which it is found; and, of this machine's own, its state."""
+    from mlflow.utils.git_utils import get_git_commit
 
-
-def dvc_revision() -> dict[str, str]:
-    """The state of DVC's files, and the experiment that DVC runs, as far as there are any."""
     lock = Path("dvc.lock")
-    found = {
+    execution = {
+        "key": record.key,
+        "system": f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} CPUs",
         "dvc.lock": sha256(lock) if lock.exists() else None,
         "dvc.experiment": os.environ.get("DVC_EXP_NAME"),
         "dvc.baseline": os.environ.get("DVC_EXP_BASELINE_REV"),
+        "mlflow.source.git.commit": get_git_commit(str(Path.cwd())),
     }
-    return {name: value for name, value in found.items() if value}
+    found = {"content": record.content} | (execution if record.key else {})
+    tags = record.tags | {key: value for key, value in found.items() if value}
+    start = None if record.start is None else milliseconds(record.start)
+    run = client.create_run(experiment_id, start, tags, record.name)
+    return StoredRun(client, run, record, new=True)
 
 
-def as_input(dataset: Dataset) -> DatasetInput:
-    source = json.dumps({"uri": dataset.name})
-    entity = DatasetEntity(dataset.name, dataset.digest[:MAX_DATASET_DIGEST_SIZE], "local", source)
+def part(tags: Mapping[str, str]) -> str:
+    """What names a decision's or a test's run, and its session's, among those of its record."""
+    return tags.get("decision") or " ".join(tags[key] for key in ("test", "layer", "filter"))
+
+
+def as_input(name: str, digest: str) -> DatasetInput:
+    """The images that a run uses: where they are from, and a digest of their content."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    source = json.dumps({"uri": name})
+    entity = Dataset(name, digest[:MOST_DIGEST], "local", source)
     return DatasetInput(entity, [InputTag("mlflow.data.context", "training")])
 
 
-def milliseconds(seconds: float | None = None) -> int:
-    """A time as MLflow counts it; now, if none is given."""
-    return round((time.time() if seconds is None else seconds) * 1000)
-
-
-def write(
-    client: MlflowClient,
-    run_id: str,
-    points: Sequence[Point],
-    params: Mapping[str, Any] | None = None,
-    at: float | None = None,
-) -> None:
-    """Log in as few calls as MLflow's limits allow, usually one.
-
-    MLflow keeps one point of the same value, step and time: what is written twice `at` the same
-    time is there once.
-    """
-    now = milliseconds(at)
-    metrics = [Metric(point.metric, point.value, now, point.step) for point in points]
-    listed = [Param(key, text(value)) for key, value in (params or {}).items()]
-    for start in range(0, max(len(metrics), len(listed)), BATCH):
-        client.log_batch(run_id, metrics[start : start + BATCH], listed[start : start + BATCH])
-
-
-def write_system(client: MlflowClient, run_id: str, samples: Sequence[Sample]) -> None:
-    """Log what the machine did; by the prefix MLflow's pages know that it is shown apart."""
-    metrics = [
-        Metric(f"system/{name}", value, milliseconds(sample.at), step)
-        for step, sample in enumerate(samples)
-        for name, value in sample.values.items()
-    ]
-    for start in range(0, len(metrics), MOST_METRICS):
-        client.log_batch(run_id, metrics[start : start + MOST_METRICS])
+def milliseconds(seconds: float) -> int:
+    """A time as MLflow counts it."""
+    return round(seconds * 1000)
 
 
 def text(value: Any) -> str:
     """A setting as text, cut to what MLflow takes."""
-    return (value if isinstance(value, str) else json.dumps(value))[:MAX_PARAM_VAL_LENGTH]
+    return (value if isinstance(value, str) else json.dumps(value))[:MOST_PARAM]

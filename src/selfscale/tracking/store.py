@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeAlias
@@ -32,7 +32,6 @@ from selfscale.errors import UserError
 
 VARIABLE = "MLFLOW_TRACKING_URI"
 ARTIFACTS = "mlruns/artifacts"
-KEY = "key"  # tag by which a run is found, which gets its id only when it is delivered
 ANSWER_SECONDS = 5.0
 # Every place where MLflow keeps an absolute artifact location.
 LOCATIONS = (
@@ -221,12 +220,6 @@ def experiment(client: Client, task: str) -> str:
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
     return str(found.experiment_id)
-
-
-def find_run(client: Client, task: str, key: str, tags: Mapping[str, str]) -> Run | None:
-    """The newest run of that key and those tags, unless it was deleted."""
-    found = client.search_runs([experiment(client, task)], f"tags.{KEY} = '{key}'")
-    return next((run for run in found if tags.items() <= run.data.tags.items()), None)
 
 
 def existing_run(client: Client, run_id: str | None) -> Run | None:

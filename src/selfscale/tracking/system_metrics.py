@@ -6,18 +6,14 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
-from typing import NamedTuple
-
-from mlflow.system_metrics.metrics.base_metrics_monitor import BaseMetricsMonitor
-from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
-from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
+from typing import Any, NamedTuple
 
 INTERVAL = 5.0  # seconds between two samples: a session that is shorter may have none
 MOST_SAMPLES = 10_000
 
 
 class Sample(NamedTuple):
-    """`values` by MLflow's names of them; `at` in seconds since 1970."""
+    """`values` by MLflow's names of them; `at` in seconds since 1970. In JSON: [at, values]."""
 
     at: float
     values: dict[str, float]
@@ -30,11 +26,16 @@ class Monitor(threading.Thread):
         super().__init__(daemon=True)
         self._interval, self._over = interval, threading.Event()
         self._samples: deque[Sample] = deque(maxlen=MOST_SAMPLES)
-        self._monitors: list[BaseMetricsMonitor] = [CPUMonitor()]
-        with suppress(ImportError, RuntimeError):  # no library of NVIDIA's, or no GPU
-            self._monitors.append(GPUMonitor())
+        self._monitors: list[Any] = []
 
     def run(self) -> None:
+        # MLflow takes seconds to import.
+        from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+        from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
+
+        self._monitors.append(CPUMonitor())
+        with suppress(ImportError, RuntimeError):  # no library of NVIDIA's, or no GPU
+            self._monitors.append(GPUMonitor())
         while not self._over.wait(self._interval):
             self._samples.append(Sample(time.time(), self._values()))
 

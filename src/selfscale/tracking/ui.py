@@ -17,9 +17,8 @@ import requests
 from mlflow.entities import Experiment
 
 from selfscale.errors import UserError
-from selfscale.tracking.delivery import deliver_abandoned
-from selfscale.tracking.owners import end_stale_runs
 from selfscale.tracking.store import Client, is_remote, open_existing, store_folder
+from selfscale.tracking.sync import sync_project
 
 HOST = "127.0.0.1"
 START_SECONDS = 120.0
@@ -43,8 +42,7 @@ def serve_ui(root: Path = Path(), port: int = 5000) -> None:
         UserError: the port is taken, or there is no store, or it cannot be opened.
     """
     client = open_existing(root)
-    deliver_abandoned(client, root)
-    end_stale_runs(client)
+    sync_project(root)
     if is_remote(client.tracking_uri):
         print_addresses(client, client.tracking_uri.rstrip("/"))
         return

@@ -1,0 +1,127 @@
+"""One execution of a job: its record's `run.json`, its clock, and MLflow's picture of both.
+
+The record is what the job leaves, and depends on settings and inputs only. The clock has what varies from
+one execution to the next, times for example, and is no output of any stage.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from uuid import uuid4
+
+from selfscale import files
+from selfscale.paths import PREPARED, STATE, TARGETS, Baseline, Job, Training, store_root
+from selfscale.settings import Settings
+from selfscale.tracking.sync import Syncer, digest
+from selfscale.tracking.system_metrics import Monitor
+
+Work = Training | Job | Baseline
+KINDS: dict[type, str] = {Training: "training", Job: "minimization", Baseline: "baseline"}
+# Of `execution`, what changes results.
+EXECUTION = {"threads", "deterministic", "mixed_precision"}
+
+
+def about(settings: Settings, work: Work, sections: set[str], **more: Any) -> dict[str, Any]:
+    """What a record's `run.json` says: the job, and the settings and images that it depends on."""
+    manifest = files.read_json(PREPARED / "manifest.json", "prepare")
+    include: Any = {**dict.fromkeys(sections, True), "execution": EXECUTION}
+    chosen = settings.model_dump(mode="json", include=include)
+    chosen["tasks"] = {work.task: settings.tasks[work.task].model_dump(mode="json")}
+    words = {"kind": KINDS[type(work)], "task": work.task, "seed": work.seed}
+    if isinstance(work, Job):
+        words["strategy"] = work.strategy
+        chosen["strategies"] = {work.strategy: settings.strategies[work.strategy].model_dump(mode="json")}
+    return {
+        **words,
+        "settings": chosen,
+        "dataset": {"name": manifest["source"], "digest": manifest["fingerprint"]},
+        "targets": files.content(TARGETS / work.task / "manifest.json"),
+        **more,
+    }
+
+
+def clock_path(work: Work) -> Path:
+    """Where the clock of a job lies once it has finished, and of a minimization only then."""
+    if isinstance(work, Training) and work.strategy:
+        return STATE / "clocks" / f"start-{Job(work.task, work.strategy, work.seed).name}.json"
+    return STATE / "clocks" / f"{KINDS[type(work)]}-{work.name}.json"
+
+
+def clock_of(work: Work) -> dict[str, Any] | None:
+    """The clock of the execution that made an output; DVC may have taken another from its cache."""
+    path = clock_path(work)
+    if not path.exists():
+        return None
+    found: dict[str, Any] = files.read_json(path, work.command)
+    return found if found["content"] == digest(work.output) else None
+
+
+def new_clock() -> dict[str, Any]:
+    return {"key": uuid4().hex, "started": time.time(), "status": "RUNNING", "decisions": {}}
+
+
+class Execution:
+    """As a context manager it ends as KILLED or FAILED with the block, unless it has finished.
+
+    An execution that a process left before it had finished is taken up again, and so is its MLflow run.
+    """
+
+    def __init__(self, record: Path, clock: Path, about: Mapping[str, Any]) -> None:
+        self._path = clock
+        former = files.read_json(clock, "doctor") if clock.exists() else {"status": "FINISHED"}
+        goes_on = former["status"] != "FINISHED"
+        self.clock = {**former, "status": "RUNNING", "ended": None} if goes_on else new_clock()
+        files.write_json(record / "run.json", about)
+        self._write()
+        self._monitor, self._syncer = Monitor(), Syncer(store_root(), record, clock)
+
+    def __enter__(self) -> Self:
+        self._monitor.start()
+        self._syncer.__enter__()
+        return self
+
+    def decided(self, number: int, seconds: float) -> None:
+        """A decision is in the record, whose session took so many seconds."""
+        system = self._monitor.last(seconds)
+        self.clock["decisions"][str(number)] = {"at": time.time(), "seconds": seconds, "system": system}
+        self._write()
+        self._syncer.wake()
+
+    def finish(self, record: Path, clock: Path, seconds: float) -> None:
+        """The record is whole; it and the clock may lie in another place now.
+
+        Args:
+            record: The folder of the record.
+            clock: The file for the clock.
+            seconds: Of training in all.
+        """
+        self.clock |= {
+            "status": "FINISHED",
+            "ended": time.time(),
+            "content": digest(record),
+            "seconds": seconds,
+            "system": [] if self.clock["decisions"] else self._monitor.last(seconds),
+        }
+        former, self._path = self._path, clock
+        self._write()
+        if former != clock:
+            former.unlink()
+        self._syncer.move(record, clock)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.clock["status"] == "RUNNING":
+            killed = isinstance(error, (KeyboardInterrupt, SystemExit))
+            self.clock |= {"status": "KILLED" if killed else "FAILED", "ended": time.time()}
+            self.clock["reason"] = "" if killed else repr(error)
+            self._write()
+        self._monitor.close()
+        self._syncer.__exit__(kind, error, trace)
+
+    def _write(self) -> None:
+        files.write_json(self._path, self.clock)

@@ -1,0 +1,189 @@
+"""MLflow runs as plain data: the points of sessions, decisions, tests and results, and results in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class Point(NamedTuple):
+    """One value of a metric; `at` in seconds since 1970, None: when its run ended."""
+
+    metric: str
+    value: float
+    step: int = 0
+    at: float | None = None
+
+
+class Picture(NamedTuple):
+    """A file for MLflow's slider over the steps of `key`."""
+
+    file: Path
+    key: str
+    step: int
+    at: float | None
+
+
+@dataclass(frozen=True)
+class RunData:
+    """A run with all that it shows; times in seconds since 1970, None: when the outermost run started."""
+
+    name: str
+    tags: Mapping[str, str]
+    start: float | None
+    end: float | None
+    params: Mapping[str, Any]
+    points: Sequence[Point]
+    files: Sequence[Path] = ()
+    children: Sequence[RunData] = ()
+
+
+def as_points(values: Mapping[str, float | None], step: int = 0, at: float | None = None) -> list[Point]:
+    """A point for each value, but for those that JSON has no number for."""
+    return [Point(name, value, step, at) for name, value in values.items() if value is not None]
+
+
+def flatten(values: Mapping[str, Any], separator: str, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with keys joined by `separator`."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, separator, f"{prefix}{key}{separator}")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def of_result(result: Mapping[str, Any], step: int) -> list[Point]:
+    """The numbers in a result: `a_b` for `b` in `a`; for a list its sum `a` and its items `a_0`, `a_1`.
+
+    They are given the last step, since a run's table shows a metric's last value.
+    """
+    found: dict[str, float] = {}
+    for key, value in flatten(result, "_").items():
+        if isinstance(value, (int, float)) and key != "seed":  # the seed is a tag
+            found[key] = value
+        elif isinstance(value, Sequence) and all(isinstance(item, (int, float)) for item in value):
+            found |= {key: sum(value)} | {f"{key}_{index}": item for index, item in enumerate(value)}
+    return as_points(found, step)
+
+
+def of_session(session: Mapping[str, Iterable[Sequence[Any]]]) -> list[Point]:
+    """The curves of a session, `losses` and `scores` as (step, value)."""
+    named = {"loss": session["losses"], "score": session["scores"]}
+    steps = ((name, *pair) for name, curve in named.items() for pair in curve)
+    return [point for name, step, value in steps for point in as_points({name: value}, step)]
+
+
+def of_system(samples: Iterable[tuple[float, Mapping[str, float]]]) -> list[Point]:
+    """What the machine did; by the prefix MLflow's pages know that it is shown apart."""
+    return [
+        Point(f"system/{name}", value, step, at)
+        for step, (at, values) in enumerate(samples)
+        for name, value in values.items()
+    ]
+
+
+def outcome(network: Mapping[str, Any]) -> dict[str, float | None]:
+    """The size and score of a decision, or of the initial network, which has no limit; the score is last."""
+    left = network["filters_kept"]
+    size = {"filters_kept": sum(left), "layers_kept": layers(left)}
+    return size | {key: network.get(key) for key in ("parameters", "macs_per_pixel", "limit", "score")}
+
+
+def in_charts(network: Mapping[str, Any], step: int, at: float | None) -> list[Point]:
+    """The same in the charts of a minimization, where step 0 is the initial network.
+
+    `kept/` are charts of the network that was accepted last: over the decisions, and over the number of
+    its filters.
+    """
+    shown, kept = outcome(network), []
+    if network.get("accepted", True):
+        kept = [Point("kept/score", network["score"], step, at)]
+        kept.append(Point("kept/score_by_filters", network["score"], sum(network["filters_kept"]), at))
+    return kept + as_points(shown, step, at)
+
+
+def of_decision(decision: Mapping[str, Any], seconds: float | None) -> list[Point]:
+    judged = {key: decision[key] for key in ("score_before_training", "relative_loss", "selection_score")}
+    judged |= {"relative_loss_bound": decision["bound"], "seconds": seconds}
+    return as_points(outcome(decision) | judged | decision["metrics"])
+
+
+def of_test(test: Mapping[str, Any], seconds: float | None) -> list[Point]:
+    """A test of an ablation: its curves, and what it measured, at its last step, so that both end alike."""
+    found = {key: test[key] for key in ("reference", "score_before_training", "relearned")}
+    found["seconds"] = seconds
+    for name in ("difference", "against_baseline"):
+        change = test[name] or {}
+        found |= {name if key == "value" else f"{name}_{key}": value for key, value in change.items()}
+    if successor := test["successor"]:
+        found |= {"similarity": successor["similarity"], "similarity_before": successor["before"]}
+    for movement in test["movements"]:
+        found["moved_{}_{}".format(*movement["filter"])] = movement["distance"]
+    return of_session(test["session"]) + as_points(found, test["session"]["steps"])
+
+
+def layers(filters_kept: Sequence[int]) -> int:
+    """How many hidden layers are left."""
+    return sum(filters > 0 for filters in filters_kept)
+
+
+def found(result: Mapping[str, Any]) -> str:
+    """In one sentence, what a minimization came to."""
+    filters, was = sum(result["filters_kept"]), sum(result["filters_initial"])
+    left = layers(result["filters_kept"])
+    share = result["macs_per_pixel"] / result["macs_per_pixel_initial"]
+    loss = result["loss"]
+    initial, final = result["test"]["initial"][loss], result["test"]["final"][loss]
+    change = f" ({final / initial - 1:+.0%})" if initial else ""
+    return (
+        f"`{result['strategy']}`, seed {result['seed']}, found a network for {result['task']} with "
+        f"{filters} filters in {left} hidden layers, from {was} filters in "
+        f"{len(result['filters_initial'])}: {share:.0%} of the multiply-accumulates. "
+        f"Its {loss} on the test images is {final:.4g}, the initial network's {initial:.4g}{change}; "
+        "lower is better."
+    )
+
+
+def summary(result: Mapping[str, Any]) -> str:
+    """A minimization's result in words and a table, as Markdown."""
+    before, after = (", ".join(map(str, result[key])) for key in ("filters_initial", "filters_kept"))
+    lines = [
+        f"**Filters {before} → {after}**, "
+        f"parameters {result['parameters_initial']} → {result['parameters']}, "
+        f"multiply-accumulates per pixel {result['macs_per_pixel_initial']:g} → "
+        f"{result['macs_per_pixel']:g}; "
+        f"{result['decisions']} decisions, {result['accepted']} accepted, {result['reverted']} reverted.",
+        "",
+        "| split | metric | initial | final |",
+        "| --- | --- | --- | --- |",
+    ]
+    for split in ("validation", "test"):
+        initial, final = result[split]["initial"], result[split]["final"]
+        lines += [f"| {split} | {metric} | {initial[metric]:.4g} | {final[metric]:.4g} |" for metric in final]
+    return "\n".join(lines)
+
+
+def ablation_summary(report: Mapping[str, Any]) -> str:
+    """What an ablation measured, and its session that alters nothing, in words."""
+    baseline: Mapping[str, Any] = report["baseline"]
+    change, ended = baseline["difference"], baseline["session"]["ended"]
+    before, after = (as_number(baseline[key]) for key in ("score_before_training", "score"))
+    low, value, high = (as_number(change[key]) for key in ("low", "value", "high"))
+    ending = "" if ended == "completed" else f" (the session ended {ended})"
+    return (
+        f"Score: {report['loss']} on {report['validation_images']} validation images, lower is better; "
+        f"the untouched network has {as_number(baseline['reference']):.4g}. Differences are relative, "
+        f"with their {report['confidence']:.0%} intervals over the images; the baseline trained as long with "
+        f"nothing altered.\n\nbaseline: score {before:.4g}, after the session {after:.4g}, "
+        f"{value:+.1%} ({low:+.1%} to {high:+.1%}){ending}"
+    )
+
+
+def as_number(value: float | None) -> float:
+    """What JSON has no number for is None there."""
+    return math.nan if value is None else value
