@@ -11,7 +11,6 @@ from typing import Any
 from unittest.mock import patch
 
 from rows import TASK, Row, settings
-from selfscale.tracking.delivery import Courier, Recorder
 
 from selfscale.paths import Job
 from selfscale.pipeline import minimize as minimizing

@@ -200,9 +200,9 @@ def test_doctor(answered):
     shutil.move("away.yaml", "params.yaml")
 
 
-def test_deliver(answered):
-    assert answered("deliver") == {"delivered": 0}
-    assert KEYS["deliver"] == {"delivered"}
+def test_sync(answered):
+    assert answered("sync").keys() == KEYS["sync"]
+    assert answered("sync") == {"synced": 0}
 
 
 def test_an_error_leaves_stdout_empty(command):

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from selfscale.tracking.outbox import Journal
 from typer.testing import CliRunner
 
 from selfscale import __version__
@@ -116,15 +115,6 @@ def test_a_store_that_does_not_open(project):
     (problem,) = problems()
     assert "mlflow.db: MLflow cannot open this store: " in problem
     assert problem.endswith("mlflow.db away to start with an empty store")
-
-
-def test_records_that_wait_are_counted(project):
-    journal = Journal.new(project, "some-key")
-    for call in ("minimization", "kill"):
-        journal.append(call)
-    (text,) = [finding.text for finding in examine() if "outbox" in finding.text]
-    assert "1 records wait; `selfscale deliver` sends them" in text
-    journal.delete()
 
 
 @pytest.mark.parametrize(

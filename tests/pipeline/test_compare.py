@@ -4,14 +4,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from selfscale.pipeline.notes import note
 
 from comparisons import SEEDS, baseline, fill, settings
 from selfscale.errors import UserError
 from selfscale.files import read_json, write_bytes, write_json
 from selfscale.paths import Baseline, Job
 from selfscale.pipeline import compare as report
+from selfscale.pipeline.execution import clock_path
 from selfscale.settings import Settings
+from selfscale.tracking.sync import digest
 
 LABEL = "untouched baseline"
 
@@ -93,13 +94,18 @@ def test_one_seed_proves_nothing_and_says_so(project):
     assert summary["random"]["filters"] == {"mean": 5.0, "half_width": None, "seeds": 1}
 
 
+def note(job: Job, seconds: float) -> None:
+    """As if the job's last execution had taken so long."""
+    write_json(clock_path(job), {"content": digest(job.output), "seconds": seconds})
+
+
 def test_the_same_results_make_the_same_files(project):
     chosen = settings(seeds=(0, 1))
     reports = project(chosen) / "reports"
     kept = []
     for seconds in (1.0, 2.0):
         job = Job("sobel", "random", 0)
-        note(job, seconds=seconds)
+        note(job, seconds)
         report.compare(chosen)
         assert f"| sobel | random | 1 of 2 | {seconds:g} |" in (reports / "seconds.md").read_text()
         kept.append({path: path.read_bytes() for path in reports.rglob("*.*") if path.stem != "seconds"})
@@ -117,7 +123,7 @@ def test_seconds_of_another_run_than_the_one_that_made_the_model_do_not_count(pr
     chosen = settings(strategies=("random",))
     folder = project(chosen)
     job = Job("sobel", "random", 0)
-    note(job, seconds=3.0)
+    note(job, 3.0)
     write_bytes(job.output / "compact.keras", b"from the cache")
     report.compare(chosen)
     assert "| sobel | random | 0 of 1 | – |" in (folder / "reports" / "seconds.md").read_text()  # noqa: RUF001
@@ -136,7 +142,8 @@ def test_a_missing_or_shorter_baseline_names_the_command_that_makes_it(project):
     path = Baseline("sobel", 0).output
     write_json(path, baseline("sobel", 0, steps=5799))
     with pytest.raises(
-        UserError, match="a minimization took 5800; run `selfscale baseline sobel --seed 0` again"
+        UserError,
+        match="a minimization took 5800; run `selfscale budget` and `selfscale baseline sobel --seed 0` again",
     ):
         report.compare(chosen)
     path.unlink()

@@ -21,10 +21,10 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 from ruamel.yaml import YAML
-from selfscale.pipeline.notes import noted
 
 from pages import blocks
 from selfscale.paths import Job
+from selfscale.pipeline.execution import clock_of
 from selfscale.pipeline.register import register
 from selfscale.settings import load
 from selfscale.tracking.store import open_store
@@ -266,7 +266,7 @@ def test_the_comparison_has_every_result(project):
     for job in JOBS:
         assert f"\n| {job.task} | {job.strategy} | {job.seed} | 3, 2 → " in text
     for task in TASKS:
-        baseline = project.json(f"models/baseline/{task}-seed-0.json")
+        baseline = project.json(f"models/baseline/{task}-seed-0/result.json")
         assert comparison["baseline"][f"{task}-seed-0"] == baseline
         longest = max(result["training_steps"] for result in results.values() if result["task"] == task)
         assert baseline["steps"] == longest
@@ -308,7 +308,7 @@ def test_runs_are_nested_and_finished(repro, client):
 
 def noted_of(project: Project, job: Job) -> dict[str, Any]:
     with chdir(project.root):
-        found = noted(job)
+        found = clock_of(job)
     assert found
     return found
 
@@ -500,4 +500,4 @@ def test_what_was_registered_comes_back_when_the_store_was_deleted(project, tmp_
         version = client.get_model_version_by_alias(f"selfscale-{task}", "champion")
         file = project.root / best(project, task).output / "compact.keras"
         assert version.tags["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
-        assert client.get_run(version.run_id).data.tags["kind"] == "registration"
+        assert client.get_run(version.run_id).data.tags["kind"] == "minimization"

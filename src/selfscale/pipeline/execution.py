@@ -85,10 +85,13 @@ class Execution:
         return self
 
     def decided(self, number: int, seconds: float) -> None:
-        """A decision is in the record, whose session took so many seconds."""
+        """A decision is made, whose session took so many seconds; the record does not have it yet."""
         system = self._monitor.last(seconds)
         self.clock["decisions"][str(number)] = {"at": time.time(), "seconds": seconds, "system": system}
         self._write()
+
+    def show(self) -> None:
+        """Bring MLflow up to what is in the record now."""
         self._syncer.wake()
 
     def finish(self, record: Path, clock: Path, seconds: float) -> None:
@@ -108,9 +111,9 @@ class Execution:
         }
         former, self._path = self._path, clock
         self._write()
+        self._syncer.move(record, clock)
         if former != clock:
             former.unlink()
-        self._syncer.move(record, clock)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -118,9 +118,9 @@ def begun(settings: Settings, job: Job, snapshot: Path | None, waited: bool) -> 
     state = resume.state_folder(job, resume.inputs_of_minimization(settings, job))
     shown = examples(trainer.validation.images, trainer.validation.targets)
     done = resume.load(snapshot) if snapshot else resume.load_if_wanted(state, waited)
-    if snapshot or not done:
-        shutil.rmtree(state, ignore_errors=True)
-    for folder in ("kept", "sessions"):
+    for folder in ("kept", "pictures", "sessions"):
+        if not done:  # but the clock stays: the MLflow run of a killed process is taken up again
+            shutil.rmtree(state / folder, ignore_errors=True)
         (state / folder).mkdir(parents=True, exist_ok=True)
     save_pictures(model, trainer.network, state, [], shown)
     if not done:
@@ -140,9 +140,10 @@ def record_decision(course: Course, execution: Execution, decision: Decision, pr
     files.write_bytes(course.state / "sessions" / f"{record.number:03}.npz", trained.to_bytes())
     if record.accepted:
         save_kept(course.trainer.network, course.state, course.records, course.shown)
+    execution.decided(record.number, record.session.seconds)
     if settled:
         course.save()
-    execution.decided(record.number, record.session.seconds)
+    execution.show()
     moment = progress.of(done=sum(record.steps for record in course.records)).now()
     left = time_left(moment) if record.alteration != TRAIN else ""  # which is the last one
     log.info("%s: %s", course.job.name, "; ".join(filter(None, (decision_line(record), left))))
