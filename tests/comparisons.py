@@ -91,7 +91,7 @@ def fill(settings: Settings) -> None:
     for job in report.jobs(settings):
         score = 0.004 * (1 + job.seed) * (1.1 if job.strategy == "cosine" else 1.0)
         fill_job(job, result(*job[:3], score=score))
-        write_json(Baseline(job.task, job.seed).output, baseline(job.task, job.seed))
+        write_json(Baseline(job.task, job.seed).result, baseline(job.task, job.seed))
 
 
 def fill_job(job: Job, content: dict[str, Any]) -> None:

@@ -158,7 +158,8 @@ def repository(tmp_path: Path) -> Repository:
         ".dvcignore",
         ".gitignore",
         "dvc.yaml",
-        "src/selfscale/*.py",
+        "picks.json",
+        "src/selfscale/**/*.py",
     ):
         for path in CHECKOUT.glob(pattern):
             copy = root / path.relative_to(CHECKOUT)

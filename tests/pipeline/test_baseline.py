@@ -39,7 +39,7 @@ def baseline(folder: Path) -> dict:
         settings = settings.model_copy(update={"runs": settings.runs.model_copy(update={"tasks": ["sobel"]})})
         assert list(budget(settings)) == ["sobel-seed-0"]
         train_baseline(settings, "sobel", 0)
-        return read_json(Baseline("sobel", 0).output, "baseline")
+        return read_json(Baseline("sobel", 0).result, "baseline")
 
 
 def mae(folder: Path, split: str) -> float:
@@ -65,9 +65,9 @@ def test_it_takes_as_many_steps_as_the_longest_minimization_and_keeps_the_better
     assert run.info.run_name == "baseline - seed 0"
     assert run.info.status == "FINISHED"
     assert run.data.metrics["test_final_mae"] == pytest.approx(found["test"]["final"]["mae"])
-    first = (project / Baseline("sobel", 0).output).read_bytes()
+    first = (project / Baseline("sobel", 0).result).read_bytes()
     baseline(project)
-    assert (project / Baseline("sobel", 0).output).read_bytes() == first
+    assert (project / Baseline("sobel", 0).result).read_bytes() == first
 
 
 def test_where_training_on_does_harm_the_initial_network_counts(project, monkeypatch):

@@ -139,11 +139,11 @@ def test_a_missing_result_names_the_command_that_makes_it(tmp_path, monkeypatch)
 def test_a_missing_or_shorter_baseline_names_the_command_that_makes_it(project):
     chosen = settings()
     folder = project(chosen)
-    path = Baseline("sobel", 0).output
+    path = Baseline("sobel", 0).result
     write_json(path, baseline("sobel", 0, steps=5799))
     with pytest.raises(
         UserError,
-        match="a minimization took 5800; run `selfscale budget` and `selfscale baseline sobel --seed 0` again",
+        match="took 5800; run `selfscale budget` and `selfscale baseline sobel --seed 0` again",
     ):
         report.compare(chosen)
     path.unlink()

@@ -86,7 +86,7 @@ class Project(NamedTuple):
 
     def clone(self, folder: Path) -> Project:
         """What a colleague has who knows the repository alone, with a DVC cache of his own."""
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         self.run("git", "clone", "--quiet", str(self.root), str(folder / "clone"))
         return Project(folder / "clone")
 
@@ -417,7 +417,7 @@ def test_results_travel_and_nothing_is_trained_again(project, tmp_path):
                     assert stages(ran[line]) == ALWAYS | {"compare"}
     assert stages(ran["dvc repro"]) == ALWAYS
     assert champions(project)
-    assert not runs(open_store(project.root), "session")  # also in the folders of the queue
+    assert not (project.root / ".selfscale" / "clocks").exists()  # nothing was executed that trains
     assert project.run("git", "status", "--porcelain") == ""
     assert stages(project.dvc("repro")) == ALWAYS
 

@@ -381,7 +381,7 @@ def test_an_interrupted_minimization_ends_like_an_uninterrupted_one(start, toler
             if decision.settled:
                 break
         steps.close()
-        resume.save(path, decision.trainer, "run", history)
+        resume.save(tmp_path, decision.trainer, history)
         done = resume.load(path)
         assert done.records == tuple(history)
         trainer = resume.restore(done, first, path)
@@ -392,7 +392,7 @@ def test_an_interrupted_minimization_ends_like_an_uninterrupted_one(start, toler
 
 
 def test_what_is_restored_is_the_initial_trainer_if_no_layer_was_removed(trained):
-    done = resume.Done("", False, (), Checkpoint.take(trained))
+    done = resume.Done(False, (), Checkpoint.take(trained))
     trained.network.disable(Filter(0, 0))
     assert resume.restore(done, trained, Path("state.npz")) is trained
     assert trained.network.filters_kept == (3, 4)
@@ -660,7 +660,7 @@ def test_interrupted_it_goes_on_in_the_smaller_network(train_split, validation_s
         decision = next(steps)
         steps.close()
         history.append(decision.record)
-        resume.save(tmp_path / "state.npz", decision.trainer, "key", history)
+        resume.save(tmp_path, decision.trainer, history)
         start.restore(first)
         trainer = resume.restore(resume.load(tmp_path / "state.npz"), first, tmp_path)
     for found, expected in zip(history, whole, strict=True):

@@ -6,6 +6,7 @@ one execution to the next, times for example, and is no output of any stage.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -71,6 +72,11 @@ class Execution:
     """
 
     def __init__(self, record: Path, clock: Path, about: Mapping[str, Any]) -> None:
+        chosen = os.environ.get("MLFLOW_TRACKING_URI", "")
+        if chosen and not chosen.startswith("http"):
+            from selfscale.tracking.store import open_store  # with MLflow, which takes seconds to import
+
+            open_store(store_root())  # a wrong one is told before the work; a server may come back during it
         self._path = clock
         former = files.read_json(clock, "doctor") if clock.exists() else {"status": "FINISHED"}
         goes_on = former["status"] != "FINISHED"

@@ -53,7 +53,8 @@ def repro(settings: Settings, workers: int | None = None) -> None:
     for stage, before in BEFORE.items():
         if before:
             run("repro", *before)
-        items = {name: work for name, work in every(settings, stage).items() if name in changed(stage)}
+        stale = changed(stage)
+        items = {name: work for name, work in every(settings, stage).items() if name in stale}
         if execution.engine == "ray":
             on_cluster(settings, items)
         elif len(items) > 1 and count > 1:

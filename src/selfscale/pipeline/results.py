@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from PIL import Image
 from selfscale import files
 from selfscale.data.prepare import load_split
 from selfscale.nn import compaction
-from selfscale.nn.fcn import size, to_image
+from selfscale.nn.fcn import Size, size, to_image
 from selfscale.nn.input_pipeline import Split
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.trainer import Trainer
@@ -47,28 +47,7 @@ def write_result(
     evaluator = trainer.evaluator.of(model)
     test = load_split(PREPARED, TARGETS / job.task, "test")
     final = {"validation": evaluator(trainer.validation).scores(), "test": evaluator(test).scores()}
-    trials = [record for record in records if record.filters]
-    result = {
-        "task": job.task,
-        "strategy": job.strategy,
-        "seed": job.seed,
-        "loss": trainer.loss,
-        "filters_initial": training["filters"],
-        "filters_grown": list(network.widths),
-        "filters_kept": list(network.filters_kept),
-        "parameters_initial": training["parameters"],
-        "parameters": size(model).parameters,
-        "macs_per_pixel_initial": training["macs_per_pixel"],
-        "macs_per_pixel": size(model).macs_per_pixel,
-        **{split: {"initial": training[split], "final": final[split]} for split in final},
-        "decisions": len(trials),
-        "accepted": sum(record.accepted for record in trials),
-        "reverted": sum(not record.accepted for record in trials),
-        "training_steps": sum(record.steps for record in records),
-        "training_steps_initial": training["training_steps"],
-        "targets": files.content(TARGETS / job.task / "manifest.json"),
-        "kept": [],
-    }
+    result = result_of(trainer, job, training, records, size(model), final)
     out = job.output
     for folder in ("kept", "pictures", "sessions"):
         shutil.rmtree(out / folder, ignore_errors=True)  # of a former result
@@ -88,6 +67,39 @@ def write_result(
     files.write_bytes(out / "example.png", example(trainer.validation, [initial, model]))
     files.write_json(out / "result.json", result)
     return result
+
+
+def result_of(
+    trainer: Trainer,
+    job: Job,
+    training: Mapping[str, Any],
+    records: Sequence[DecisionRecord],
+    compact: Size,
+    final: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The content of `result.json`, but for the networks on the way; `final` are scores by split."""
+    trials = [record for record in records if record.filters]
+    return {
+        "task": job.task,
+        "strategy": job.strategy,
+        "seed": job.seed,
+        "loss": trainer.loss,
+        "filters_initial": training["filters"],
+        "filters_grown": list(trainer.network.widths),
+        "filters_kept": list(trainer.network.filters_kept),
+        "parameters_initial": training["parameters"],
+        "parameters": compact.parameters,
+        "macs_per_pixel_initial": training["macs_per_pixel"],
+        "macs_per_pixel": compact.macs_per_pixel,
+        **{split: {"initial": training[split], "final": final[split]} for split in final},
+        "decisions": len(trials),
+        "accepted": sum(record.accepted for record in trials),
+        "reverted": sum(not record.accepted for record in trials),
+        "training_steps": sum(record.steps for record in records),
+        "training_steps_initial": training["training_steps"],
+        "targets": files.content(TARGETS / job.task / "manifest.json"),
+        "kept": [],
+    }
 
 
 def point_of_curve(record: DecisionRecord, test: float) -> dict[str, Any]:
