@@ -231,7 +231,8 @@ def test_a_store_that_cannot_be_opened_is_found_before_the_work(command, trained
 
 def test_training_goes_on_without_the_server_and_its_run_is_there_later(command, trained, monkeypatch):
     before = contents(trained / "models")
-    shutil.rmtree(trained / "models")
+    for folder in ("models", "mlruns"):
+        shutil.rmtree(trained / folder)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     code = command("train", "sobel").code
     assert (code, contents(trained / "models")) == (0, before)

@@ -43,8 +43,8 @@ def train_baseline(settings: Settings, task: str, seed: int, progress: Progress 
         told = progress.job(baseline.title, most=steps, exact=True, filters=trainer.network.filters_kept)
         out, clock = baseline.output, clock_path(baseline)
         described = about(settings, baseline, {"network", "training", "evaluation"})
-        baseline.result.unlink(missing_ok=True)  # it says that the record is whole
         with Execution(out, clock, described) as execution:
+            baseline.result.unlink(missing_ok=True)  # it says that the record is whole
             session, result = trained_result(trainer, baseline, steps, told)
             files.write_csv(out / "curve.csv", ("step", "loss", "score"), as_rows(session))
             files.write_json(baseline.result, result)

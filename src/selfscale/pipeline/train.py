@@ -85,9 +85,9 @@ def train(
         # What may be missing is found before the work.
         test_split = load_split(PREPARED, TARGETS / task, "test")
         described = about(settings, training, {"network", "training", "evaluation"})
-        (out / "training.json").unlink(missing_ok=True)  # it says that the record is whole
         clock = clock_path(training)
         with Execution(out, clock, described) as execution:
+            (out / "training.json").unlink(missing_ok=True)  # it says that the record is whole
             (model, starts, session, validation), steps = living_network(settings, training, progress)
             test = trainer_for(settings, task, MaskedNetwork(model)).evaluator(test_split)
             result = {
