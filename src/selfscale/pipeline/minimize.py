@@ -125,6 +125,9 @@ def begun(settings: Settings, job: Job, snapshot: Path | None, waited: bool) -> 
     save_pictures(model, trainer.network, state, [], shown)
     if not done:
         return Course(job, training, trainer, initial, [], state, shown)
+    if done.finished and not snapshot:  # what another process has just finished is the same execution
+        clock = files.read_json(clock_path(job), job.command)
+        files.write_json(state / "clock.json", {**clock, "status": "RUNNING", "content": ""})
     records = list(done.records)
     log.info("%s: going on after decision %s", job.name, len(records))
     trainer = resume.restore(done, trainer, snapshot or state / resume.STATE_FILE)
