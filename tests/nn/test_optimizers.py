@@ -11,7 +11,8 @@ import tensorflow as tf
 from conftest import new_trainer
 from selfscale.errors import UserError
 from selfscale.nn.fcn import build
-from selfscale.nn.optimizers import CLIPPING, SOAP, create, known
+from selfscale.nn.optimizers import CLIPPING, create, known
+from selfscale.nn.soap import SOAP
 from selfscale.nn.trainer import Plan
 
 RATE, STEPS = 0.01, 20
