@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 
 from selfscale.nn.fcn import build
@@ -31,3 +32,20 @@ def everything(trainer: Trainer) -> list[np.ndarray]:
 def assert_equal(one: list[np.ndarray], other: list[np.ndarray]) -> None:
     for a, b in zip(one, other, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def state_of(network: MaskedNetwork) -> list[np.ndarray]:
+    state = network.state()
+    return [*state.weights, *state.active, *state.trainable]
+
+
+def chain(*layers: keras.layers.Layer) -> MaskedNetwork:
+    inputs = keras.Input((None, None, 1))
+    x = inputs
+    for layer in layers:
+        x = layer(x)
+    return MaskedNetwork(keras.Model(inputs, x))
+
+
+def conv(filters: int, **arguments) -> keras.layers.Conv2D:
+    return keras.layers.Conv2D(filters, 3, **{"padding": "same", "activation": "relu"} | arguments)

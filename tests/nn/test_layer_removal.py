@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from networks import IMAGES, PICTURES, assert_equal, new_network
+from networks import IMAGES, PICTURES, assert_equal, chain, conv, new_network, state_of
 from selfscale.nn import layer_removal as layers
 from selfscale.nn.layer_removal import fit, removable_layers, with_layers, without_layer
 from selfscale.nn.masking import MaskedNetwork
@@ -20,11 +20,6 @@ from selfscale.records import Filter
 def remove(network: MaskedNetwork, layer: int, attempt: int = 0, level: float = 0.3, seed: int = 0):
     targets = np.full(PICTURES.shape, level, np.float16)
     return without_layer(network, layer, PICTURES, targets, attempt, np.random.default_rng(seed))
-
-
-def state_of(network: MaskedNetwork) -> list[np.ndarray]:
-    state = network.state()
-    return [*state.weights, *state.active, *state.trainable]
 
 
 def make_identity(network: MaskedNetwork, layer: int) -> None:
@@ -111,18 +106,6 @@ def test_from_five_layers_to_one():
 
 
 # -- which layers may go -------------------------------------------------------------------------
-
-
-def chain(*layers: keras.layers.Layer) -> MaskedNetwork:
-    inputs = keras.Input((None, None, 1))
-    x = inputs
-    for layer in layers:
-        x = layer(x)
-    return MaskedNetwork(keras.Model(inputs, x))
-
-
-def conv(filters: int, **arguments) -> keras.layers.Conv2D:
-    return keras.layers.Conv2D(filters, 3, **{"padding": "same", "activation": "relu"} | arguments)
 
 
 @pytest.mark.parametrize(
