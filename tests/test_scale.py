@@ -101,7 +101,7 @@ def test_where_nothing_grows_its_steps_are_for_removals(strategy, mode, limit, s
 
 
 def test_it_trains_its_own_start_and_grows(project):
-    initial = keras.saving.load_model(project / "models/trained/sobel-from-1-seed-0/initial.keras")
+    initial = keras.saving.load_model(project / JOB.output / "start/initial.keras")
     assert filters_per_layer(initial) == (1,)
     result = files.read_json(JOB.output / "result.json", "")
     assert result["filters_initial"] == [1]
@@ -145,9 +145,7 @@ def test_killed_in_the_growth_it_goes_on(tmp_path):
 
 
 def test_a_network_from_the_curve_is_picked_and_registered(project, command):  # noqa: F811
-    for words in (["baseline", "sobel"], ["compare"]):
-        if words[0] == "baseline":
-            assert command("train", "sobel").code == 0
+    for words in (["train", "sobel"], ["budget"], ["baseline", "sobel"], ["compare"]):
         assert command(*words).code == 0
     assert (project / "reports/figures/curve-sobel.png").exists()
     result = files.read_json(JOB.output / "result.json", "")
@@ -181,7 +179,7 @@ def test_a_network_from_the_curve_is_picked_and_registered(project, command):  #
         ({"scaling.mode": "grown"}, WORDS, ["scaling.mode", "grow"]),
         ({}, ("scale", "sobel", "--strategy", "random"), ["strategies.random.scaling: is false"]),
         ({}, ("train", "sobel", "--start", "5,x"), ["--start: expected filters", "'5,x'"]),
-        ({}, ("pick", "sobel"), ["name one of --max-macs, --min-score and --max-ms"]),
+        ({}, ("pick", "sobel"), ["name one of --max-macs, --min-score, --max-ms and --clear"]),
         ({}, ("pick", "sobel", "--max-macs", "1"), ["no network is like that; there are"]),
     ],
 )
