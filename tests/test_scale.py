@@ -158,7 +158,7 @@ def test_a_network_from_the_curve_is_picked_and_registered(project, command):  #
     )
     ended = command("pick", "sobel", "--max-macs", str(first["macs_per_pixel"]))
     assert ended.code == 0
-    chosen = files.read_json(Path("models/picked/sobel.json"), "")
+    chosen = files.read_json(Path("picks.json"), "")["sobel"]
     assert chosen["macs_per_pixel"] <= first["macs_per_pixel"]
     assert f"{chosen['macs_per_pixel']:g} multiply-accumulates per pixel" in ended.out
     assert "ms per megapixel" in ended.out

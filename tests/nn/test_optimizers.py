@@ -11,7 +11,8 @@ import tensorflow as tf
 from conftest import new_trainer
 from selfscale.errors import UserError
 from selfscale.nn.fcn import build
-from selfscale.nn.optimizers import CLIPPING, create, known, learning_rates
+from selfscale.nn.optimizer_choice import CLIPPING, create, known
+from selfscale.nn.optimizers import learning_rates
 from selfscale.nn.soap import SOAP
 from selfscale.nn.trainer import Plan
 
