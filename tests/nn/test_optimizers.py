@@ -191,7 +191,9 @@ def test_it_is_the_same_after_serialization():
         ema_overwrite_frequency=3,
         name="mine",
     )
-    again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    again = keras.optimizers.deserialize(
+        keras.optimizers.serialize(optimizer), custom_objects={"SOAP": type(optimizer)}
+    )
     assert type(again) is SOAP
     config = again.get_config()
     assert config == optimizer.get_config()
@@ -207,7 +209,11 @@ def test_a_saved_model_is_trained_on_as_if_it_had_not_been_saved(tmp_path):
     half.save(tmp_path / "model.keras")
     assert_same(
         whole.get_weights(),
-        fitted(None, epochs=2, model=keras.models.load_model(tmp_path / "model.keras")).get_weights(),
+        fitted(
+            None,
+            epochs=2,
+            model=keras.models.load_model(tmp_path / "model.keras", custom_objects={"SOAP": SOAP}),
+        ).get_weights(),
     )
 
 

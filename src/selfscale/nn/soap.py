@@ -20,9 +20,11 @@ class OneReplica:
         return grads_and_vars
 
 
-@keras.saving.register_keras_serializable(package="selfscale")
 class SOAP(OneReplica, keras.optimizers.Optimizer):
     """Adam in the slowly changing eigenbasis of Shampoo's preconditioners.
+
+    To load it again, pass `custom_objects={"SOAP": SOAP}`: were it registered with Keras, MLflow would pickle
+    it with every model of the process, which then could not be loaded without this package.
 
     Vyas et al. 2024, arXiv:2409.11321, as in the authors' implementation. A kernel of any rank is one
     matrix: its last axis (filters) are the columns, all others the rows. Variables without two axes,
