@@ -75,7 +75,7 @@ def test_a_comparison_survives_the_loss_of_a_node(two_nodes, tmp_path, monkeypat
         decided = folder / ".selfscale" / "minimizations"
 
         def lose_a_node() -> None:
-            while len(list(decided.glob("*-seed-?-*.npz"))) < 2:  # until both nodes are at it
+            while len(list(decided.glob("*/state.npz"))) < 2:  # until both nodes are at it
                 time.sleep(0.05)
             made.remove_node(nodes[0], allow_graceful=False)
 
