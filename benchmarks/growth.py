@@ -1,15 +1,9 @@
-"""How time and sessions grow: with the width of the network, and with the number of processes."""
+"""How time and sessions grow with the width of the network."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from rows import TASK, Row, settings
 
@@ -43,7 +37,6 @@ def measure() -> Iterator[Row]:
                 at_most=at_most,
                 note="filters kept: " + ", ".join(f"{found[2]:g}" for found in counted[width]),
             )
-    yield workers()
 
 
 def sessions(width: int, seed: int) -> tuple[float, float, float]:
@@ -91,53 +84,3 @@ def middle(split: Split) -> Split:
     start = (split.images.shape[1] - SIDE) // 2
     part = slice(start, start + SIDE)
     return Split(split.images[:, part, part], split.targets[:, part, part])
-
-
-def workers() -> Row:
-    """The stage `train` on four short trainings, with two processes and with one, in turns."""
-    times: dict[int, list[float]] = {2: [], 1: []}
-    with tempfile.TemporaryDirectory() as temporary:
-        project = Path(temporary) / "project"
-        project.mkdir()
-        shutil.copytree("data", project / "data")
-        shutil.copy("params.yaml", project)
-        script = project / "stage.py"  # a file: the worker processes import it
-        script.write_text(STAGE)
-        for _ in SEEDS:
-            for count, found in times.items():
-                shutil.rmtree(project / "models", ignore_errors=True)
-                shutil.rmtree(project / ".selfscale", ignore_errors=True)
-                environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-                words = [sys.executable, str(script), str(count)]
-                done = subprocess.run(
-                    words, cwd=project, env=environment, check=True, capture_output=True, text=True
-                )
-                found.append(float(done.stdout.splitlines()[-1]))
-    two, one = times.values()
-    return Row(
-        "four trainings of 600 steps side by side in 2 processes; in 1",
-        "s",
-        two,
-        one,
-        "the same stage with `execution.workers: 1`; start of the processes included",
-    )
-
-
-STAGE = """
-import sys, time
-from pathlib import Path
-from selfscale.cli import loading
-from selfscale.pipeline import stages
-
-if __name__ == "__main__":
-    settings = loading.load(Path("params.yaml"))
-    first = settings.training.first.model_copy(update={"max_cycles": 1})
-    settings = settings.model_copy(update={
-        "runs": settings.runs.model_copy(update={"tasks": ["sobel"], "seeds": [0, 1, 2, 3]}),
-        "training": settings.training.model_copy(update={"first": first}),
-        "execution": settings.execution.model_copy(update={"workers": int(sys.argv[-1])}),
-    })
-    started = time.perf_counter()
-    stages.train_all(settings)
-    print(time.perf_counter() - started)
-"""

@@ -36,8 +36,7 @@ def register(settings: Settings, task: str) -> Standing:
     made_of = TARGETS / task / "manifest.json"
     if not made_of.exists() or files.content(made_of) != result.get("targets"):
         raise UserError(
-            f"{made_of}: is not what {job.name} was made from; "
-            "run `selfscale train`, `minimize` and `compare` again"
+            f"{made_of}: is not what {job.name} was made from; run `dvc repro` to bring both up to date"
         )
     if not chosen and not pareto.within_tolerance(result, rule):
         log.warning("%s: no network is within registry.tolerance; the best test score is taken", task)
