@@ -56,6 +56,27 @@ def test_a_minimization_in_progress(folder):
     assert pictures == [("network on image 1", n, STARTED + 10 * n) for n in (0, 1)]
 
 
+def test_a_decision_that_comes_while_the_record_is_read_waits_for_the_next_time(folder, monkeypatch):
+    clock = folder / "clock.json"
+    write_minimization(folder, [record(1)], finished=False)
+    write_clock(clock, count=1)
+    read_json = files.read_json
+
+    def slow(path: Path, stage: str):
+        """Of each file, as it is just before the job writes the clock and the next decision."""
+        content = read_json(path, stage)
+        if path in (clock, folder / "decisions.json"):
+            write_clock(clock, count=2)
+            write_minimization(folder, [record(1), record(2)], finished=False)
+        return content
+
+    monkeypatch.setattr(files, "read_json", slow)
+    found = read(folder, clock)
+    assert [decision["number"] for decision in found.decisions] == [1]
+    assert all(found.timed(decision["number"]) for decision in found.decisions)
+    assert {picture.step for picture in found.pictures()} == {0, 1}
+
+
 def test_what_a_decision_says(folder):
     found = in_progress(folder, record(1), record(2, accepted=False))
     (run,) = found.parts({"1"})

@@ -52,18 +52,18 @@ class Record:
     """
 
     kind = "training"  # the run's tag
+    decisions: Sequence[Mapping[str, Any]] = ()  # of a minimization
     result_file = "training.json"  # only a finished record has it
 
     def __init__(self, path: Path, about: Mapping[str, Any], content: str, clock: Clock | None) -> None:
         self.path, self.about, self.content, self.clock = path, about, content, clock
         self.key, self.reason = (clock.key, clock.reason) if clock else ("", "")
-        self.status = "FINISHED" if content or not clock else clock.status
-        if self.status == "FINISHED" and not content:
-            self.status = "RUNNING"  # what it left is somewhere else
+        ended = clock.status if clock and clock.status in ("FAILED", "KILLED") else "RUNNING"
+        self.status = "FINISHED" if content else ended
         self.start = clock.started if clock else None
         self.end = clock.last if clock else None
-        words = {key: str(about[key]) for key in ("task", "strategy", "seed") if key in about}
-        self.tags = {"kind": self.kind} | words
+        self.tags = {key: str(about[key]) for key in ("task", "strategy", "seed") if key in about}
+        self.tags["kind"] = self.kind
         self.name = f"{about.get('strategy', self.kind)} - seed {about['seed']}"
         self.params = points.flatten(about.get("settings", {}), ".")
 
@@ -126,11 +126,6 @@ class Baseline(Record):
 class Minimization(Record):
     kind, result_file = "minimization", "result.json"
 
-    @cached_property
-    def decisions(self) -> list[dict[str, Any]]:
-        path = self.path / "decisions.json"
-        return files.read_json(path, self.kind) if path.exists() else []
-
     def chart(self, charted: set[int]) -> list[Point]:
         found = []
         if "initial" in self.about and 0 not in charted:
@@ -175,10 +170,10 @@ class Minimization(Record):
         )
 
     def pictures(self) -> Iterator[Picture]:
-        for file in sorted(self.path.glob("pictures/*/*.png")):
-            number = int(file.parent.name)
-            at = self.timed(number).get("at", self.start)
-            yield Picture(file, f"network on image {file.stem}", number, at)
+        for number in (0, *(decision["number"] for decision in self.decisions)):
+            for file in sorted(self.path.glob(f"pictures/{number:03}/*.png")):
+                at = self.timed(number).get("at", self.start)
+                yield Picture(file, f"network on image {file.stem}", number, at)
 
     def final_points(self) -> list[Point]:
         return points.of_result(self.result, max((found["number"] for found in self.decisions), default=0))
@@ -240,10 +235,16 @@ def read(path: Path, clock: Path | None, *, writing: bool = False) -> Record | N
         return None
     about = files.read_json(source, "minimize")
     kind = Ablation if source is path else KINDS[about["kind"]]
+    # Before the clock, which a job writes first: the times of all these decisions are known then.
+    decisions = files.read_json(made, "minimize") if (made := path / "decisions.json").exists() else ()
     content = files.content(path) if (source.with_name(kind.result_file or path.name)).exists() else ""
     timed = Clock(**files.read_json(clock, "minimize")) if clock and clock.exists() else None
     if content and timed and timed.content != content:
         if writing and timed.status == "RUNNING":
             return None
         timed = None
-    return kind(path, about, content, timed) if content or timed else None
+    if not (content or timed):
+        return None
+    record = kind(path, about, content, timed)
+    record.decisions = decisions
+    return record
