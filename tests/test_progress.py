@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from conftest import bind
-from selfscale.cli.display import Jobs, display
+from selfscale.cli.display import Shown, display
 from selfscale.config import Limits, Minimization
 from selfscale.nn.first_session import first_session
 from selfscale.progress import EVERY, Lines, Moment, Pace, Progress, in_words, rounded, time_left
@@ -106,35 +106,27 @@ def test_a_dumb_terminal_gets_lines(monkeypatch, term):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     monkeypatch.setenv("TERM", term)
     with display() as listener:
-        assert isinstance(listener, Lines if term == "dumb" else Jobs)
+        assert isinstance(listener, Lines if term == "dumb" else Shown)
 
 
-def rendered(jobs: Jobs, width: int = 200) -> list[str]:
+def rendered(shown: Shown, width: int = 200) -> list[str]:
     console = Console(width=width, color_system=None)
     with console.capture() as capture:
-        console.print(jobs.render())
+        console.print(shown.render())
     return capture.get().splitlines()
 
 
-def test_each_job_has_a_line_as_long_as_it_runs(clock):
-    jobs = Jobs(3, clock)
-    jobs(MOMENT)
-    jobs(MOMENT._replace(job="minimize canny-random-seed-0", exact=True))
-    assert rendered(jobs)[:2] == ["0 of 3 ended", WORDS]
+def test_a_job_is_shown_as_long_as_it_runs_and_its_stages_follow_each_other(clock):
+    shown = Shown(clock)
+    assert rendered(shown) == []
+    shown(MOMENT._replace(job="train sobel-seed-0"))
+    shown(MOMENT)
+    assert rendered(shown) == [WORDS]
+    assert "".join(line.rstrip() for line in rendered(shown, 60)).replace(" ", "") == WORDS.replace(" ", "")
     clock.now = 120.0  # and nothing was reported
-    assert "at most 110 s left" in rendered(jobs)[1]
-    jobs(MOMENT._replace(over=True))
-    assert [line.split(":")[0] for line in rendered(jobs)] == ["1 of 3 ended", "minimize canny-random-seed-0"]
-    (_, narrow) = rendered(jobs, 60)
-    assert len(narrow) <= 60
-
-
-def test_a_single_job_may_take_several_lines_and_its_stages_follow_each_other(clock):
-    jobs = Jobs(1, clock)
-    jobs(MOMENT._replace(job="train sobel-seed-0"))
-    jobs(MOMENT)
-    assert rendered(jobs) == [WORDS]
-    assert "".join(line.rstrip() for line in rendered(jobs, 60)).replace(" ", "") == WORDS.replace(" ", "")
+    assert "at most 110 s left" in rendered(shown)[0]
+    shown(MOMENT._replace(over=True))
+    assert rendered(shown) == []
 
 
 # -- what the core tells -------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console, Group
@@ -37,17 +37,18 @@ def display() -> Iterator[Listener]:
 class Shown:
     """What is known of the job that runs; of several, as in `scale`, one follows the other."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._last: tuple[Moment, float] | None = None
 
     def __call__(self, moment: Moment) -> None:
-        self._last = None if moment.over else (moment, time.monotonic())
+        self._last = None if moment.over else (moment, self._clock())
 
     def render(self) -> Group:
         if (last := self._last) is None:
             return Group()
         moment, then = last
-        return Group(Text(in_words(since(moment, time.monotonic() - then)), overflow="fold"))
+        return Group(Text(in_words(since(moment, self._clock() - then)), overflow="fold"))
 
 
 def since(moment: Moment, seconds: float) -> Moment:
