@@ -33,6 +33,7 @@ from selfscale.records import DecisionRecord, Filter, SessionRecord
 from selfscale.search.acceptance import reference_of
 from selfscale.settings import load
 from selfscale.tracking.store import open_store
+from selfscale.tracking.sync import end_killed
 from stores import new_store, python, record
 from workspaces import (
     JOB,
@@ -155,6 +156,9 @@ def test_killed_and_moved_it_goes_on(project, expected, tmp_path, function, call
     assert {run.info.status for run in runs(open_store(project), "minimization")} <= {"RUNNING"}
     assert not (project / JOB.output / "result.json").exists()
     moved = project.rename(tmp_path / "moved elsewhere")
+    with chdir(moved):
+        end_killed(open_store(moved), moved)
+    assert {run.info.status for run in runs(open_store(moved), "minimization")} <= {"KILLED"}
     minimize(moved)
     assert contents(moved / JOB.output) == expected
     assert_logged_once(moved)

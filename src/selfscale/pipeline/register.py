@@ -19,7 +19,7 @@ from selfscale.settings import Settings
 from selfscale.tracking import registry
 from selfscale.tracking.champions import Standing, model_name
 from selfscale.tracking.store import open_store
-from selfscale.tracking.sync import run_of, sync_record
+from selfscale.tracking.sync import end_killed, run_of, sync_record
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,7 @@ def register(settings: Settings, task: str) -> Standing:
     client = open_store(store_root())
     if not model.exists():
         raise UserError(f"{model}: is missing; run `selfscale {job.command}` first")
+    end_killed(client, store_root())
     known = registry.find(client, model_name(task), files.sha256(model))
     words = "" if known else described(settings, job, model, result, picked=chosen is not None)
     sync_record(client, job.output, clock_path(job))

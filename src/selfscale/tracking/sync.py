@@ -139,6 +139,11 @@ def sync_project(root: Path) -> int:
     return _sync_all(open_store(root), [*finished(root), *in_progress(root)])
 
 
+def end_killed(client: Client, root: Path) -> None:
+    """Show as KILLED what killed processes left in progress: nobody may ever take it up again."""
+    _sync_all(client, list(in_progress(root)))
+
+
 def _sync_all(client: Client, records: list[tuple[Path, Path, Path]]) -> int:
     from selfscale.tracking.store import StoreError
 
@@ -235,7 +240,7 @@ class Syncer(threading.Thread):
             self._failing = False
             if self._first:
                 self._first = False
-                _sync_all(self._client, list(in_progress(self.root)))  # ends what was killed
+                end_killed(self._client, self.root)
         except Exception as error:  # whatever it is, training goes on
             if not self._failing:
                 log.warning("%s; MLflow waits, training goes on", str(error).strip().partition("\n")[0])
