@@ -519,7 +519,8 @@ def test_a_server_that_comes_back_gets_it_all_while_the_run_goes_on(client, away
         wait_for(lambda: caplog.messages)
         away[0] = False
         syncer.wake()
-        wait_for(lambda: len(runs(client, "decision")) == 1)
+        wait_for(lambda: not syncer._first)  # it has brought up all that there was
+        assert len(runs(client, "decision")) == 1
         away[0] = True
         syncer._client = None
         in_progress(*TRIALS[:2])

@@ -234,13 +234,13 @@ class Syncer(threading.Thread):
         try:
             from selfscale.tracking.store import open_store
 
-            self._client = self._client or open_store(self.root)
+            client = self._client = self._client or open_store(self.root)
             record = self._record
-            self._behind = not sync_record(self._client, *record, seen=self._seen) and record[0].exists()
+            self._behind = not sync_record(client, *record, seen=self._seen) and record[0].exists()
             self._failing = False
             if self._first:
                 self._first = False
-                end_killed(self._client, self.root)
+                end_killed(client, self.root)
         except Exception as error:  # whatever it is, training goes on
             if not self._failing:
                 log.warning("%s; MLflow waits, training goes on", str(error).strip().partition("\n")[0])
