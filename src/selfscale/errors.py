@@ -1,4 +1,36 @@
-"""The one exception that a user is meant to see."""
+"""The one exception that a user is meant to see, and how anything from outside is shown in one line."""
+
+from __future__ import annotations
+
+import reprlib
+
+LONGEST = 1200  # characters of a message
+_repr = reprlib.Repr()
+_repr.maxlevel, _repr.maxstring, _repr.maxother = 2, 100, 100
+
+
+def one_line(text: object) -> str:
+    """Show a text in one line: control characters escaped, so that none reaches a terminal; the middle cut.
+
+    What Unicode calls not printable is escaped: line ends, escape codes, marks that turn the direction of
+    writing, and bytes of a file name that are no text.
+    """
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
+    return shown if len(shown) <= LONGEST else f"{shown[: LONGEST // 2]} ... {shown[-LONGEST // 3 :]}"
+
+
+def reason(error: BaseException) -> str:
+    """Say in one short line what a library's exception says, whatever that is."""
+    words = one_line(" ".join(str(error).split()))
+    return words[:300] or type(error).__name__
+
+
+def shown(value: object) -> str:
+    """Return the `repr` of a value from a file, shortened: a small file can hold one without end."""
+    try:
+        return _repr.repr(value)
+    except ValueError:  # an integer with more digits than Python writes
+        return f"a number of type {type(value).__name__}"
 
 
 class UserError(Exception):
@@ -7,3 +39,6 @@ class UserError(Exception):
     The message is one line that names the file or key, what is wrong and what to do. The command
     line prints it on stderr and exits with code 2; a traceback is kept for our own mistakes.
     """
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())

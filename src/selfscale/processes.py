@@ -8,7 +8,25 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from io import TextIOWrapper
 from types import FrameType
+
+
+def own_environment() -> None:
+    """Set what results, pages and output must not depend on, whatever the user's own settings are.
+
+    Before anything heavy is imported. Keras would read `keras.json`, in which another backend, order of axes
+    or precision may be chosen for other work; a path below a file has none. So would Matplotlib.
+    """
+    os.environ |= {"KERAS_BACKEND": "tensorflow", "KERAS_HOME": os.devnull}
+    os.environ |= {"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull}
+    # TensorFlow reports its start-up in many lines; a user's own choice stands.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if not os.environ.get("TERMINAL_WIDTH", "0").isdecimal():
+        del os.environ["TERMINAL_WIDTH"]  # Typer's
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # what the terminal's encoding has not is shown escaped
+            stream.reconfigure(errors="backslashreplace")
 
 
 def clean_up_when_asked_to_end() -> None:

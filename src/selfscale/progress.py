@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
+from selfscale.errors import one_line
+
 EVERY = 300.0  # seconds between two lines of a job
 
 log = logging.getLogger(__name__)
@@ -155,6 +157,13 @@ def on_terminal() -> bool:
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
+class OneLine(logging.Formatter):
+    """A message in one line, and behind it the traceback, if there is one."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return one_line(record.message)
+
+
 class CurrentStderr(logging.Handler):
     """Write to the stderr of the moment: a live display takes its place, to print above itself."""
 
@@ -164,4 +173,6 @@ class CurrentStderr(logging.Handler):
 
 def log_to_stderr() -> None:
     """Log to stderr, unless this process has set up its own way."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[CurrentStderr()])
+    handler = CurrentStderr()
+    handler.setFormatter(OneLine())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])

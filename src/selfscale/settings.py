@@ -25,7 +25,7 @@ from selfscale.config import (
     Widths,
     unknown,
 )
-from selfscale.errors import UserError
+from selfscale.errors import UserError, reason
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.]*$", max_length=60)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -197,7 +197,7 @@ def load(path: Path) -> Settings:
             f"{path}: there is no such file; run this in the project's folder or name it with --params"
         ) from error
     except (YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path}: is not valid YAML: {reason(error)}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected settings by section (key: value), found {type(content).__name__}")
     try:

@@ -5,9 +5,9 @@ TensorFlow and MLflow are imported by the commands that need them, so that help 
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,8 +21,8 @@ from selfscale.cli import training as cli_training
 from selfscale.cli.answers import answer
 from selfscale.cli.loading import load
 from selfscale.cli.options import PARAMS, JsonOption, ParamsOption, TaskArgument
-from selfscale.errors import UserError
-from selfscale.processes import clean_up_when_asked_to_end, silent_stderr
+from selfscale.errors import UserError, one_line
+from selfscale.processes import clean_up_when_asked_to_end, own_environment, silent_stderr
 from selfscale.progress import log_to_stderr
 
 app = typer.Typer(
@@ -37,8 +37,6 @@ app.add_typer(cli_models.commands)
 app.add_typer(cli_registry.commands)
 # Click's, which newer versions of Typer carry inside themselves.
 UsageError: Any = typer.BadParameter.__bases__[0]
-# Errors of the system that a user can put right.
-PUT_RIGHT = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EISDIR, errno.ENOTDIR}
 
 
 @app.callback()
@@ -153,26 +151,36 @@ def doctor(as_json: JsonOption = False, params: ParamsOption = PARAMS) -> None:
 
 def usage_line(error: Any) -> str:
     """What Click says about wrong words, in one line, with the command whose help tells more."""
-    message = " ".join(error.format_message().split()).rstrip(".")
-    return f"{message} (see `{error.ctx.command_path if error.ctx else 'selfscale'} --help`)"
+    command = error.ctx.command_path if error.ctx else "selfscale"
+    words = " ".join(error.format_message().split()).rstrip(".")
+    return one_line(f"{words} (see `{command} --help`)")
+
+
+def disk_line(error: OSError) -> str:
+    """What the system says, with the path, and for a renamed file the path that it was to have."""
+    path = error.filename2 or error.filename or "the disk"
+    return one_line(f"{os.fsdecode(path) if isinstance(path, bytes) else path}: {error.strerror or error}")
 
 
 def main() -> None:
     """Run a command; what the user can put right becomes one line on stderr and exit code 2."""
-    # TensorFlow reports its start-up in many lines; a user's own choice stands.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    own_environment()
     log_to_stderr()
     clean_up_when_asked_to_end()
     try:
         sys.exit(app(standalone_mode=False))
     except UsageError as error:
-        print(f"error: {usage_line(error)}", file=sys.stderr)
-        sys.exit(2)
+        message = usage_line(error)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        message = str(error)
+    except BrokenPipeError:  # who reads stdout, as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
-        if error.errno not in PUT_RIGHT:
+        if error.errno is None:  # a library's own, with a name of the system's
             raise
-        print(f"error: {error.filename or 'the disk'}: {os.strerror(error.errno)}", file=sys.stderr)
-        sys.exit(2)
+        message = disk_line(error)
+    except MemoryError:
+        message = "the memory does not suffice; end other programs, or choose smaller sizes"
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from selfscale import __version__
 from selfscale.config import Execution
-from selfscale.errors import UserError
+from selfscale.errors import UserError, one_line
 from selfscale.settings import Settings
 
 if TYPE_CHECKING:
@@ -81,7 +81,9 @@ def collect(subject: str, check: Check) -> list[Finding]:
 def render(findings: Iterable[Finding]) -> str:
     """A line per finding, problems marked, and their number at the end."""
     findings = list(findings)
-    lines = [f"{'!' if problem else ' '} {subject:<9} {text}" for subject, text, problem in findings]
+    lines = [
+        f"{'!' if problem else ' '} {subject:<9} {one_line(text)}" for subject, text, problem in findings
+    ]
     problems = sum(finding.problem for finding in findings)
     end = f"{problems} problem{'s' * (problems > 1)}, marked with !" if problems else "nothing is wrong"
     return "\n".join([*lines, end]) + "\n"

@@ -13,7 +13,7 @@ import typer
 
 from selfscale.cli.answers import answer
 from selfscale.cli.options import JsonOption
-from selfscale.errors import UserError
+from selfscale.errors import UserError, one_line
 from selfscale.processes import import_tensorflow
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def report(problems: Iterable[str | None], pictures: Sequence[ImageFile], out: P
     skipped = []
     for picture, problem in zip(pictures, problems, strict=True):
         if problem:
-            print(problem, file=sys.stderr)  # as it is now: a progress bar takes its place
+            print(one_line(problem), file=sys.stderr)  # as it is now: a progress bar takes its place
             reason = problem.removeprefix(f"{picture.path}: skipped: ")
             skipped.append({"name": str(picture.path), "reason": reason})
     written, total = len(pictures) - len(skipped), len(pictures)

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
+from selfscale.errors import reason
+
 Gray = NDArray[np.uint8]
 
 # Named one by one: others, such as EPS, would start programs that a file of photographs never needs.
@@ -93,7 +95,7 @@ def _decoded(
     except Image.DecompressionBombError as error:
         raise Unusable(f"too large: {error}") from error
     except BROKEN as error:
-        raise Unusable(f"broken: {' '.join(str(error).split()) or type(error).__name__}") from error
+        raise Unusable(f"broken: {reason(error)}") from error
 
 
 def planar(image: TiffImagePlugin.TiffImageFile) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from selfscale.errors import UserError
+from selfscale.errors import UserError, reason
 from selfscale.nn.soap import SOAP, OneReplica
 
 CLIPPING = ("clipnorm", "clipvalue", "global_clipnorm")
@@ -63,7 +63,7 @@ def create(
     try:
         return one_replica(learning_rate=float(learning_rate), **arguments)
     except (TypeError, ValueError) as error:
-        raise UserError(f"{where}: {chosen.__name__}: {' '.join(str(error).split())}") from error
+        raise UserError(f"{where}: {chosen.__name__}: {reason(error)}") from error
 
 
 def _parameters(optimizer: type) -> list[inspect.Parameter]:
