@@ -83,4 +83,4 @@ def middle(split: Split) -> Split:
     """The pixels in the middle: evaluating 64 filters a layer on whole images would take all the time."""
     start = (split.images.shape[1] - SIDE) // 2
     part = slice(start, start + SIDE)
-    return Split(split.images[:, part, part], split.targets[:, part, part])
+    return Split(split.images[:, part, part], split.targets[:, part, part], split.photograph)

@@ -89,7 +89,7 @@ def record(
         relative_loss=0.05 if accepted else 0.5,
         bound=0.08 if accepted else 0.7,
         metrics={"mae": 0.2, "uiqi": 0.8},
-        image_sums=((1.0, 4.0), (0.6, 4.0)),
+        photograph_sums=((1.0, 4.0), (0.6, 4.0)),
         accepted=accepted,
         reason="within the limit" if accepted else "above the limit",
         filters_kept=(5, 5 - number),

@@ -76,7 +76,7 @@ class DecisionRecord:
     relative_loss: float  # that loss relative to the reference's, less one
     bound: float  # what the rule held against the tolerance
     metrics: dict[str, float]  # on the validation images, after the session
-    image_sums: tuple[tuple[float, float], ...]  # of the loss: numerator and denominator per image
+    photograph_sums: tuple[tuple[float, float], ...]  # of the loss: numerator and denominator per photograph
     accepted: bool
     reason: str
     # Filters left of each hidden layer of the initial network, 0: removed. After a growth, of the grown

@@ -118,6 +118,11 @@ def test_sample_splits_by_photograph(tmp_path: Path) -> None:
         splits.setdefault(entry["name"], set()).add(entry["split"])
     assert len(splits) == 17
     assert all(len(split) == 1 for split in splits.values())
+    targets_for(tmp_path / "out", tmp_path / "targets")
+    for name in SPLITS:
+        names = [entry["name"] for entry in manifest["images"] if entry["split"] == name]
+        of = load_split(tmp_path / "out", tmp_path / "targets", name).photograph
+        assert (np.equal.outer(of, of) == np.equal.outer(names, names)).all()
     assert {entry["scale"] for entry in manifest["images"]} == {1, 2}
     assert sum(counts["images"] for counts in manifest["counts"].values()) == len(manifest["images"]) >= 60
 

@@ -109,7 +109,7 @@ def test_without_layers_there_is_a_convolution_less_for_each(widths, seed):
             network.disable(candidates[rng.integers(len(candidates))])
         if rng.random() < 0.5 and (layers := removable_layers(network)):
             layer = layers[rng.integers(len(layers))]
-            network = without_layer(network, layer, pictures, targets, int(rng.integers(3)), rng)
+            network = without_layer(network, layer, Split(pictures, targets), int(rng.integers(3)), rng)
             removed += 1
     model = compact(network)
     assert sum(isinstance(layer, keras.layers.Conv2D) for layer in model.layers) == len(widths) + 1 - removed
@@ -224,9 +224,8 @@ def test_filters_are_found_by_their_numbers():
     np.testing.assert_allclose(merged[:, :, 1], kernel[:, :, 1] + 0.5 * kernel[:, :, 2], rtol=1e-6)
     with pytest.raises(ValueError, match="disabled already"):
         smaller.disable(Filter(0, 1))
-    without = without_layer(
-        smaller, 0, PICTURES, np.full(PICTURES.shape, 0.3, np.float16), 0, np.random.default_rng(0)
-    )
+    split = Split(PICTURES, np.full(PICTURES.shape, 0.3, np.float16))
+    without = without_layer(smaller, 0, split, 0, np.random.default_rng(0))
     assert without.filters(1) == [Filter(1, 1), Filter(1, 2)]
     assert [int(active.sum()) for active in without.active] == [0, 2]
 

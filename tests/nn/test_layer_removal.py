@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from networks import IMAGES, PICTURES, assert_equal, chain, conv, new_network, state_of
 from selfscale.nn import layer_removal as layers
+from selfscale.nn.input_pipeline import Split
 from selfscale.nn.layer_removal import fit, removable_layers, with_layers, without_layer
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.records import Filter
@@ -19,7 +20,7 @@ from selfscale.records import Filter
 
 def remove(network: MaskedNetwork, layer: int, attempt: int = 0, level: float = 0.3, seed: int = 0):
     targets = np.full(PICTURES.shape, level, np.float16)
-    return without_layer(network, layer, PICTURES, targets, attempt, np.random.default_rng(seed))
+    return without_layer(network, layer, Split(PICTURES, targets), attempt, np.random.default_rng(seed))
 
 
 def make_identity(network: MaskedNetwork, layer: int) -> None:
@@ -263,7 +264,7 @@ def test_only_the_first_images_are_looked_at():
     targets = images.astype(np.float16) / 255
     for attempt in (0, 1, 2):
         whole, first = (
-            without_layer(network, 1, images[:n], targets[:n], attempt, np.random.default_rng(0))
+            without_layer(network, 1, Split(images[:n], targets[:n]), attempt, np.random.default_rng(0))
             for n in (20, 16)
         )
         assert_equal(state_of(whole), state_of(first))

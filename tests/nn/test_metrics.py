@@ -113,6 +113,18 @@ def test_evaluation_of_all_images_in_uneven_batches():
     assert not evaluation.dead
 
 
+@settings(max_examples=20, deadline=None)
+@given(order=st.permutations(range(7)))
+def test_sums_are_of_photographs_in_whatever_order_their_crops_are(order):
+    images, targets = RNG.integers(0, 256, (2, 7, 16, 16, 1)).astype(np.uint8)
+    photograph = np.array([0, 1, 1, 2, 0, 1, 2])
+    evaluate = Evaluator(doubling(), discrete=False)
+    expected = np.zeros((3, 2))
+    np.add.at(expected, photograph, evaluate(Split(images, targets)).sums["mae"])
+    shuffled = Split(images[order], targets[order], photograph[order])
+    np.testing.assert_allclose(evaluate(shuffled).sums["mae"], expected, rtol=1e-6)
+
+
 def test_a_black_output_is_dead_and_nan_is_not_finite():
     images = np.zeros((2, 8, 8, 1), np.uint8)
     assert Evaluator(doubling(), discrete=False)(Split(images, images)).dead

@@ -231,7 +231,7 @@ def test_a_snapshot_goes_on_with_other_images(project, tmp_path):
     assert 1 <= len(known) < len(decisions)
     former = decisions[: len(known)]
     for content in (*former, *known):
-        del content["image_sums"]  # those of other images say nothing about these
+        del content["photograph_sums"]  # those of other images say nothing about these
     assert former == known
     result = read_json(other / JOB.output / "result.json", "minimize")
     assert sum(result["filters_kept"]) == 5 - result["accepted"]
@@ -241,7 +241,7 @@ def test_a_snapshot_goes_on_with_other_images(project, tmp_path):
 def test_only_the_network_kept_last_is_compared_with_on_other_images():
     records = [record(1), record(2), record(3, accepted=False)]
     judged = resume.judged_anew(records, np.array([[7.0, 2.0]]))
-    assert [r.image_sums for r in judged] == [(), ((7.0, 2.0),), ()]
+    assert [r.photograph_sums for r in judged] == [(), ((7.0, 2.0),), ()]
     initial = np.array([[9.0, 2.0]])
     for name, expected in (("initial", 9.0), ("previous", 7.0), ("best", 7.0)):
         np.testing.assert_array_equal(reference_of(name, initial, judged), [[expected, 2.0]])
@@ -372,7 +372,7 @@ records = st.builds(
     relative_loss=values,
     bound=values,
     metrics=st.dictionaries(st.sampled_from(["mae", "uiqi", "f1"]), values),
-    image_sums=st.lists(st.tuples(values, values), max_size=3).map(tuple),
+    photograph_sums=st.lists(st.tuples(values, values), max_size=3).map(tuple),
     accepted=st.booleans(),
     reason=st.text(),
     filters_kept=st.lists(counts, max_size=4).map(tuple),

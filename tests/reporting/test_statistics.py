@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from selfscale.reporting.statistics import estimate, over_images, paired, paired_estimate, summary
+from selfscale.reporting.statistics import estimate, over_photographs, paired, paired_estimate, summary
 
 
 def result(seed: int, test: float, macs: float = 150.0, kept: tuple[int, ...] = (3, 0)) -> dict:
@@ -97,10 +97,10 @@ def test_nothing_is_relative_to_a_perfect_score():
     assert (found["test_score"]["mean"], found["test_score"]["seeds"]) == (pytest.approx(1.0), 1)
 
 
-def test_the_interval_over_images_is_scipys_bootstrap():
+def test_the_interval_over_many_photographs_is_scipys_bootstrap():
     rng = np.random.default_rng(1)
-    sums = np.stack([rng.gamma(2.0, 1.0, 40), rng.uniform(3.0, 5.0, 40)], axis=-1)
-    low, high = over_images(sums)
+    sums = np.stack([rng.gamma(2.0, 1.0, 400), rng.uniform(3.0, 5.0, 400)], axis=-1)
+    low, high = over_photographs(sums)
     found = stats.bootstrap(
         (sums[:, 0], sums[:, 1]),
         lambda a, b, axis=-1: a.sum(axis=axis) / b.sum(axis=axis),
@@ -114,6 +114,6 @@ def test_the_interval_over_images_is_scipys_bootstrap():
     assert low < sums[:, 0].sum() / sums[:, 1].sum() < high
 
 
-def test_one_image_has_no_spread_and_nothing_over_nothing_is_zero():
-    assert over_images(np.array([[3.0, 4.0]])) == (0.75, 0.75)
-    assert over_images(np.zeros((3, 2))) == (0.0, 0.0)
+def test_one_photograph_says_nothing_of_others_and_nothing_over_nothing_is_zero():
+    assert over_photographs(np.array([[3.0, 4.0]])) == (0.0, np.inf)
+    assert over_photographs(np.zeros((3, 2))) == (0.0, 0.0)

@@ -514,7 +514,9 @@ def test_reasons_in_words(ended, verdict, words):
 
 def test_what_a_trial_is_compared_with():
     def kept(score: float, accepted: bool) -> DecisionRecord:
-        return dataclasses.replace(a_record(1, accepted=accepted), image_sums=((score, 1.0), (score, 1.0)))
+        return dataclasses.replace(
+            a_record(1, accepted=accepted), photograph_sums=((score, 1.0), (score, 1.0))
+        )
 
     initial = np.array([[2.0, 1.0], [2.0, 1.0]])
     records = [kept(1.0, True), kept(0.5, False), kept(1.5, True)]

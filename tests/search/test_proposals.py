@@ -190,7 +190,7 @@ def test_the_loss_without_a_layer_is_that_of_the_network_without_it():
     split = sobel_split(8, seed=3)
     network = MaskedNetwork(build([2, 3], kernel=3, mean=0.05, deviation=0.2, seed=(5,)))
     rng = np.random.default_rng(0)
-    smaller = without_layer(network, 1, split.images, split.targets, 0, rng)
+    smaller = without_layer(network, 1, split, 0, rng)
     output = np.array(smaller.graph(split.images / np.float32(255)), dtype=float)
     expected = np.abs(output - split.targets).mean()
     found = loss_without(network, 1, Probe(network, split, "mae"), rng)

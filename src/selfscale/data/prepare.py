@@ -216,19 +216,24 @@ def load_split(prepared: Path, targets: Path, name: SplitName) -> Split:
 
     Raises UserError if files are missing or damaged, or if the targets were made from other images.
     """
-    check_targets(prepared, targets)
+    entries = check_targets(prepared, targets)["images"]
     images, wanted = map_array(prepared / f"{name}.npy"), map_array(targets / f"{name}.npy")
     if images.shape != wanted.shape:
         raise other_images(prepared, targets)
-    return Split(images, wanted)
+    names = [entry["name"] for entry in entries if entry["split"] == name]
+    return Split(images, wanted, np.unique(names, return_inverse=True)[1])
 
 
-def check_targets(prepared: Path, targets: Path) -> None:
-    """Raises UserError if either folder is missing, or if the targets were made from other images."""
+def check_targets(prepared: Path, targets: Path) -> dict[str, Any]:
+    """The manifest of the images.
+
+    Raises UserError if either folder is missing, or if the targets were made from other images.
+    """
     images_of = read_json(prepared / "manifest.json", stage="prepare")
     targets_of = read_json(targets / "manifest.json", stage=f"targets {targets.name}")
     if targets_of.get("images") != images_of.get("fingerprint"):
         raise other_images(prepared, targets)
+    return dict(images_of)
 
 
 def other_images(prepared: Path, targets: Path) -> UserError:

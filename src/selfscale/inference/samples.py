@@ -12,6 +12,7 @@ from selfscale.data.prepare import SplitName, load_split
 from selfscale.errors import UserError
 from selfscale.files import map_array, read_json
 from selfscale.inference.export import Function
+from selfscale.nn.input_pipeline import spread
 from selfscale.nn.losses import LOSSES, ratio
 from selfscale.paths import PREPARED, TARGETS
 
@@ -62,9 +63,9 @@ def scores(task: str, before: Function, after: Function) -> Scores | None:
     except UserError:
         return None
     name = "soft_f1" if discrete else "mae"
-    some = slice(SCORED)
-    targets = split.targets[some].astype(np.float32)
-    pictures = split.images[some].astype(np.float32) / np.float32(255)
+    some = spread(split, SCORED)
+    targets = some.targets.astype(np.float32)
+    pictures = some.images.astype(np.float32) / np.float32(255)
 
     def loss(function: Function) -> float:
         outputs = np.concatenate([np.asarray(function(picture[None])) for picture in pictures])

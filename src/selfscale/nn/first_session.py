@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from selfscale.nn.losses import relative_change
 from selfscale.nn.masking import MaskState
 from selfscale.nn.metrics import Evaluation
 from selfscale.nn.trainer import Plan, Trainer, joined
@@ -48,7 +49,7 @@ def first_session(
             return session, evaluation
         # A later cycle that dies has gained nothing.
         score = evaluation.score(trainer.loss) if session.ended == "completed" else np.inf
-        gain = 1.0 if best is None else 1.0 - score / best.score(trainer.loss)
+        gain = 1.0 if best is None else -float(relative_change(score, best.score(trainer.loss)))
         if gain > 0:
             best, state = evaluation, trainer.network.state()
         if gain < settings.min_gain:

@@ -6,7 +6,7 @@ Without TensorFlow, since data preparation uses `Split`, too; see `feeding` for 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,14 +19,37 @@ class Split:
     Attributes:
         images: uint8, 0 to 255.
         targets: uint8 (0 or 1) if they are discrete, else float16 in the operator's own range.
+        photograph: Number of the photograph that each image is of, int64 `(N,)`. Defaults to one each.
     """
 
     images: NDArray[np.uint8]
     targets: NDArray[np.uint8] | NDArray[np.float16]
+    photograph: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+
+    def __post_init__(self) -> None:
+        if not len(self.photograph):
+            object.__setattr__(self, "photograph", np.arange(len(self.images)))
 
     @property
     def discrete(self) -> bool:
         return self.targets.dtype == np.uint8
+
+
+def spread(split: Split, count: int) -> Split:
+    """Pick `count` images, or all: as many of each photograph as of any other, as far as it has them.
+
+    Of a photograph with more of them, those that are evenly spaced. The order stays.
+    """
+    if count >= len(split.images):
+        return split
+    order = np.argsort(split.photograph, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(split.photograph[order])) + 1)
+    turns = np.concatenate([np.arange(len(group)) for group in groups])
+    owners = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
+    shares = np.bincount(owners[np.argsort(turns, kind="stable")[:count]], minlength=len(groups))
+    some = [group[np.arange(n) * len(group) // n] for group, n in zip(groups, shares, strict=True) if n]
+    chosen = np.sort(np.concatenate(some))
+    return Split(split.images[chosen], split.targets[chosen], split.photograph[chosen])
 
 
 def draw(split: Split, shape: tuple[int, int], crop: int | None, rng: np.random.Generator) -> Split:

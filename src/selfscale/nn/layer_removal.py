@@ -14,6 +14,7 @@ import numpy as np
 
 from selfscale.nn.alterations import reinitialize
 from selfscale.nn.fcn import RESIZING, Block, calibrate_layer
+from selfscale.nn.input_pipeline import Split, spread
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.records import Filter
 
@@ -42,8 +43,7 @@ def resizes(block: Block) -> bool:
 def without_layer(
     network: MaskedNetwork,
     layer: int,
-    images: np.ndarray,
-    targets: np.ndarray,
+    split: Split,
     attempt: int,
     rng: np.random.Generator,
 ) -> MaskedNetwork:
@@ -59,8 +59,7 @@ def without_layer(
     Args:
         network: Network to start from.
         layer: Number of the layer.
-        images: Training images, uint8 of shape `(N, H, W, C)`; the first 16 are used.
-        targets: Their targets.
+        split: Training images and their targets; 16 are used, spread over the photographs.
         attempt: How often the removal of this layer has failed.
         rng: Source of randomness.
 
@@ -73,14 +72,15 @@ def without_layer(
     behind = (*network.layers, len(network.widths))[network.layers.index(layer) + 1]
     refitted = network.block(behind).convolution
     convolution = smaller.block(behind).convolution
-    pictures = images[:FITTED_IMAGES] / np.float32(255)
+    some = spread(split, FITTED_IMAGES)
+    pictures = some.images / np.float32(255)
     features = np.asarray(smaller.features(behind)(pictures))
     if attempt == 0:
         fit(convolution, features, linear(refitted, np.asarray(network.features(behind)(pictures))), rng)
     elif attempt > 1 or convolution.kernel.shape != refitted.kernel.shape:
         reinitialize(smaller, smaller.filters(behind), rng)
     if attempt > 0 and behind == len(network.widths):
-        calibrate_layer(convolution, features, float(targets[:FITTED_IMAGES].mean(dtype=np.float64)))
+        calibrate_layer(convolution, features, float(some.targets.mean(dtype=np.float64)))
     reinitialize(smaller, silent(smaller, pictures), rng)
     return smaller
 

@@ -1,7 +1,8 @@
 """Losses as ratios of two sums over pixels, per image; lower is better.
 
 The loss over any set of images is the sum of their numerators over the sum of their denominators: one
-definition serves a training batch, an evaluation and a bootstrap over images.
+definition serves a training batch, an evaluation and a bootstrap over photographs. A loss of 0/0 (no
+positive pixel, none found) is 0.
 """
 
 from __future__ import annotations
@@ -56,10 +57,21 @@ def without_skill(loss: str, targets: np.ndarray) -> float:
     for target in targets:  # one by one: as float32, all of them could fill the memory
         wanted = tf.constant(target[None], tf.float32)
         sums.append(np.stack(LOSSES[loss](wanted, tf.fill(wanted.shape, constant))))
-    numerator, denominator = np.sum(sums, axis=0, dtype=np.float64).sum(axis=-1)
-    return float(numerator / denominator) if denominator else 0.0
+    return float(quotient(np.sum(sums, axis=0, dtype=np.float64).sum(axis=-1)))
 
 
 def ratio(sums: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-    """Return the loss of a batch; 0/0 (no positive pixel, none found) counts as 0."""
+    """Return the loss of a batch."""
     return tf.math.divide_no_nan(tf.reduce_sum(sums[0]), tf.reduce_sum(sums[1]))
+
+
+def quotient(sums: np.ndarray) -> np.ndarray:
+    """Return losses from their sums, float64 of shape `(..., 2)`."""
+    numerators, denominators = sums[..., 0], sums[..., 1]
+    return np.divide(numerators, denominators, out=np.zeros_like(numerators), where=denominators != 0)
+
+
+def relative_change(loss: np.ndarray | float, reference: np.ndarray | float) -> np.ndarray:
+    """Return loss / reference - 1; two losses of 0 do not differ, and any other is infinitely worse."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(np.equal(loss, reference), 0.0, np.divide(loss, reference) - 1.0)

@@ -1,4 +1,4 @@
-"""Metrics of a network on whole images, kept per image so that they can be paired and resampled."""
+"""Metrics of a network on whole images, kept per photograph so that they can be paired and resampled."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from selfscale.nn.input_pipeline import Split
-from selfscale.nn.losses import LOSSES, PIXELS
+from selfscale.nn.losses import LOSSES, PIXELS, quotient
 
 Sums = tuple[tf.Tensor, tf.Tensor]
 WINDOW = 8
@@ -19,16 +19,15 @@ IMAGES_PER_CALL = 8
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Numerators and denominators of each metric per image, and the range of the output."""
+    """Numerators and denominators of each metric per photograph, and the range of the output."""
 
-    sums: dict[str, np.ndarray]  # by metric, float64 of shape (N, 2)
+    sums: dict[str, np.ndarray]  # by metric, float64 of shape (photographs, 2)
     lowest: float
     highest: float
 
     def score(self, metric: str) -> float:
         """Return a metric over all images: sum of numerators over sum of denominators (0/0 is 0)."""
-        numerator, denominator = self.sums[metric].sum(axis=0)
-        return float(numerator / denominator) if denominator else 0.0
+        return float(quotient(self.sums[metric].sum(axis=0)))
 
     def scores(self) -> dict[str, float]:
         return {metric: self.score(metric) for metric in self.sums}
@@ -132,7 +131,9 @@ class Evaluator:
             sums.append(batch.numpy())
             lowest.append(float(low))
             highest.append(float(high))
-        table = np.concatenate(sums)
+        photographs, of = np.unique(split.photograph, return_inverse=True)
+        table = np.zeros((len(photographs), len(names), 2))
+        np.add.at(table, of, np.concatenate(sums))
         return Evaluation(
             {name: table[:, column] for column, name in enumerate(names)},
             float(np.min(lowest)),

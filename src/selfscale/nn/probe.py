@@ -8,8 +8,8 @@ from functools import cached_property
 import numpy as np
 import tensorflow as tf
 
-from selfscale.nn.input_pipeline import Split
-from selfscale.nn.losses import LOSSES, ratio
+from selfscale.nn.input_pipeline import Split, spread
+from selfscale.nn.losses import LOSSES, quotient, ratio
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.metrics import to_float
 from selfscale.records import Filter
@@ -19,12 +19,13 @@ IMAGES_PER_CALL = 8
 
 
 class Probe:
-    """Measure a masked network on the first 32 images of a split; compiled once."""
+    """Measure a masked network on 32 images of a split, spread over its photographs; compiled once."""
 
     def __init__(self, network: MaskedNetwork, split: Split, loss: str) -> None:
         self._network, self._loss = network, LOSSES[loss]
         self.split = split
-        self.images, self.targets = split.images[:IMAGES], split.targets[:IMAGES]
+        some = spread(split, IMAGES)
+        self.images, self.targets = some.images, some.targets
 
     def losses_without(self, candidates: Sequence[Filter]) -> np.ndarray:
         """Return the loss with each candidate alone disabled, float64 of shape `(candidates,)`."""
@@ -33,7 +34,7 @@ class Probe:
         for row, filter in enumerate(candidates):
             gates[position[filter.layer]][row, self._network.channel(filter)] = 0.0
         sums = np.sum([self._sums(*batch, gates).numpy() for batch in self._batches()], axis=0)
-        return sums[:, 0] / sums[:, 1]
+        return quotient(sums)
 
     def loss_of(self, network: MaskedNetwork) -> float:
         """Return the loss of another network on the same images."""
@@ -41,7 +42,7 @@ class Probe:
         for images, targets in self._batches():
             pair = self._loss(tf.cast(targets, tf.float32), network.graph(to_float(images), training=False))
             sums += [float(tf.reduce_sum(part)) for part in pair]
-        return float(sums[0] / sums[1])
+        return float(quotient(sums))
 
     def squared_gradient(self, network: MaskedNetwork) -> float:
         """Return the squared norm of the loss's gradient by all weights of another network."""

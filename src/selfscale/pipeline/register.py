@@ -65,5 +65,5 @@ def described(settings: Settings, job: Job, model: Path, result: Mapping[str, An
     targets = files.read_json(TARGETS / job.task / "manifest.json", f"targets {job.task}")
     evaluator = Evaluator(files.load_model(model, job.command), discrete=targets["discrete"])
     tested = evaluator(load_split(PREPARED, TARGETS / job.task, "test"), (result["loss"],))
-    interval = statistics.over_images(tested.sums[result["loss"]])
+    interval = statistics.over_photographs(tested.sums[result["loss"]])
     return card(result, prepared, targets, settings.registry, interval, picked=picked)

@@ -148,11 +148,11 @@ def restore(done: Done, trainer: Trainer, path: Path) -> Trainer:
 def judged_anew(records: Sequence[DecisionRecord], sums: np.ndarray) -> list[DecisionRecord]:
     """The records for a trainer with other images: scores of former networks on the former images go.
 
-    Only the network that was kept last can still be compared with; `sums` are its sums per image.
+    Only the network that was kept last can still be compared with; `sums` are its sums per photograph.
     """
     last = max((record.number for record in records if record.accepted), default=0)
     kept = tuple((float(a), float(b)) for a, b in sums)
-    return [replace(record, image_sums=kept if record.number == last else ()) for record in records]
+    return [replace(record, photograph_sums=kept if record.number == last else ()) for record in records]
 
 
 def as_record(content: dict[str, Any]) -> DecisionRecord:
@@ -164,7 +164,7 @@ def as_record(content: dict[str, Any]) -> DecisionRecord:
         **{
             **content,
             "filters": tuple(Filter(*filter) for filter in content["filters"]),
-            "image_sums": tuple((a, b) for a, b in content["image_sums"]),
+            "photograph_sums": tuple((a, b) for a, b in content["photograph_sums"]),
             "filters_kept": tuple(content["filters_kept"]),
             "session": SessionRecord(**session),
         }

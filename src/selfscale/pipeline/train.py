@@ -17,7 +17,7 @@ from selfscale.nn.devices import check_batch, check_mixed_precision, jit_compile
 from selfscale.nn.fcn import build, calibrate, filters_per_layer, size
 from selfscale.nn.feeding import feed_for
 from selfscale.nn.first_session import first_session
-from selfscale.nn.input_pipeline import Split
+from selfscale.nn.input_pipeline import spread
 from selfscale.nn.losses import without_skill
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.metrics import Evaluation, Evaluator
@@ -37,7 +37,6 @@ log = logging.getLogger(__name__)
 def trainer_for(settings: Settings, task: str, network: MaskedNetwork) -> Trainer:
     """A trainer on the task's prepared images; decisions use at most `evaluation.max_images` of them."""
     validation = load_split(PREPARED, TARGETS / task, "validation")
-    some = slice(settings.evaluation.max_images)
     half = settings.execution.mixed_precision
     train = load_split(PREPARED, TARGETS / task, "train")
     check_loss(task, settings.tasks[task], discrete=train.discrete)
@@ -46,7 +45,7 @@ def trainer_for(settings: Settings, task: str, network: MaskedNetwork) -> Traine
     trainer = Trainer(
         network,
         train,
-        Split(validation.images[some], validation.targets[some]),
+        spread(validation, settings.evaluation.max_images),
         loss=settings.tasks[task].loss,
         settings=settings.training,
         evaluator=Evaluator(
@@ -152,7 +151,7 @@ def living_network(settings: Settings, training: Training, progress: Progress) -
 
 
 def new_network(settings: Settings, task: str, seed: int, attempt: int) -> keras.Model:
-    """Fresh weights for each seed and attempt, calibrated to the first training images."""
+    """Fresh weights for each seed and attempt, calibrated to some training images."""
     chosen = settings.network
     model = build(
         chosen.widths,
@@ -161,7 +160,6 @@ def new_network(settings: Settings, task: str, seed: int, attempt: int) -> keras
         deviation=chosen.init_deviation,
         seed=(seed, attempt),
     )
-    split = load_split(PREPARED, TARGETS / task, "train")
-    images, targets = split.images[:CALIBRATION_IMAGES], split.targets[:CALIBRATION_IMAGES]
-    calibrate(model, images / np.float32(255), float(targets.mean(dtype=np.float64)))
+    some = spread(load_split(PREPARED, TARGETS / task, "train"), CALIBRATION_IMAGES)
+    calibrate(model, some.images / np.float32(255), float(some.targets.mean(dtype=np.float64)))
     return model

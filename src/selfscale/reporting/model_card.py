@@ -26,7 +26,7 @@ def card(
     """Return Markdown from a minimization's result and the manifests of its images and targets.
 
     Args:
-        interval: Of the test score, 95 % over the test images (see `statistics.over_images`).
+        interval: Of the test score, 95 % over the test photographs (see `statistics.over_photographs`).
         picked: `rule` did not choose the network, but somebody with `selfscale pick`.
     """
     counts = ", ".join(f"{count['images']} {split}" for split, count in prepared["counts"].items())
@@ -49,8 +49,9 @@ def card(
             "",
             summary(result),
             "",
-            f"95 % interval of the final {result['loss']} over the {prepared['counts']['test']['images']} "
-            f"test images (bootstrap): {interval[0]:.4g} to {interval[1]:.4g}.",
+            f"95 % interval of the final {result['loss']} over the "
+            f"{prepared['counts']['test']['photographs']} test photographs (bootstrap): "
+            f"{interval[0]:.4g} to {interval[1]:.4g}.",
             "",
             "### Limits",
             "",

@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats  # type: ignore[import-untyped]
 
+from selfscale.nn.losses import quotient, relative_change
+from selfscale.search.acceptance import bounds
+
 Result = Mapping[str, Any]  # the content of a minimization's result.json, or of a baseline
 
 # The baselines count as one more strategy; the space keeps it apart from any strategy's name.
@@ -15,7 +18,6 @@ BASELINE = "untouched baseline"
 CONFIDENCE = 0.95
 # With fewer seeds even a difference of the same sign in all of them has p > 0.1.
 FEWEST_SEEDS = 5
-RESAMPLES = 2000
 MOST_SIGNS = 2**16  # the permutation test is exact up to 16 seeds, and drawn at random beyond
 
 
@@ -53,26 +55,16 @@ QUANTITIES: dict[str, Callable[[Result], float]] = {
 }
 
 
-def over_images(sums: np.ndarray) -> tuple[float, float]:
-    """Return the 95 % interval of a score over the images that it was measured on.
-
-    A percentile bootstrap over the images (Efron and Tibshirani 1993, chapter 13), with the same
-    resamples each time.
-
-    Args:
-        sums: Numerators and denominators per image, float64 (N, 2).
-    """
-    count = len(sums)
-    weights = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
-    totals = weights @ sums
-    scores = np.divide(totals[:, 0], totals[:, 1], out=np.zeros(RESAMPLES), where=totals[:, 1] != 0)
-    low, high = np.quantile(scores, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(low), float(high)
+def over_photographs(sums: np.ndarray) -> tuple[float, float]:
+    """Return the 95 % interval of a score, from numerators and denominators per photograph, `(N, 2)`."""
+    low, high = bounds(quotient, sums, (1 + CONFIDENCE) / 2)
+    return max(low, 0.0), high
 
 
 def relative(value: float, reference: float) -> float | None:
-    """Return how much larger the value is, as a share of the reference; None if that is 0."""
-    return value / reference - 1.0 if reference else None
+    """Return how much larger the value is, as a share of the reference; None if infinitely so."""
+    change = float(relative_change(value, reference))
+    return change if np.isfinite(change) else None
 
 
 def plain(value: float, reference: float) -> float:

@@ -15,12 +15,13 @@ import numpy as np
 
 from selfscale.nn.alterations import Alteration, disable, disable_and_freeze, reinitialize
 from selfscale.nn.checkpoint import Checkpoint
+from selfscale.nn.losses import quotient
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.similarity import cosine_similarity
 from selfscale.nn.trainer import Plan, Trainer
 from selfscale.progress import SILENT, Progress
 from selfscale.records import Filter, SessionRecord
-from selfscale.search.acceptance import bootstrap, ratio, relative_loss
+from selfscale.search.acceptance import change_bounds, relative_loss
 
 CONFIDENCE = 0.95
 BASELINE = "baseline"
@@ -95,7 +96,7 @@ RELEARNS = "reinitialized"
 
 
 class State(NamedTuple):
-    """A network's filters as rows, float32 `(n,)`, and its loss's sums per image, `(N, 2)`."""
+    """A network's filters as rows, float32 `(n,)`, and its loss's sums per photograph, `(N, 2)`."""
 
     weights: Mapping[Filter, np.ndarray]
     sums: np.ndarray
@@ -207,17 +208,13 @@ def similarity(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def score(state: State) -> float:
-    return float(ratio(state.sums.sum(axis=0)))
+    return float(quotient(state.sums.sum(axis=0)))
 
 
 def paired_difference(one: np.ndarray, other: np.ndarray) -> ScoreChange:
-    """Return the change from the loss `other` to the loss `one`, both sums per image, float64 `(N, 2)`.
+    """Return the change from the loss `other` to the loss `one`, both sums per photograph, `(N, 2)`.
 
-    The percentile bootstrap over the images says how far the change depends on their choice; how far it
-    depends on the seed, only other seeds can show.
+    The interval says how far the change depends on the choice of photographs; how far it depends on the
+    seed, only other seeds can show.
     """
-    resampled = bootstrap(one, other)
-    tail = (1 - CONFIDENCE) / 2
-    low = float(np.quantile(resampled, tail, method="lower"))
-    high = float(np.quantile(resampled, 1 - tail, method="higher"))
-    return ScoreChange(relative_loss(one, other), low, high)
+    return ScoreChange(relative_loss(one, other), *change_bounds(one, other, (1 + CONFIDENCE) / 2))

@@ -11,6 +11,7 @@ from selfscale.config import Minimization
 from selfscale.nn import redundancy
 from selfscale.nn.alterations import ALTERATIONS
 from selfscale.nn.checkpoint import Checkpoint
+from selfscale.nn.input_pipeline import spread
 from selfscale.nn.layer_removal import FITTED_IMAGES, without_layer
 from selfscale.nn.metrics import Evaluation
 from selfscale.nn.trainer import Plan, Trainer, joined
@@ -58,7 +59,8 @@ def attempt(
         progress: Listener.
     """
     settings, records = round.settings, round.records
-    judge = judge_of(trial, settings, initial.sums[trainer.loss], records)
+    most = looks(trial, settings, trainer.settings.evaluations)
+    judge = judge_of(trial, settings, initial.sums[trainer.loss], records, most)
     progress = progress.of(
         decision=round.number,
         tried=str(trial),
@@ -85,10 +87,10 @@ def alter(trainer: Trainer, trial: Trial, rng: np.random.Generator) -> Trainer:
     train, network = trainer.train, trainer.network
     if trial.alteration == REMOVE_LAYER:
         for layer in layers_of(trial.filters):
-            network = without_layer(network, layer, train.images, train.targets, trial.attempt, rng)
+            network = without_layer(network, layer, train, trial.attempt, rng)
         return trainer.of(network)
     if trial.grows:
-        pictures = train.images[:FITTED_IMAGES] / np.float32(255)
+        pictures = spread(train, FITTED_IMAGES).images / np.float32(255)
         step = GrowthStep(trial.alteration, trial.filters)
         return trainer.of(grown(network, step, pictures, rng))
     if trial.spare:
@@ -143,8 +145,18 @@ def train_trial(
             return joined(sessions), evaluation
 
 
+def looks(trial: Trial, settings: Minimization, evaluations: int) -> int:
+    """Return at how many evaluations a trial, or one of those beside it, may be accepted.
+
+    A trial of layers ends at the first evaluation that suffices, one of filters after any of its cycles.
+    """
+    if trial.alteration == REMOVE_LAYER:
+        return evaluations
+    return settings.max_cycles * settings.speculative if trial.removes and trial.steps else 1
+
+
 def judge_of(
-    trial: Trial, settings: Minimization, initial: np.ndarray, records: Sequence[DecisionRecord]
+    trial: Trial, settings: Minimization, initial: np.ndarray, records: Sequence[DecisionRecord], looks: int
 ) -> Judge:
     """Return the settings' judge of a removal; other trials are compared with what they started from.
 
@@ -154,7 +166,7 @@ def judge_of(
     chosen = settings.acceptance
     if trial.removes:
         reference = reference_of(chosen.reference, initial, records)
-        return Judge(reference, settings.tolerance, RULES[chosen.rule], chosen.confidence)
+        return Judge(reference, settings.tolerance, RULES[chosen.rule], chosen.confidence, looks)
     previous = reference_of("previous", initial, records)
     if trial.grows:
         return Judge(previous, -trial.least_gain, RULES[chosen.rule], chosen.confidence)

@@ -19,13 +19,14 @@ from selfscale.nn.checkpoint import Checkpoint
 from selfscale.nn.compaction import compacted, pays
 from selfscale.nn.devices import forget_kernels
 from selfscale.nn.layer_removal import removable_layers, with_layers
+from selfscale.nn.losses import quotient
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.metrics import Evaluation
 from selfscale.nn.probe import Probe
 from selfscale.nn.trainer import Trainer
 from selfscale.progress import SILENT, Progress
 from selfscale.records import TRAIN, DecisionRecord, last_accepted
-from selfscale.search.acceptance import ratio, reason, reference_of
+from selfscale.search.acceptance import reason, reference_of
 from selfscale.search.attempt import Attempt, attempt
 from selfscale.search.growth_trials import Growing, growth_trial
 from selfscale.search.importance import Select
@@ -135,7 +136,7 @@ def next_growth(growing: Growing | None, round: Round, trainer: Trainer, initial
     if not growing:
         return []
     now = reference_of("previous", initial.sums[trainer.loss], round.records)
-    trial = growth_trial(growing, round, trainer, float(ratio(now.sum(axis=0))))
+    trial = growth_trial(growing, round, trainer, float(quotient(now.sum(axis=0))))
     if trial or growing.then_shrinks:
         return [trial] if trial else []
     return [Trial(TRAIN, (), round.settings.last_session_steps)]
@@ -215,7 +216,7 @@ def record_of(found: Attempt, round: Round, number: int, accepted: bool, left: L
         relative_loss=verdict.relative_loss,
         bound=verdict.bound,
         metrics=found.evaluation.scores(),
-        image_sums=tuple((float(a), float(b)) for a, b in found.evaluation.sums[found.trainer.loss]),
+        photograph_sums=tuple((float(a), float(b)) for a, b in found.evaluation.sums[found.trainer.loss]),
         accepted=accepted,
         reason=why,
         filters_kept=filters_kept,

@@ -153,7 +153,7 @@ def cheapest_layers(round: Round, layers: Sequence[int], count: int) -> Trial:
 
 def loss_without(network: MaskedNetwork, layer: int, probe: Probe, rng: np.random.Generator) -> float:
     """Return the loss without a layer on the probe's images, before any training."""
-    return probe.loss_of(without_layer(network, layer, probe.images, probe.targets, 0, rng))
+    return probe.loss_of(without_layer(network, layer, probe.split, 0, rng))
 
 
 def layer_trial(round: Round, layers: Sequence[int], attempt: int, score: float) -> Trial:
