@@ -91,7 +91,7 @@ class Acceptance(Section):
     reference: Literal["initial", "previous", "best"] = Field(
         "initial", description="initial | previous | best: the network that a trial is compared with"
     )
-    confidence: float = Field(0.95, gt=0.5, lt=1, description="one-sided, of non_inferiority: for all looks at a trial together")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="one-sided, of all looks at a trial together")
 
 
 class Removal(Section):
