@@ -1,0 +1,156 @@
+"""Rules of merges, reshapes and the operations of `keras.ops`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from keras import layers
+
+from selfscale.nn.graph_recording import OpaqueError, Rule, Tensor, Use, register_rule
+from selfscale.nn.graph_rules import passes
+
+# Of `keras.ops`, by the names of their classes: these are no public names of Keras.
+UNARY = """
+Absolute Fabs Arctan Cast Cbrt Ceil Celu Clip Copy Cos Elu Erf Exp Expm1 Floor Gelu HardShrink HardSigmoid
+HardSilu HardTanh LeakyRelu Log1p LogSigmoid Negative Relu Relu6 Round Rsqrt SaturateCast Selu Sigmoid Sign
+Silu Sin SoftShrink Softplus Softsign SparsePlus SparseSigmoid Sqrt Square Squareplus StopGradient Tanh
+TanhShrink Threshold AveragePool AdaptiveAveragePool AdaptiveMaxPool MaxPool Resize
+"""
+BINARY = "Add Subtract Multiply Divide TrueDivide Maximum Minimum Fmax Fmin Power Logaddexp"
+REDUCTIONS = "Mean Sum Max Min Amax Amin Var Std Prod"
+
+
+@register_rule(layers.Add, layers.Subtract, layers.Multiply, layers.Average, layers.Maximum, layers.Minimum)
+def merge(use: Use) -> np.ndarray:
+    """Couple the channels of all inputs; one channel is broadcast over many."""
+    every = [use.channels(tensor) for tensor in use.inputs]
+    width = max(map(len, every))
+    wide = [ids for ids in every if len(ids) == width]
+    if any(len(ids) not in (1, width) for ids in every):
+        raise OpaqueError("its inputs have different numbers of channels")
+    for ids in every:
+        if len(ids) == width:
+            use.recording.couple(wide[0], ids)
+        else:
+            use.recording.pin(ids, f"broadcast over channels by {use.path[-1]!r}")
+    return wide[0]
+
+
+def _concatenate(use: Use, axis: int) -> np.ndarray:
+    every = [use.channels(tensor) for tensor in use.inputs]
+    rank = len(use.inputs[0].shape)
+    if axis % rank == rank - 1:
+        return np.concatenate(every)
+    for ids in every[1:]:
+        use.recording.couple(every[0], ids)
+    return every[0]
+
+
+@register_rule(layers.Concatenate)
+def concatenate(use: Use) -> np.ndarray:
+    return _concatenate(use, use.layer.axis)
+
+
+def _reshaped(use: Use) -> np.ndarray:
+    """Return the channels of the last axis after a reshape, which holds all of them in turns."""
+    ids, width = use.ids, use.output.shape[-1]
+    before, after = use.inputs[0].shape[1:], use.output.shape[1:]
+    if None in before or None in after or not after or width is None:
+        raise OpaqueError("its shapes are not known")
+    if math.prod(before) != math.prod(after):  # type: ignore[arg-type]
+        raise OpaqueError("it moves the batch axis")
+    if width % len(ids):
+        raise OpaqueError("it spreads the channels over several axes")
+    return np.tile(ids, width // len(ids))
+
+
+@register_rule(layers.Flatten)
+def flatten(use: Use) -> np.ndarray:
+    return _reshaped(use)
+
+
+@register_rule(layers.Reshape)
+def reshape(use: Use) -> np.ndarray:
+    ids = _reshaped(use)
+    if use.layer.target_shape[-1] != -1:
+        use.count("target_shape", ids, len(use.layer.target_shape) - 1)
+    return ids
+
+
+def _operands(use: Use) -> list[Any]:
+    positional, named = use.arguments
+    return [*positional, *named.values()]
+
+
+def _binary(use: Use) -> np.ndarray:
+    for operand in _operands(use):
+        if not isinstance(operand, Tensor) and np.shape(operand)[-1:] not in ((), (1,)):
+            raise OpaqueError("it has a constant for every channel")
+    return merge(use)
+
+
+def _reduction(use: Use) -> np.ndarray:
+    rank, axis = len(use.inputs[0].shape), use.config.get("axis")
+    if axis is None or rank - 1 in np.atleast_1d(axis) % rank:
+        raise OpaqueError("it mixes channels")
+    return use.ids
+
+
+def _slice(use: Use) -> np.ndarray:
+    """Pass channels on if the slice leaves the last axis alone."""
+    key = _operands(use)[1]
+    key = key if isinstance(key, list | tuple) else [key]
+    taken = [each for each in key if each is not None]
+    if len(taken) >= len(use.inputs[0].shape) or not all(isinstance(each, int | slice) for each in taken):
+        raise OpaqueError("it selects channels")
+    return use.ids
+
+
+def _expand(use: Use) -> np.ndarray:
+    rank = len(use.output.shape)
+    if rank - 1 in np.atleast_1d(use.config["axis"]) % rank:
+        raise OpaqueError("it moves the channel axis")
+    return use.ids
+
+
+def _squeeze(use: Use) -> np.ndarray:
+    rank, axis = len(use.inputs[0].shape), use.config.get("axis")
+    if axis is None or rank - 1 in np.atleast_1d(axis) % rank:
+        raise OpaqueError("it moves the channel axis")
+    return use.ids
+
+
+def _transpose(use: Use) -> np.ndarray:
+    axes = use.config.get("axes")
+    if not axes or axes[-1] % len(axes) != len(axes) - 1 or axes[0] != 0:
+        raise OpaqueError("it moves the channel axis")
+    return use.ids
+
+
+def _reshape(use: Use) -> np.ndarray:
+    shape, key = use.config.get("newshape"), "newshape"
+    if not isinstance(shape, list | tuple) or shape[0] != -1:
+        raise OpaqueError("its new shape is not known")
+    ids = _reshaped(use)
+    if shape[-1] != -1:
+        use.count(key, ids, len(shape) - 1)
+    return ids
+
+
+def _concatenate_op(use: Use) -> np.ndarray:
+    return _concatenate(use, use.config["axis"])
+
+
+OPERATIONS: dict[str, Rule] = {
+    **dict.fromkeys(UNARY.split(), passes),
+    **dict.fromkeys(BINARY.split(), _binary),
+    **dict.fromkeys(REDUCTIONS.split(), _reduction),
+    "Concatenate": _concatenate_op,
+    "ExpandDims": _expand,
+    "GetItem": _slice,
+    "Reshape": _reshape,
+    "Squeeze": _squeeze,
+    "Transpose": _transpose,
+}

@@ -1,0 +1,206 @@
+"""Rewrites a model's configuration: compact, without branches; a plain Keras model, checked each time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+
+from selfscale.nn.graph import ChannelGraph, Keep
+from selfscale.nn.graph_recording import Path
+from selfscale.nn.graph_walk import every_layer
+
+TOLERANCE = 1e-4
+# Rounding of layers that compute in half precision, accumulated over a deep network.
+HALF_TOLERANCES = {"float16": 2e-2, "bfloat16": 1e-1}
+EXAMPLES, UNKNOWN_SIZE = 2, 64
+
+
+def rewrite(model: keras.Model, graph: ChannelGraph, keep: Keep) -> keras.Model:
+    """Return a plain Keras model without the masked channels, checked against the masked one.
+
+    It has the same names and types of inputs and outputs, is not compiled, and can be saved and loaded
+    as any other. The masked model is the given one with zeros in all weights that read a masked channel.
+
+    Args:
+        model: Model that `graph` was traced from.
+        graph: Its channels.
+        keep: Per group, which channels stay; all of the groups that are left out.
+
+    Raises:
+        ValueError: A mask removes pinned channels, or all of a group.
+        ArithmeticError: Outputs on random inputs differ by more than 1e-4 of the largest.
+    """
+    kept = graph.kept(keep)
+    compact = build(model, edited(model, {key: kept[ids] for key, ids in graph.settings.items()}))
+    for path, old, new in pairs(model, compact):
+        taken = {
+            weight: {axis: np.flatnonzero(kept[ids]) for axis, ids in axes.items()}
+            for (layer, weight), axes in graph.weights.items()
+            if layer == path
+        }
+        copy_weights(old, new, taken)
+    verify_masked(model, graph, keep, compact)
+    return compact
+
+
+def edited(model: keras.Model, settings: Mapping[tuple[Path, tuple[str | int, ...]], Any]) -> dict[str, Any]:
+    """Return the model's configuration with these sizes (the sums of the values) in it."""
+    config = model.get_config()
+    _without_builds(config)
+    for (path, keys), channels in settings.items():
+        place: Any = entry_at(config, path)["config"]
+        for key in keys[:-1]:
+            place[key] = list(place[key])
+            place = place[key]
+        place[keys[-1]] = int(np.sum(channels))
+    return config
+
+
+def entry_at(config: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return the entry of a layer in a model's configuration."""
+    entry = {"config": config}
+    for name in path:
+        entry = next(each for each in entry["config"]["layers"] if each["config"]["name"] == name)
+    return entry
+
+
+def _without_builds(config: dict[str, Any]) -> None:
+    """Drop the old shapes, and how nested models were compiled."""
+    for entry in config["layers"]:
+        for key in ("build_config", "compile_config"):
+            entry.pop(key, None)
+        if isinstance(entry["config"], dict) and isinstance(entry["config"].get("layers"), list):
+            _without_builds(entry["config"])
+
+
+def build(model: keras.Model, config: dict[str, Any]) -> keras.Model:
+    """Build a model from an edited configuration of `model`, by public API alone.
+
+    Raises:
+        ValueError: Keras can't build it; the message is Keras's first line.
+    """
+    kind = "Sequential" if isinstance(model, keras.Sequential) else "Model"
+    whole = {"module": "keras", "class_name": kind, "config": config, "registered_name": None}
+    objects: dict[str, Any] = {}
+    for _, layer in every_layer(model):
+        _collect(layer, objects)
+    try:
+        # `trace` has refused a Lambda that is not trusted.
+        return keras.saving.deserialize_keras_object(whole, custom_objects=objects, safe_mode=False)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        line = str(error).strip().partition("\n")[0]
+        raise ValueError(f"{model.name} can't be rebuilt from its configuration: {line}") from error
+
+
+def _collect(thing: Any, objects: dict[str, Any]) -> None:
+    """Collect the classes and functions of others than Keras that a layer is made of."""
+    named = thing if callable(thing) and hasattr(thing, "__name__") else type(thing)
+    if named.__module__.partition(".")[0] != "keras":
+        objects[named.__name__] = named
+        objects[keras.saving.get_registered_name(named)] = named
+    for each in vars(thing).values() if hasattr(thing, "__dict__") and named is type(thing) else ():
+        for part in each if isinstance(each, list | tuple) else [each]:
+            if isinstance(part, keras.layers.Layer) or callable(getattr(part, "get_config", None)):
+                if part is not thing:
+                    _collect(part, objects)
+            elif callable(part) and hasattr(part, "__name__"):
+                objects.setdefault(part.__name__, part)
+
+
+def pairs(old: keras.Model, new: keras.Model) -> Iterator[tuple[Path, Any, Any]]:
+    """Yield the layers that both models have, by path."""
+    others = dict(every_layer(new))
+    for path, layer in every_layer(old):
+        if path in others:
+            yield path, layer, others[path]
+
+
+def copy_weights(old: Any, new: Any, taken: Mapping[str, Mapping[int, np.ndarray]]) -> None:
+    """Copy a layer's weights, of some only the taken entries along axes."""
+    slices = {id(getattr(old, weight)): axes for weight, axes in taken.items()}
+    for source, target in zip(old.weights, new.weights, strict=True):
+        value = keras.ops.convert_to_numpy(source)
+        for axis, indices in slices.get(id(source), {}).items():
+            value = np.take(value, indices, axis)
+        target.assign(value)
+    if not taken:  # layers that keep more than weights, as Normalization does
+        store: dict[str, Any] = {}
+        old.save_own_variables(store)
+        new.load_own_variables(store)
+
+
+@contextmanager
+def masked(model: keras.Model, graph: ChannelGraph, keep: Keep) -> Iterator[None]:
+    """Zero, inside this context, all weights that read a masked channel."""
+    layers = dict(every_layer(model))
+    before: dict[tuple[Path, str], np.ndarray] = {}
+    for index, mask in keep.items():
+        for part in graph.groups[index].readers:
+            variable = getattr(layers[part.layer], part.weight)
+            value = keras.ops.convert_to_numpy(variable)
+            before.setdefault((part.layer, part.weight), value)
+            removed = [part.indices[channel] for channel in np.flatnonzero(~np.asarray(mask, bool))]
+            if removed:
+                value = value.copy()
+                np.moveaxis(value, part.axis, 0)[np.concatenate(removed)] = 0
+                variable.assign(value)
+    try:
+        yield
+    finally:
+        for (path, weight), value in before.items():
+            getattr(layers[path], weight).assign(value)
+
+
+def verify_masked(model: keras.Model, graph: ChannelGraph, keep: Keep, compact: keras.Model) -> float:
+    """Compare a compact model with the masked one on random inputs, see `verify`."""
+    inputs = random_inputs(model)
+    if inputs is None:  # of strings
+        return 0.0
+    with masked(model, graph, keep):
+        return verify(model, compact, inputs)
+
+
+def verify(expected: keras.Model, actual: keras.Model, inputs: Any) -> float:
+    """Return the largest difference of two models' outputs, relative to the largest value of each.
+
+    Raises:
+        ArithmeticError: It exceeds 1e-4; for layers in half precision 2e-2 (float16) or 1e-1 (bfloat16).
+    """
+    outputs = [keras.tree.flatten(model(inputs, training=False)) for model in (expected, actual)]
+    largest = 0.0
+    for a, b in zip(*outputs, strict=True):
+        first, second = (np.asarray(keras.ops.convert_to_numpy(each), np.float64) for each in (a, b))
+        difference = np.abs(first - second).max(initial=0.0)
+        largest = max(largest, float(difference / (np.abs(first).max(initial=0.0) or 1.0)), key=_nan_first)
+    kinds = {layer.compute_dtype for _, layer in every_layer(expected)}
+    tolerance = max(TOLERANCE, *(HALF_TOLERANCES.get(kind, 0.0) for kind in kinds))
+    if not largest <= tolerance:
+        raise ArithmeticError(
+            f"the rewritten model differs from the masked one by {largest:.2g}: please report the model"
+        )
+    return largest
+
+
+def _nan_first(value: float) -> float:
+    return np.inf if np.isnan(value) else value
+
+
+def random_inputs(model: keras.Model, seed: int = 0) -> Any:
+    """Return random inputs of the model's structure; None if one takes strings."""
+    rng = np.random.default_rng(seed)
+
+    def draw(tensor: Any) -> np.ndarray:
+        batch, *sizes = tensor.shape
+        shape = (batch or EXAMPLES, *(size or UNKNOWN_SIZE for size in sizes))
+        if "int" in tensor.dtype or tensor.dtype == "bool":
+            return rng.integers(0, 2, shape).astype(tensor.dtype)
+        return rng.standard_normal(shape).astype(tensor.dtype)
+
+    if any(each.dtype == "string" for each in model.inputs):
+        return None
+    structure = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+    return keras.tree.map_structure(draw, structure)
