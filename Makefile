@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # An environment does not survive a move: where it was set up is part of the mark that it is there.
 READY := .venv/ready-$(firstword $(shell pwd | cksum))
 
-.PHONY: repro setup test ui lint bench clean
+.PHONY: repro setup test ui lint docs experiments bench clean
 
 repro: $(READY)
 	selfscale repro $(if $(JOBS),--jobs $(JOBS))
@@ -24,6 +24,14 @@ lint: $(READY)
 	ruff format --check .
 	mypy
 
+# The site in site/; a dead link is an error.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
+
+# What tells experiments apart: settings that changed, and each network's size and score.
+experiments: $(READY)
+	dvc exp show --only-changed --no-pager --drop '(src|data|models|benchmarks|picks|reports/comp).*'
+
 bench: $(READY)
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	python benchmarks/performance.py
@@ -36,4 +44,4 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf .venv data models reports .selfscale
+	rm -rf .venv data models reports site .selfscale

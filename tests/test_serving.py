@@ -61,7 +61,7 @@ def test_the_pages_load_it_without_this_package(project, environment):
     hidden = "try:\n    import selfscale\nexcept ImportError:\n    print('alone')\n"
     found = [
         block.code
-        for page in ("README.md", "docs/serving.md")
+        for page in ("docs/use.md", "docs/serving.md")
         for block in blocks(CHECKOUT / page)
         if "mlflow.tensorflow.load_model" in block.code
     ]

@@ -1,3 +1,3 @@
 """selfscale: train a small fully convolutional network, then find the smallest that does the task."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -96,6 +96,18 @@ def test_help_lists_the_commands(command):
     assert all(f" {name} " in ended.out for name in COMMANDS)
 
 
+def test_help_shows_each_command_in_a_panel_in_the_order_of_use(command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    help_text = command("--help").out
+    order = [
+        line for panel, names in cli.PANELS.items() for line in (f"─ {panel} ", *(f"│ {n} " for n in names))
+    ]
+    places = [help_text.index(line) for line in order]
+    assert places == sorted(places)
+    defined = [path.read_text() for path in Path(cli.__file__).parent.glob("*.py")]
+    assert sum(text.count("ommand()\ndef ") for text in defined) == sum(map(len, cli.PANELS.values()))
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_command_has_help(name):
     result = CliRunner().invoke(cli.app, [name, "--help"])

@@ -68,6 +68,20 @@ def test_versions_and_aliases(store, capfd):
     assert capfd.readouterr() == ("", "")  # no bar of MLflow's
 
 
+def test_versions_as_the_registry_names_them(store):
+    words = {
+        "selfscale-sobel@champion": "b",
+        "selfscale-sobel@1": "a",
+        "models:/selfscale-sobel@previous": "a",
+        "models:/selfscale-sobel/2": "b",
+    }
+    assert {name: found(name) for name in words} == words
+    assert {models.task_of(name, Path("x/model.keras")) for name in words} == {"sobel"}
+    with pytest.raises(UserError, match="sobel@3: 'sobel' has no such version; valid: champion, previous"):
+        found("models:/selfscale-sobel/3")
+    refused("models:/selfscale-sobel", "TASK@ALIAS")
+
+
 def test_a_run_has_the_files_beside_its_network(store):
     record = write_minimization(Path("record"), [])
     shutil.copy("b/compact.keras", record)

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from selfscale import __version__
+from selfscale.cli import demo as cli_demo
 from selfscale.cli import models as cli_models
 from selfscale.cli import registry as cli_registry
 from selfscale.cli import training as cli_training
@@ -32,9 +33,17 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.add_typer(cli_training.commands)
-app.add_typer(cli_models.commands)
-app.add_typer(cli_registry.commands)
+# The commands in the order of use, as `--help` shows them.
+PANELS = {
+    "Start here": ("demo", "repro", "doctor"),
+    "Find the smallest network": (
+        *("prepare", "targets", "train", "minimize"),
+        *("budget", "baseline", "compare"),
+    ),
+    "Choose and register": ("curve", "pick", "register", "promote", "rollback"),
+    "Use a network": ("apply", "export", "visualize", "ui"),
+    "Rarely needed": ("scale", "worth", "inputs", "sync"),
+}
 # Click's, which newer versions of Typer carry inside themselves.
 UsageError: Any = typer.BadParameter.__bases__[0]
 
@@ -53,7 +62,7 @@ def start(
 
 @app.command()
 def inputs(as_json: JsonOption = False, params: ParamsOption = PARAMS) -> None:
-    """Note in data/inputs in which state your folders of images and your own operators are, for DVC."""
+    """Note the state of your folders and operators in data/inputs, for DVC."""
     settings = load(params)
     from selfscale import paths as workspace
     from selfscale.pipeline.inputs import look
@@ -64,7 +73,7 @@ def inputs(as_json: JsonOption = False, params: ParamsOption = PARAMS) -> None:
 
 @app.command()
 def prepare(as_json: JsonOption = False, params: ParamsOption = PARAMS) -> None:
-    """Photographs -> gray crops as arrays, split by photograph, in data/prepared."""
+    """Cut photographs into gray crops, split by photograph, in data/prepared."""
     settings = load(params)
     from selfscale import paths as workspace
     from selfscale.data import prepare as dataset
@@ -79,7 +88,7 @@ def prepare(as_json: JsonOption = False, params: ParamsOption = PARAMS) -> None:
 
 @app.command()
 def targets(task: TaskArgument, as_json: JsonOption = False, params: ParamsOption = PARAMS) -> None:
-    """The task's operator on every prepared image, or its wanted outputs, in data/targets/TASK."""
+    """Compute the wanted output of each crop, in data/targets/TASK."""
     settings = load(params, task=task)
     from selfscale import paths as workspace
     from selfscale.data.targets import make_targets
@@ -90,7 +99,7 @@ def targets(task: TaskArgument, as_json: JsonOption = False, params: ParamsOptio
 
 @app.command()
 def compare(as_json: JsonOption = False, params: ParamsOption = PARAMS) -> None:
-    """The table of all minimizations, in reports/comparison.md and .json."""
+    """Write the report: reports/index.html, tables and figures."""
     settings = load(params)
     from selfscale import files
     from selfscale.paths import REPORTS
@@ -108,7 +117,7 @@ def repro(
     ] = None,
     params: ParamsOption = PARAMS,
 ) -> None:
-    """Run the whole pipeline: `dvc repro`, with the trainings of each stage side by side."""
+    """Run the whole pipeline: `dvc repro`, trainings side by side."""
     settings = load(params)
     from selfscale.pipeline.repro import repro
 
@@ -117,7 +126,7 @@ def repro(
 
 @app.command()
 def sync(as_json: JsonOption = False) -> None:
-    """Bring MLflow up to the results on disk: after `dvc pull`, or when its server was slow or away."""
+    """Bring MLflow up to the results on disk, after `dvc pull` or a lost server."""
     from selfscale.paths import store_root
     from selfscale.tracking.sync import sync_project
 
@@ -129,7 +138,7 @@ def sync(as_json: JsonOption = False) -> None:
 def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000,
 ) -> None:
-    """Open MLflow's pages on this project's runs and models; ends with Ctrl-C."""
+    """Open MLflow's pages on runs and models; Ctrl-C ends it."""
     from selfscale.tracking.ui import serve_ui
 
     serve_ui(Path.cwd(), port)
@@ -137,7 +146,7 @@ def ui(
 
 @app.command()
 def doctor(as_json: JsonOption = False, params: ParamsOption = PARAMS) -> None:
-    """What this installation and project have, and what to do about each problem (then: exit code 1)."""
+    """Check installation and project; name a remedy for each problem."""
     with silent_stderr():
         from selfscale.cli import doctor
 
@@ -147,6 +156,21 @@ def doctor(as_json: JsonOption = False, params: ParamsOption = PARAMS) -> None:
     answer(as_json, lambda: {"problems": problems, "findings": found}, doctor.render(findings))
     if problems:
         raise typer.Exit(1)
+
+
+def arrange() -> None:
+    """Bring all commands into the order and the panels of PANELS."""
+    rooms = (app, *(room.commands for room in (cli_demo, cli_models, cli_registry, cli_training)))
+    found = {
+        info.callback.__name__: info for room in rooms for info in room.registered_commands if info.callback
+    }
+    panels = {name: panel for panel, names in PANELS.items() for name in names}
+    app.registered_commands = [found[name] for name in panels]
+    for name, panel in panels.items():
+        found[name].rich_help_panel = panel
+
+
+arrange()
 
 
 def usage_line(error: Any) -> str:

@@ -23,7 +23,8 @@ commands = typer.Typer()
 ModelArgument = Annotated[
     str,
     typer.Argument(
-        help="A .keras file, a minimization's folder, an MLflow run's id, TASK@ALIAS or TASK@VERSION.",
+        help="A .keras file, a minimization's folder, an MLflow run's id, TASK@ALIAS, TASK@VERSION, or the "
+        "registry's own name (models:/selfscale-TASK@ALIAS).",
         show_default=False,
     ),
 ]
@@ -45,7 +46,7 @@ def apply(
     out: FolderOption,
     as_json: JsonOption = False,
 ) -> None:
-    """Apply a network to images of any size: 8-bit gray PNG files of the same names in OUT."""
+    """Apply a network to images of any size: gray PNG files in OUT."""
     from selfscale.inference import image_files
     from selfscale.inference import load as models
 
@@ -69,7 +70,7 @@ def export(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a network in another format, and check that it gives the same output there."""
+    """Write a network in another format, and check its output there."""
     from selfscale.inference import export as exporting
     from selfscale.inference import load as models
 
@@ -120,7 +121,7 @@ def visualize(
     ] = Path("params.yaml"),
     as_json: JsonOption = False,
 ) -> None:
-    """Pictures of every filter's kernel and of every layer's output (red: negative, green: positive)."""
+    """Draw the kernels and outputs of every filter."""
     from selfscale.cli.loading import load
 
     settings = load(params, task=task) if task else None

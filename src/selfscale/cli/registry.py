@@ -19,7 +19,7 @@ commands = typer.Typer()
 
 @commands.command()
 def curve(task: TaskArgument, as_json: JsonOption = False, params: ParamsOption = PARAMS) -> None:
-    """List the networks to pick from: the best of each size, and how fast each is on this machine."""
+    """List the best network of each size, with its speed on this machine."""
     settings = load(params, task=task)
     import_pipeline(settings.execution)
     from selfscale.pipeline import pick as picking
@@ -54,7 +54,7 @@ def pick(
     as_json: JsonOption = False,
     params: ParamsOption = PARAMS,
 ) -> None:
-    """Choose a network from the curve of score against size, in picks.json; `register` then takes it."""
+    """Choose a network by size, score or speed, in picks.json."""
     if (max_macs, min_score, max_ms).count(None) + (not clear) != 3:
         raise UserError("pick: name one of --max-macs, --min-score, --max-ms and --clear")
     settings = load(params, task=task)
@@ -85,7 +85,7 @@ def pick(
 
 @commands.command()
 def register(as_json: JsonOption = False, params: ParamsOption = PARAMS) -> None:
-    """Put each task's network that `registry` chooses into the model registry, as selfscale-TASK.
+    """Put each task's network into the model registry, as selfscale-TASK.
 
     It becomes the champion unless the present one has a better test score.
     """
@@ -110,7 +110,7 @@ def promote(
     as_json: JsonOption = False,
     params: ParamsOption = PARAMS,
 ) -> None:
-    """Make a version of selfscale-TASK the champion, unless it is worse on the test split."""
+    """Make a version the champion, unless it is worse on the test split."""
     load(params, task=task)
     from selfscale.paths import store_root
     from selfscale.tracking import champions
@@ -122,7 +122,7 @@ def promote(
 
 @commands.command()
 def rollback(task: TaskArgument, as_json: JsonOption = False, params: ParamsOption = PARAMS) -> None:
-    """Make the former champion of selfscale-TASK champion again; the present one becomes `previous`."""
+    """Make the previous champion the champion again."""
     load(params, task=task)
     from selfscale.paths import store_root
     from selfscale.tracking import champions

@@ -33,7 +33,7 @@ def train(
     as_json: JsonOption = False,
     params: ParamsOption = PARAMS,
 ) -> None:
-    """The long first training session of a network, until its score stagnates."""
+    """Train the initial network until its score stagnates."""
     settings = load(params, task=task)
     pipeline = import_pipeline(settings.execution)
     from selfscale.paths import Training
@@ -58,7 +58,7 @@ def minimize(
     as_json: JsonOption = False,
     params: ParamsOption = PARAMS,
 ) -> None:
-    """Remove filters as long as the task is still done; a killed one goes on where it was."""
+    """Remove filters and layers while the score holds; goes on where it was killed."""
     settings = load(params, task=task, strategy=strategy)
     import_pipeline(settings.execution)
     from selfscale.paths import Job
@@ -81,7 +81,7 @@ def scale(
     as_json: JsonOption = False,
     params: ParamsOption = PARAMS,
 ) -> None:
-    """Find the size from any start: train, grow, shrink; a killed one goes on where it was."""
+    """Find the size from any start: train, grow, shrink."""
     settings = load(params, task=task, strategy=strategy)
     scaling = [name for name, chosen in settings.strategies.items() if chosen.scaling]
     if strategy is None and not scaling:
@@ -106,7 +106,7 @@ def worth(
     as_json: JsonOption = False,
     params: ParamsOption = PARAMS,
 ) -> None:
-    """What each filter of a trained network is worth, in reports/worth-TASK-seed-SEED.json and .png."""
+    """Measure what each filter of a trained network is worth."""
     settings = load(params, task=task)
     import_pipeline(settings.execution)
     from selfscale.pipeline import worth as worth_report
@@ -118,7 +118,7 @@ def worth(
 
 @commands.command()
 def budget(as_json: JsonOption = False, params: ParamsOption = PARAMS) -> None:
-    """Note for each baseline how many training steps it gets: those of the longest minimization."""
+    """Give each baseline the training steps of the longest minimization."""
     settings = load(params)
     from selfscale.pipeline import compare
 
@@ -133,7 +133,7 @@ def baseline(
     as_json: JsonOption = False,
     params: ParamsOption = PARAMS,
 ) -> None:
-    """Train the untouched initial network on for as many steps as its longest minimization took."""
+    """Train the untouched initial network for as long, to compare with."""
     settings = load(params, task=task)
     import_pipeline(settings.execution)
     from selfscale.paths import Baseline

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 COMPACT = "compact.keras"
 RUN_ID = re.compile("[0-9a-f]{32}")
+ADDRESS = "models:/"  # as MLflow begins the name of a registered version
 
 
 @contextmanager
@@ -28,7 +29,8 @@ def find(reference: str) -> Iterator[Path]:
 
     Args:
         reference: The path of a `.keras` file or of a minimization's folder, the id of an MLflow run, or
-            `task@alias` or `task@version` of the registry.
+            `task@alias` or `task@version` of the registry, also as it writes them itself
+            (`selfscale-task@alias`, `models:/selfscale-task/version`).
 
     Raises:
         UserError: There is no such network; the message lists what there is.
@@ -43,7 +45,7 @@ def find(reference: str) -> Iterator[Path]:
         yield path / COMPACT
     elif path.is_file():
         yield path
-    elif path.suffix == ".keras" or len(path.parts) > 1:
+    elif not reference.startswith(ADDRESS) and (path.suffix == ".keras" or len(path.parts) > 1):
         raise UserError(f"{reference}: there is no such file or folder")
     else:
         with tempfile.TemporaryDirectory() as folder:
@@ -55,9 +57,8 @@ def _download(reference: str, folder: Path) -> Path:
     from selfscale.paths import store_root
     from selfscale.tracking.store import open_existing
 
-    if "@" in reference:
-        task, _, version = reference.rpartition("@")
-        return download.download_version(open_existing(store_root()), task, version, folder)
+    if version := _version_of(reference):
+        return download.download_version(open_existing(store_root()), *version, folder)
     if RUN_ID.fullmatch(reference):
         return download.download_run(open_existing(store_root()), reference, folder)
     try:
@@ -70,10 +71,17 @@ def _download(reference: str, folder: Path) -> Path:
     )
 
 
+def _version_of(reference: str) -> tuple[str, str] | None:
+    """Return task and version, or alias, if the reference names a registered version."""
+    name = reference.removeprefix(ADDRESS)
+    task, found, version = name.rpartition("@" if "@" in name or name == reference else "/")
+    return (task.removeprefix("selfscale-"), version) if found else None
+
+
 def task_of(reference: str, path: Path) -> str | None:
     """Return the task of the network that `find` found: the registry's, or that of `result.json`, or None."""
-    if not Path(reference).expanduser().exists() and "@" in reference:
-        return reference.rpartition("@")[0]
+    if not Path(reference).expanduser().exists() and (version := _version_of(reference)):
+        return version[0]
     try:
         return str(json.loads(path.with_name("result.json").read_text(encoding="utf-8"))["task"])
     except (OSError, ValueError, KeyError, TypeError):  # a file of that name that has nothing to do with it

@@ -1,0 +1,52 @@
+"""Draw docs/overview.png, the picture of README.md, from the results of `make repro`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from selfscale import files
+from selfscale.paths import PREPARED, TARGETS
+from selfscale.pipeline.compare import job_of
+from selfscale.pipeline.pick import measured_milliseconds
+from selfscale.reporting import pareto
+from selfscale.settings import load
+
+TASK = "sobel"
+PHOTOGRAPH = 3  # of the test images
+OUT = Path("docs/overview.png")
+
+
+def main() -> None:
+    settings = load(Path("params.yaml"))
+    comparison = files.read_json(Path("reports/comparison.json"), "compare")
+    result = pareto.choose_by_rule(comparison, TASK, settings.registry)
+    job, loss = job_of(result, settings), result["loss"]
+    image = np.load(PREPARED / "test.npy")[PHOTOGRAPH : PHOTOGRAPH + 1] / np.float32(255)
+    shown = [
+        ("photograph", f"{image.shape[2]}x{image.shape[1]} pixels", image),
+        ("wanted", "Sobel's operator", np.load(TARGETS / TASK / "test.npy")[PHOTOGRAPH : PHOTOGRAPH + 1]),
+    ]
+    for title, version, size, path in (
+        ("network", "initial", "_initial", job.training.output / "initial.keras"),
+        ("minimized network", "final", "", job.output / "compact.keras"),
+    ):
+        words = (
+            f"{result[f'macs_per_pixel{size}']:g} MACs/pixel, {result[f'parameters{size}']} parameters\n"
+            f"{measured_milliseconds(path):.0f} ms per megapixel, error {result['test'][version][loss]:.4f}"
+        )
+        shown.append((title, words, np.asarray(files.load_model(path, job.command)(image))))
+    figure = Figure(figsize=(12, 3.7), layout="constrained")
+    for axes, (title, words, picture) in zip(figure.subplots(1, 4), shown, strict=True):
+        top = 1.0 if title == "photograph" else float(shown[1][2].max())
+        axes.imshow(picture[0, ..., 0].astype(float), cmap="gray", vmin=0, vmax=top)
+        axes.set_title(title, fontsize=13, fontweight="bold")
+        axes.set_xlabel(words, fontsize=10)
+        axes.set(xticks=[], yticks=[])
+    figure.savefig(OUT, dpi=110)
+
+
+if __name__ == "__main__":
+    main()
