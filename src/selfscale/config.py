@@ -5,8 +5,6 @@ The description of a key is its meaning in `docs/params.md` and its comment in `
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -219,7 +217,7 @@ class Scaling(Section):
 
 
 class Execution(Section):
-    """How the work is spread; only `threads`, `deterministic` and `mixed_precision` can change results."""
+    """How the work is spread; `engine` and `workers` change no results."""
 
     engine: Literal["processes", "ray"] = Field(
         "processes", description="processes of this machine | ray: a Ray cluster"
@@ -240,10 +238,7 @@ class Execution(Section):
     mixed_precision: bool = Field(
         False, description="on a GPU: half precision where it does not change scores"
     )
-
-
-def unknown(where: str, name: str, valid: Iterable[str]) -> str:
-    """`where: 'nmae' is unknown; did you mean 'name'? valid: ...`, for one line on stderr."""
-    close = difflib.get_close_matches(str(name), valid := sorted(valid), n=1)
-    hint = f" did you mean '{close[0]}'?" if close else ""
-    return f"{where}: '{name}' is unknown;{hint} valid: {', '.join(valid)}"
+    xla: bool = Field(False, description="compile training steps by XLA; a CPU takes three times as long")
+    blocks: bool = Field(
+        True, description="on a CPU: small networks on blocks of pixels, faster and the same to 1e-5"
+    )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import reprlib
+from collections.abc import Iterable
 
 LONGEST = 1200  # characters of a message
 _repr = reprlib.Repr()
@@ -31,6 +33,13 @@ def shown(value: object) -> str:
         return _repr.repr(value)
     except ValueError:  # an integer with more digits than Python writes
         return f"a number of type {type(value).__name__}"
+
+
+def unknown(where: str, name: str, valid: Iterable[str]) -> str:
+    """`where: 'nmae' is unknown; did you mean 'name'? valid: ...`, for one line on stderr."""
+    close = difflib.get_close_matches(str(name), valid := sorted(valid), n=1)
+    hint = f" did you mean '{close[0]}'?" if close else ""
+    return f"{where}: '{name}' is unknown;{hint} valid: {', '.join(valid)}"
 
 
 class UserError(Exception):

@@ -15,8 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import ConfigDict, Field, ValidationError, create_model
 
-from selfscale.config import unknown
-from selfscale.errors import UserError
+from selfscale.errors import UserError, unknown
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

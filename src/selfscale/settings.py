@@ -23,9 +23,8 @@ from selfscale.config import (
     Section,
     Training,
     Widths,
-    unknown,
 )
-from selfscale.errors import UserError, reason
+from selfscale.errors import UserError, reason, unknown
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.]*$", max_length=60)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]

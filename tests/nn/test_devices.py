@@ -93,40 +93,6 @@ def test_a_device_whose_memory_is_exhausted_is_one_line(trainer: Trainer, monkey
         trainer.idle()
 
 
-def test_xla_is_not_even_measured_on_the_cpu(monkeypatch):
-    monkeypatch.setattr(devices, "visible_gpus", list)
-    assert devices.jit_compile(lambda jit: pytest.fail("compiled")) is False
-
-
-@pytest.mark.parametrize(
-    ("plain", "xla", "chosen"), [(10.0, 5.0, True), (10.0, 9.0, False), (10.0, 30.0, False)]
-)
-def test_xla_is_chosen_where_it_is_clearly_faster(plain, xla, chosen):
-    now, calls = [0.0], []
-
-    def compiled(jit):
-        def step():
-            calls.append(jit)
-            compiling = 1000.0 if calls.count(jit) == 1 else 0.0
-            now[0] += compiling + (xla if jit else plain)
-            return 0.0
-
-        return step
-
-    assert devices.faster_with_xla(compiled, clock=lambda: now[0]) is chosen
-    assert calls.count(True) == calls.count(False) == 6
-
-
-def test_xla_is_not_chosen_where_it_cannot_compile():
-    def words(jit):
-        return tf.strings.split("a b") if jit else tf.constant([1, 2])
-
-    def step(jit):
-        return tf.function(lambda: tf.size(words(jit)), jit_compile=jit)
-
-    assert devices.faster_with_xla(step) is False
-
-
 def test_half_precision_is_that_of_what_is_traced_inside(trainer: Trainer):
     graph = trainer.network.graph
     images = tf.constant(trainer.train.images[:2] / np.float32(255))

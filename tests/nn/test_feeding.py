@@ -8,6 +8,8 @@ import tensorflow as tf
 
 from conftest import new_trainer
 from selfscale.nn import feeding
+from selfscale.nn.blocking import Chain
+from selfscale.nn.fcn import build
 from selfscale.nn.feeding import Resident, Streamed, feed_for
 from selfscale.nn.input_pipeline import Split
 from selfscale.nn.trainer import Plan, Trainer
@@ -29,8 +31,11 @@ def test_both_feeds_give_the_same_crops(crop, dtype):
     ours, others = (feed.chunk(shape, np.random.default_rng(4)) for feed in (here, there))
     for feed, chunk in ((here, ours), (there, others)):
         assert [spec.is_compatible_with(part) for spec, part in zip(feed.signature, chunk, strict=True)]
+    chain = Chain(build([5]), ours[0].shape[2:4])
+    assert (chain.shape == (2, 2)) == (crop == 8)
+    batches = here.batches(ours, chain), there.batches(others, chain)
     for step in range(shape[0]):
-        for right, cut in zip(here.batch(ours, step), there.batch(others, step), strict=True):
+        for right, cut in zip(*(batch(step) for batch in batches), strict=True):
             np.testing.assert_array_equal(right, cut)
             assert right.dtype == cut.dtype
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from selfscale.errors import UserError
+from selfscale.errors import UserError, unknown
 from selfscale.processes import import_tensorflow, use_float16
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 def load(params: Path, task: str | None = None, strategy: str | None = None) -> Settings:
     """The checked settings, in which the task and the strategy exist."""
-    from selfscale.config import unknown
     from selfscale.data import operators
     from selfscale.settings import load as read
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from statistics import median
 from typing import Any
 
 import keras
@@ -17,6 +15,7 @@ from tensorflow.python.eager import context
 
 from selfscale.config import Execution
 from selfscale.errors import UserError
+from selfscale.nn import blocking
 from selfscale.nn.input_pipeline import Split
 from selfscale.nn.metrics import Evaluator
 
@@ -24,9 +23,6 @@ VARIABLE = "CUDA_VISIBLE_DEVICES"
 HALF = "mixed_float16"
 # How far half precision may move a score, relative to that in single precision.
 ALLOWED = 0.01
-CALLS = 5
-# XLA has to win clearly: else chance would choose, and the same seed could give other weights.
-CLEARLY = 1.2
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +42,7 @@ def configure(execution: Execution) -> bool:
     """
     tf.config.threading.set_intra_op_parallelism_threads(execution.threads)
     tf.config.threading.set_inter_op_parallelism_threads(1 if execution.threads == 1 else 0)
+    blocking.allow(execution.blocks)
     gpus = visible_gpus()
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)
@@ -88,44 +85,6 @@ def check_batch(batch: int, side: int, channels: int) -> None:
             f"training.batch: {batch} images of {side}x{side} take {needed / 2**30:.1f} GiB, but "
             f"{free / 2**30:.1f} GiB of memory are free; lower training.batch or training.crop"
         )
-
-
-def jit_compile(compiled: Callable[[bool], Callable[[], Any]]) -> bool:
-    """Return whether to compile with XLA: on a GPU by measurement, on the CPU never.
-
-    On the CPU XLA's convolutions take three times as long (212 ms instead of 66 ms for a step on 8
-    images of 256x256, TensorFlow 2.21).
-    """
-    return bool(visible_gpus()) and faster_with_xla(compiled)
-
-
-def faster_with_xla(
-    compiled: Callable[[bool], Callable[[], Any]], clock: Callable[[], float] = time.perf_counter
-) -> bool:
-    """Return whether XLA makes a step at least 1.2 times faster: medians of 5 calls each, in turns.
-
-    The first call of each is not counted, since it traces and compiles. False also if XLA cannot
-    compile the step.
-
-    Args:
-        compiled: Returns a step compiled with XLA (True) or without, which returns a number or an
-            array that it computed: reading it awaits the end of a GPU's work.
-        clock: Seconds.
-    """
-    steps = {jit: compiled(jit) for jit in (False, True)}
-    seconds: dict[bool, list[float]] = {False: [], True: []}
-    try:
-        for step in steps.values():
-            keras.ops.convert_to_numpy(step())
-    except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError) as error:
-        log.warning("XLA cannot compile the training step: %s", str(error).partition("\n")[0])
-        return False
-    for _ in range(CALLS):
-        for jit, step in steps.items():
-            started = clock()
-            keras.ops.convert_to_numpy(step())
-            seconds[jit].append(clock() - started)
-    return median(seconds[False]) >= CLEARLY * median(seconds[True])
 
 
 @contextmanager

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
 
+from selfscale.nn.blocking import Chain
 from selfscale.nn.input_pipeline import Split, crop_size, draw, places
 
 log = logging.getLogger(__name__)
@@ -19,15 +21,15 @@ class Feed(Protocol):
     """Source of the crops of compiled training steps; all kinds draw the same from the same generator.
 
     `chunk(shape, rng)` returns the arguments of a call, of the types of `signature`, for `shape` =
-    (steps, batch size). Inside the compiled function, `batch(chunk, step)` returns the images and
-    targets of a step, of shape `(batch, h, w, 1)`.
+    (steps, batch size). Inside the compiled function, `batches(chunk, chain)` returns a function from a
+    step's number to its images and targets, as `chain` reads them.
     """
 
     signature: list[tf.TensorSpec]
 
     def chunk(self, shape: tuple[int, int], rng: np.random.Generator) -> tuple[Any, ...]: ...
 
-    def batch(self, chunk: tuple[tf.Tensor, ...], step: tf.Tensor) -> Batch: ...
+    def batches(self, chunk: tuple[tf.Tensor, ...], chain: Chain) -> Callable[[tf.Tensor], Batch]: ...
 
 
 class Streamed:
@@ -43,9 +45,9 @@ class Streamed:
         crops = draw(self.split, shape, self.crop, rng)
         return crops.images, crops.targets
 
-    def batch(self, chunk: tuple[tf.Tensor, ...], step: tf.Tensor) -> Batch:
-        images, targets = chunk
-        return images[step], targets[step]
+    def batches(self, chunk: tuple[tf.Tensor, ...], chain: Chain) -> Callable[[tf.Tensor], Batch]:
+        images, targets = map(chain.to_blocks, chunk)  # at once, not in each step
+        return lambda step: (images[step], targets[step])
 
 
 class Resident:
@@ -65,10 +67,13 @@ class Resident:
         where, _ = places(self.arrays[0].shape, shape, self.crop, rng)
         return (where.astype(np.int32),)
 
-    def batch(self, chunk: tuple[tf.Tensor, ...], step: tf.Tensor) -> Batch:
+    def batches(self, chunk: tuple[tf.Tensor, ...], chain: Chain) -> Callable[[tf.Tensor], Batch]:
+        return lambda step: tuple(map(chain.to_blocks, self._cut(chunk[0][step])))
+
+    def _cut(self, where: tf.Tensor) -> Batch:
         images, targets = self.arrays
         h, w = crop_size(images.shape, self.crop)
-        which, tops, lefts = tf.unstack(chunk[0][step], axis=-1)
+        which, tops, lefts = tf.unstack(where, axis=-1)
         rows = tops[:, None, None] + tf.range(h)[:, None]
         columns = lefts[:, None, None] + tf.range(w)
         zeros = tf.zeros((h, w), tf.int32)

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from selfscale.nn.blocking import Chain
 from selfscale.nn.input_pipeline import Split
 from selfscale.nn.losses import LOSSES, PIXELS, quotient
 
@@ -144,7 +145,7 @@ class Evaluator:
         @tf.function(reduce_retracing=True)
         def evaluate(images: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             target = tf.cast(targets, tf.float32)
-            output = self._model(to_float(images), training=False)
+            output = Chain(self._model, images.shape[1:3]).on_images(to_float(images))
             lowest, highest = tf.reduce_min(output), tf.reduce_max(output)
             output = tf.minimum(output, 1.0) if self._discrete else output
             pairs = [self.metrics[name](target, output) for name in names]

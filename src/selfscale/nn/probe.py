@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 import tensorflow as tf
 
+from selfscale.nn.blocking import Chain
 from selfscale.nn.input_pipeline import Split, spread
 from selfscale.nn.losses import LOSSES, quotient, ratio
 from selfscale.nn.masking import MaskedNetwork
@@ -40,7 +41,8 @@ class Probe:
         """Return the loss of another network on the same images."""
         sums = np.zeros(2)
         for images, targets in self._batches():
-            pair = self._loss(tf.cast(targets, tf.float32), network.graph(to_float(images), training=False))
+            output = self._chain(network).on_images(to_float(images))
+            pair = self._loss(tf.cast(targets, tf.float32), output)
             sums += [float(tf.reduce_sum(part)) for part in pair]
         return float(quotient(sums))
 
@@ -50,7 +52,7 @@ class Probe:
         sums: list[np.ndarray] = []
         for images, targets in self._batches():
             with tf.GradientTape() as tape:
-                output = network.graph(to_float(images), training=False)
+                output = self._chain(network).on_images(to_float(images))
                 loss = ratio(self._loss(tf.cast(targets, tf.float32), output))
             gradients = tape.gradient(loss, [variable.value for variable in variables])
             sums.append(np.concatenate([np.ravel(gradient) for gradient in gradients]))
@@ -88,25 +90,18 @@ class Probe:
         for start in range(0, len(self.images) - size + 1, size):
             yield self.images[start : start + size], self.targets[start : start + size]
 
-    def _run(self, images: tf.Tensor, gates: Sequence[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """Return the output and the hidden layers' outputs, with `gates` in place of the masks."""
-        x, hidden = to_float(images), []
-        for position, block in enumerate(self._network.blocks):
-            for layer in block.layers:
-                x = layer(x, training=False)
-            if position < len(gates):
-                x = x * gates[position]
-                hidden.append(x)
-        return x, hidden
+    def _chain(self, network: MaskedNetwork) -> Chain:
+        return Chain(network.graph, self.images.shape[1:3])
 
     @cached_property
     def _sums(self) -> tf.types.experimental.PolymorphicFunction:
         @tf.function(reduce_retracing=True)
         def sums(images: tf.Tensor, targets: tf.Tensor, gates: list[tf.Tensor]) -> tf.Tensor:
-            target = tf.cast(targets, tf.float32)
+            chain = self._chain(self._network)
+            blocks, target = chain.to_blocks(to_float(images)), chain.to_blocks(tf.cast(targets, tf.float32))
 
             def of_one(one: list[tf.Tensor]) -> tf.Tensor:
-                pair = self._loss(target, self._run(images, one)[0])
+                pair = self._loss(target, chain(blocks, gates=one))
                 return tf.stack([tf.reduce_sum(tf.cast(part, tf.float64)) for part in pair])
 
             return tf.map_fn(of_one, gates, fn_output_signature=tf.float64)
@@ -117,11 +112,11 @@ class Probe:
     def _derivatives(self) -> tf.types.experimental.PolymorphicFunction:
         @tf.function(reduce_retracing=True)
         def derivatives(images: tf.Tensor, targets: tf.Tensor, gates: list[tf.Tensor]) -> list[tf.Tensor]:
-            gates = [tf.convert_to_tensor(gate) for gate in gates]
+            gates, chain = [tf.convert_to_tensor(gate) for gate in gates], self._chain(self._network)
             with tf.GradientTape() as tape:
                 tape.watch(gates)
-                output, _ = self._run(images, gates)
-                loss = ratio(self._loss(tf.cast(targets, tf.float32), output))
+                output = chain(chain.to_blocks(to_float(images)), gates=gates)
+                loss = ratio(self._loss(chain.to_blocks(tf.cast(targets, tf.float32)), output))
             return tape.gradient(loss, gates)
 
         return derivatives
@@ -130,11 +125,14 @@ class Probe:
     def _activity(self) -> tf.types.experimental.PolymorphicFunction:
         @tf.function(reduce_retracing=True)
         def activity(images: tf.Tensor, targets: tf.Tensor, gates: list[tf.Tensor]) -> list[tf.Tensor]:
-            _, hidden = self._run(images, gates)
-            over = (0, 1, 2)
+            chain, hidden = self._chain(self._network), list[tf.Tensor]()
+            chain(chain.to_blocks(to_float(images)), gates=gates, hidden=hidden)
+            outputs = [
+                tf.reshape(x, (-1, gate.shape[0])) * gate for x, gate in zip(hidden, gates, strict=False)
+            ]
             return [
-                tf.stack([tf.reduce_mean(x, over), tf.reduce_mean(tf.cast(x == 0, tf.float32), over)])
-                for x in hidden
+                tf.stack([tf.reduce_mean(x, 0), tf.reduce_mean(tf.cast(x == 0, tf.float32), 0)])
+                for x in outputs
             ]
 
         return activity

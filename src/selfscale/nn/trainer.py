@@ -12,9 +12,10 @@ import tensorflow as tf
 
 from selfscale.config import Training
 from selfscale.errors import UserError
+from selfscale.nn.blocking import Chain
 from selfscale.nn.devices import half_precision
 from selfscale.nn.feeding import Feed, Streamed
-from selfscale.nn.input_pipeline import Split
+from selfscale.nn.input_pipeline import Split, crop_size
 from selfscale.nn.losses import LOSSES, ratio
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.metrics import Evaluation, Evaluator, to_float
@@ -198,11 +199,14 @@ class Trainer:
         total = tf.constant(0.0)
         half = self.compilation.half
         scale = HALF_SCALE if half else 1.0
+        with half_precision(self.network.model) if half else nullcontext():
+            chain = Chain(self.network.graph, crop_size(self.train.images.shape, self.settings.crop))
+        batch = self.feed.batches(crops, chain)
         for step in tf.range(tf.shape(rates)[0]):
-            images, targets = self.feed.batch(crops, step)
+            images, targets = batch(step)
             before = [tf.identity(variable.value) for variable, _ in masks]
             with tf.GradientTape() as tape, half_precision(self.network.model) if half else nullcontext():
-                output = self.network.graph(to_float(images), training=True)
+                output = chain(to_float(images), training=True)
                 loss = ratio(loss_sums(tf.cast(targets, tf.float32), output))
                 scaled = loss * scale
             gradients = tape.gradient(scaled, [variable.value for variable in variables])

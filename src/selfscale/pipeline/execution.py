@@ -23,7 +23,7 @@ from selfscale.tracking.system_metrics import Monitor
 Work = Training | Job | Baseline
 KINDS: dict[type, str] = {Training: "training", Job: "minimization", Baseline: "baseline"}
 # Of `execution`, what changes results.
-EXECUTION = {"threads", "deterministic", "mixed_precision"}
+EXECUTION = {"threads", "deterministic", "mixed_precision", "xla", "blocks"}
 
 
 def about(settings: Settings, work: Work, sections: set[str], **more: Any) -> dict[str, Any]:

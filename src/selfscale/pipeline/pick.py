@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from selfscale import files
-from selfscale.config import unknown
-from selfscale.errors import UserError
+from selfscale.errors import UserError, unknown
 from selfscale.paths import PICKS, Job
 from selfscale.pipeline import compare as report
 from selfscale.reporting import pareto

@@ -13,7 +13,7 @@ from selfscale import files
 from selfscale.data.prepare import load_split
 from selfscale.data.targets import check_loss
 from selfscale.errors import UserError
-from selfscale.nn.devices import check_batch, check_mixed_precision, jit_compile, visible_gpus
+from selfscale.nn.devices import check_batch, check_mixed_precision, visible_gpus
 from selfscale.nn.fcn import build, calibrate, filters_per_layer, size
 from selfscale.nn.feeding import feed_for
 from selfscale.nn.first_session import first_session
@@ -53,13 +53,11 @@ def trainer_for(settings: Settings, task: str, network: MaskedNetwork) -> Traine
             discrete=train.discrete,
             threshold=settings.evaluation.threshold,
         ),
-        compilation=Compilation(half=half),
+        compilation=Compilation(settings.execution.xla, half),
         feed=feed_for(train, settings.training.crop, "GPU:0" if visible_gpus() else None),
     )
     if half:
         check_mixed_precision(network.graph, trainer.evaluator, trainer.validation, trainer.loss)
-    if jit_compile(lambda xla: trainer.of(compilation=Compilation(xla, half)).idle):
-        return trainer.of(compilation=Compilation(True, half))
     return trainer
 
 
