@@ -120,7 +120,7 @@ def test_floats_may_be_written_as_in_yaml_1_2(tmp_path):
         ("select: cosine, arg", "select: cosin, arg", "strategies.cosine.select: 'cosin' is unknown"),
         ("tasks: [sobel", "tasks: [sobl", "runs.tasks: 'sobl' is unknown; did you mean 'sobel'?"),
         ("strategies: [random", "strategies: [rndom", "runs.strategies: 'rndom' is unknown"),
-        ("validation: 0.2", "validation: 0.3", "data.split: train, validation and test must add up to 1"),
+        ("validation: 0.3", "validation: 0.2", "data.split: train, validation and test must add up to 1"),
         ("runs:", "rns:", "settings: 'rns' is unknown; did you mean 'runs'?"),
         ("network: #", "network: [ #", "is not valid YAML"),
     ],

@@ -24,9 +24,9 @@ def test_every_source_of_the_settings_is_there() -> None:
 
 def test_sample_has_the_photographs_of_the_installed_packages() -> None:
     found = photographs(Data())
-    assert len(found) == 17
+    assert len(found) == 19
     assert [photograph.name for photograph in found] == sorted(photograph.name for photograph in found)
-    assert {photograph.name.split("/")[0] for photograph in found} == {"skimage", "sklearn"}
+    assert {photograph.name.split("/")[0] for photograph in found} == {"matplotlib", "skimage", "sklearn"}
     for photograph in found:
         shape = io.imread(photograph.path).shape[:2]
         assert decode_gray(photograph.read()).shape == shape
@@ -35,11 +35,13 @@ def test_sample_has_the_photographs_of_the_installed_packages() -> None:
 
 def test_sample_without_a_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match="needs the package skimage, which is not installed"):
+    with pytest.raises(UserError, match="needs the package matplotlib, which is not installed"):
         photographs(Data())
     spec = SimpleNamespace(origin=str(tmp_path / "__init__.py"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
-    with pytest.raises(UserError, match=r"the installed skimage has no data/astronaut\.png"):
+    with pytest.raises(
+        UserError, match=r"the installed matplotlib has no mpl-data/sample_data/grace_hopper\.jpg"
+    ):
         photographs(Data())
 
 

@@ -32,6 +32,8 @@ BROKEN = (
     zlib.error,
 )
 
+SCALES = (1.0, 1.5, 2.0)  # by which a photograph is made smaller before it is cut into tiles
+
 STRIP = 1024  # rows that are converted at once: conversions hold several copies
 
 
@@ -42,7 +44,7 @@ class Unusable(Exception):
 class Crop(NamedTuple):
     """Where a crop lies in its photograph, in pixels, after the photograph was made `scale` times smaller."""
 
-    scale: int
+    scale: float
     top: int
     left: int
 
@@ -131,20 +133,21 @@ def centre_crop(gray: Gray, size: int) -> Crops:
     if height < size or width < size:
         return []
     top, left = (height - size) // 2, (width - size) // 2
-    return [(Crop(1, top, left), gray[top : top + size, left : left + size])]
+    return [(Crop(1.0, top, left), gray[top : top + size, left : left + size])]
 
 
 def tiles(gray: Gray, size: int) -> Crops:
-    """All size x size tiles of a centred grid without overlap, at full and at half size.
+    """All size x size tiles of a centred grid without overlap, at each of the scales.
 
-    Half size is the mean of 2x2 pixels, which leaves no aliasing worth speaking of.
+    Smaller pixels are means over areas, which leaves no aliasing worth speaking of.
     """
-    halved = np.asarray(Image.fromarray(gray).reduce(2))
-    return [*_grid(gray, size, 1), *_grid(halved, size, 2)]
+    return [crop for scale in SCALES for crop in _grid(gray, size, scale)]
 
 
-def _grid(gray: Gray, size: int, scale: int) -> Crops:
-    height, width = gray.shape
+def _grid(gray: Gray, size: int, scale: float) -> Crops:
+    height, width = (max(1, int(side / scale)) for side in gray.shape)
+    smaller = Image.fromarray(gray.astype(np.float32)).resize((width, height), Image.Resampling.BOX)
+    gray = np.rint(np.asarray(smaller)).astype(np.uint8)
     first_top, first_left = (height % size) // 2, (width % size) // 2
     return [
         (Crop(scale, top, left), gray[top : top + size, left : left + size])

@@ -8,22 +8,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selfscale.data import voc2012
-from selfscale.data.decoding import Cropping, centre_crop, tiles
+from selfscale.data.decoding import Cropping, Crops, Gray, centre_crop, tiles
 from selfscale.errors import UserError
 from selfscale.settings import Data
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
 
-# Photographs only: drawings, texts and stereo twins of these packages are left out, and so is the
-# image of a retina, whose many smooth tiles would outweigh all the others.
+# All photographs of these packages that are large enough; drawings, texts and stereo twins are left out.
 SAMPLE = {
+    "matplotlib": ("mpl-data/sample_data", "grace_hopper.jpg"),
     "skimage": (
         "data",
         "astronaut.png brick.png camera.png cell.png chelsea.png clock_motion.png coffee.png coins.png "
-        "grass.png gravel.png hubble_deep_field.jpg ihc.png moon.png motorcycle_left.png rocket.jpg",
+        "grass.png gravel.png hubble_deep_field.jpg ihc.png moon.png motorcycle_left.png retina.jpg "
+        "rocket.jpg",
     ),
     "sklearn": ("datasets/images", "china.jpg flower.jpg"),
 }
+MOST_TILES = 8  # of a photograph of the sample, so that none outweighs the others
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def photographs(settings: Data) -> list[Photograph]:
 
 
 def sample(settings: Data) -> list[Photograph]:
-    """The photographs inside the installed scikit-image and scikit-learn; needs no network."""
+    """The photographs inside installed packages; needs no network."""
     found = []
     for package, (folder, names) in SAMPLE.items():
         spec = importlib.util.find_spec(package)  # without importing it
@@ -81,6 +83,13 @@ def sample(settings: Data) -> list[Photograph]:
                 raise UserError(f"data.source: the installed {package} has no {folder}/{name}; reinstall it")
             found.append(Photograph(f"{package}/{name}", path))
     return found
+
+
+def some_tiles(gray: Gray, size: int) -> Crops:
+    """At most `MOST_TILES` of all tiles, evenly spaced over the photograph and its scales."""
+    found = tiles(gray, size)
+    count = min(len(found), MOST_TILES)
+    return [found[position * len(found) // count] for position in range(count)]
 
 
 def folder(settings: Data) -> list[Photograph]:
@@ -113,7 +122,7 @@ def voc(settings: Data) -> list[Photograph]:
 
 
 SOURCES = {
-    "sample": Source(sample, tiles),
+    "sample": Source(sample, some_tiles),
     "folder": Source(folder, centre_crop),
     "voc2012": Source(voc, centre_crop),
 }
