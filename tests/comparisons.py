@@ -90,7 +90,7 @@ def fill(settings: Settings) -> None:
     """Results and baselines of all runs in the working directory: cosine is a tenth worse than random."""
     for job in report.jobs(settings):
         score = 0.004 * (1 + job.seed) * (1.1 if job.strategy == "cosine" else 1.0)
-        fill_job(job, result(*job[:3], score=score))
+        fill_job(job, result(job.task, job.strategy, job.seed, score=score))
         write_json(Baseline(job.task, job.seed).result, baseline(job.task, job.seed))
 
 

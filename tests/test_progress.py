@@ -105,8 +105,8 @@ def test_where_there_is_no_terminal_a_job_gets_a_line_every_five_minutes(clock, 
 def test_a_dumb_terminal_gets_lines(monkeypatch, term):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     monkeypatch.setenv("TERM", term)
-    with display() as listener:
-        assert isinstance(listener, Lines if term == "dumb" else Shown)
+    with display() as progress:
+        assert isinstance(progress._listener, Lines if term == "dumb" else Shown)
 
 
 def rendered(shown: Shown, width: int = 200) -> list[str]:

@@ -6,8 +6,9 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar
 
 from filelock import FileLock, Timeout
 
@@ -31,13 +32,52 @@ def store_root() -> Path:
     return Path(os.environ.get("DVC_ROOT", "."))
 
 
-class Training(NamedTuple):
-    """The long first session of a network, and the folder that it leaves.
+class Work:
+    """A job of the pipeline, and the folder that it leaves."""
+
+    kind: ClassVar[str]  # of its record
+    verb: ClassVar[str]  # its command
+    folder: ClassVar[Path]
+    results: ClassVar[str] = "result.json"
+    task: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.task}-seed-{self.seed}"
+
+    @property
+    def command(self) -> str:
+        return f"{self.verb} {self.task} --seed {self.seed}"
+
+    @property
+    def title(self) -> str:
+        return f"{self.verb} {self.name}"
+
+    @property
+    def output(self) -> Path:
+        return self.folder / self.name
+
+    @property
+    def result(self) -> Path:
+        """The file with sizes and scores."""
+        return self.output / self.results
+
+    @property
+    def clock(self) -> Path:
+        """Where its clock lies once it has finished, and of a minimization only then."""
+        return STATE / f"clocks/{self.kind}-{self.name}.json"
+
+
+@dataclass(frozen=True)
+class Training(Work):
+    """The long first session of a network.
 
     `start`: the filters of its hidden layers; empty: those of the settings. A start of its own belongs
     to the `strategy` that has it, and lies in the folder of its minimization.
     """
 
+    kind, verb, folder, results = "training", "train", TRAINED, "training.json"
     task: str
     seed: int
     start: tuple[int, ...] = ()
@@ -57,54 +97,34 @@ class Training(NamedTuple):
     def output(self) -> Path:
         if self.strategy:
             return Job(self.task, self.strategy, self.seed).output / "start"
-        return TRAINED / self.name
+        return super().output
 
     @property
-    def result(self) -> Path:
-        """The file with sizes and scores."""
-        return self.output / "training.json"
-
-    @property
-    def title(self) -> str:
-        return f"train {self.name}"
+    def clock(self) -> Path:
+        if self.strategy:
+            return STATE / f"clocks/start-{Job(self.task, self.strategy, self.seed).name}.json"
+        return super().clock
 
 
-class Baseline(NamedTuple):
-    """The training on of an untouched network, and the folder that it leaves."""
+@dataclass(frozen=True)
+class Baseline(Work):
+    """The training on of an untouched network."""
 
+    kind, verb, folder = "baseline", "baseline", BASELINES
     task: str
     seed: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.task}-seed-{self.seed}"
-
-    @property
-    def command(self) -> str:
-        return f"baseline {self.task} --seed {self.seed}"
-
-    @property
-    def output(self) -> Path:
-        return BASELINES / self.name
 
     @property
     def budget(self) -> Path:
         """The file with the number of its training steps."""
         return BUDGET / f"{self.name}.json"
 
-    @property
-    def result(self) -> Path:
-        """The file with sizes and scores."""
-        return self.output / "result.json"
 
-    @property
-    def title(self) -> str:
-        return f"baseline {self.name}"
+@dataclass(frozen=True)
+class Job(Work):
+    """One minimization; `start` as for its training."""
 
-
-class Job(NamedTuple):
-    """One minimization of the pipeline, and the folder that it leaves; `start` as for its training."""
-
+    kind, verb, folder = "minimization", "minimize", MINIMIZED
     task: str
     strategy: str
     seed: int
@@ -117,19 +137,6 @@ class Job(NamedTuple):
     @property
     def command(self) -> str:
         return f"minimize {self.task} --strategy {self.strategy} --seed {self.seed}"
-
-    @property
-    def output(self) -> Path:
-        return MINIMIZED / self.name
-
-    @property
-    def result(self) -> Path:
-        """The file with sizes and scores."""
-        return self.output / "result.json"
-
-    @property
-    def title(self) -> str:
-        return f"minimize {self.name}"
 
     @property
     def training(self) -> Training:

@@ -38,7 +38,7 @@ def baseline(folder: Path) -> dict:
         settings = load(Path("params.yaml"))
         settings = settings.model_copy(update={"runs": settings.runs.model_copy(update={"tasks": ["sobel"]})})
         assert list(budget(settings)) == ["sobel-seed-0"]
-        train_baseline(settings, "sobel", 0)
+        train_baseline(settings, Baseline("sobel", 0))
         return read_json(Baseline("sobel", 0).result, "baseline")
 
 
@@ -96,4 +96,4 @@ def test_a_missing_minimization_is_named(project):
 
 def test_without_a_budget_it_names_the_command(project):
     with chdir(project), pytest.raises(UserError, match="run `selfscale budget` first"):
-        train_baseline(load(Path("params.yaml")), "sobel", 0)
+        train_baseline(load(Path("params.yaml")), Baseline("sobel", 0))

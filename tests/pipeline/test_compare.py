@@ -6,13 +6,12 @@ from pathlib import Path
 import pytest
 
 from comparisons import SEEDS, baseline, fill, settings
+from selfscale import files
 from selfscale.errors import UserError
 from selfscale.files import read_json, write_bytes, write_json
 from selfscale.paths import Baseline, Job
 from selfscale.pipeline import compare as report
-from selfscale.pipeline.execution import clock_path
 from selfscale.settings import Settings
-from selfscale.tracking.sync import digest
 
 LABEL = "untouched baseline"
 
@@ -96,7 +95,7 @@ def test_one_seed_proves_nothing_and_says_so(project):
 
 def note(job: Job, seconds: float) -> None:
     """As if the job's last execution had taken so long."""
-    write_json(clock_path(job), {"content": digest(job.output), "seconds": seconds})
+    write_json(job.clock, {"content": files.content(job.output), "seconds": seconds})
 
 
 def test_the_same_results_make_the_same_files(project):

@@ -21,6 +21,7 @@ from selfscale.settings import Runs, Settings, Strategy, Task
 @pytest.fixture
 def settings(tmp_path, monkeypatch) -> Settings:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(picking, "measured_milliseconds", by_size)
     for job in WAY_JOBS:
         write_json(job.output / "result.json", WAYS[job.name])
     return Settings(
@@ -37,7 +38,7 @@ def by_size(path: Path) -> float:
 
 @pytest.mark.parametrize(("wanted", "macs"), [({"max_macs": 199.0}, 150.0), ({"max_ms": 1.2}, 100.0)])
 def test_pick(settings, wanted, macs):
-    found = picking.pick(settings, "sobel", **wanted, milliseconds=by_size)
+    found = picking.pick(settings, "sobel", **wanted)
     assert (found["macs_per_pixel"], found["ms_per_megapixel"]) == (macs, macs / 100)
     written = json.loads(PICKS.read_text())["sobel"]
     paths = {each.macs_per_pixel: each.path for each in candidates(WAYS, WAY_JOBS)}
@@ -46,13 +47,13 @@ def test_pick(settings, wanted, macs):
 
 def test_nothing_is_picked_if_nothing_is_like_that(settings):
     with pytest.raises(UserError, match="there are 100 to 200 multiply-accumulates per pixel with"):
-        picking.pick(settings, "sobel", max_macs=99.0, milliseconds=by_size)
+        picking.pick(settings, "sobel", max_macs=99.0)
     assert not PICKS.exists()
 
 
 def test_what_was_picked_is_what_is_registered(settings):
     assert picking.picked(WAYS, "sobel") is None
-    found = picking.pick(settings, "sobel", max_macs=199.0, milliseconds=by_size)
+    found = picking.pick(settings, "sobel", max_macs=199.0)
     save_model(build([1], kernel=1), Path(found["path"]))
     result, path = picking.picked(WAYS, "sobel")
     assert path == Path(found["path"])
@@ -64,7 +65,7 @@ def test_what_was_picked_is_what_is_registered(settings):
 
 
 def test_a_pick_that_is_there_no_more_is_told_and_the_rule_decides(settings, caplog):
-    found = picking.pick(settings, "sobel", max_macs=199.0, milliseconds=by_size)
+    found = picking.pick(settings, "sobel", max_macs=199.0)
     assert picking.picked(WAYS, "sobel") is None  # its file is not there
     save_model(build([1], kernel=1), Path(found["path"]))
     other = WAYS | {WAY_JOBS[1].name: WAYS[WAY_JOBS[1].name] | {"kept": []}}
@@ -81,12 +82,12 @@ def test_a_damaged_file_of_picks_is_named(settings, content):
 
 def test_a_task_without_results_is_named(settings):
     with pytest.raises(UserError, match=r"canny: is not in runs\.tasks, so it has no results"):
-        picking.pick(settings, "canny", max_macs=1.0, milliseconds=by_size)
+        picking.pick(settings, "canny", max_macs=1.0)
     with pytest.raises(UserError, match="task: 'cany' is unknown"):
-        picking.pick(settings, "cany", max_macs=1.0, milliseconds=by_size)
+        picking.pick(settings, "cany", max_macs=1.0)
     (WAY_JOBS[1].output / "result.json").unlink()
     with pytest.raises(UserError, match="run `selfscale minimize sobel --strategy random --seed 1` first"):
-        picking.pick(settings, "sobel", max_macs=1.0, milliseconds=by_size)
+        picking.pick(settings, "sobel", max_macs=1.0)
 
 
 def test_milliseconds_are_those_of_the_model(tmp_path, monkeypatch):

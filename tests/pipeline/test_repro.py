@@ -161,6 +161,10 @@ def model(project: Project, path: Path) -> keras.Model:
     return keras.saving.load_model(project.root / path, compile=False)
 
 
+def named(job: Job) -> tuple[str, str, int]:
+    return job.task, job.strategy, job.seed
+
+
 def best(project: Project, task: str) -> Job:
     """The job whose network is registered: the smallest within a tenth of the initial test score."""
 
@@ -207,7 +211,7 @@ def test_every_stage_runs_once_and_leaves_its_outputs(repro):
 def test_a_result_agrees_with_the_files(project, job):
     result = project.json(job.output / "result.json")
     assert set(result) >= KEYS
-    assert (result["task"], result["strategy"], result["seed"]) == job[:3]
+    assert (result["task"], result["strategy"], result["seed"]) == named(job)
     assert result["filters_initial"] == TINY["network.widths"]
 
     decisions = project.json(job.output / "decisions.json")
@@ -282,7 +286,7 @@ def test_runs_are_nested_and_finished(repro, client):
     assert len(runs(client, "minimization")) == len(JOBS)
     every = [*runs(client, "training"), *minimizations.values()]
     for job in JOBS:
-        parent, decisions = minimizations[job[:3]], repro.project.json(job.output / "decisions.json")
+        parent, decisions = minimizations[named(job)], repro.project.json(job.output / "decisions.json")
         assert parent.data.tags["key"] == noted_of(repro.project, job)["key"]
         assert parent.data.tags["mlflow.source.git.commit"] == repro.commit
         assert client.get_experiment(parent.info.experiment_id).name == job.task
@@ -296,7 +300,7 @@ def test_runs_are_nested_and_finished(repro, client):
         assert {run.data.tags["kind"] for run in sessions} == {"session"}
         for run in (*below, *sessions):
             tags = run.data.tags
-            assert (tags["task"], tags["strategy"], int(tags["seed"])) == job[:3]
+            assert (tags["task"], tags["strategy"], int(tags["seed"])) == named(job)
         every += [*below, *sessions]
     assert {run.info.status for run in every} == {"FINISHED"}
     assert {run.info.run_id for run in every} == {
@@ -330,7 +334,7 @@ def test_the_compact_network_does_what_the_last_snapshot_did(project, client, jo
     (session,) = (
         run
         for run in runs(client, "session")
-        if (run.data.tags["task"], run.data.tags["strategy"]) == job[:2]
+        if (run.data.tags["task"], run.data.tags["strategy"]) == (job.task, job.strategy)
         and run.data.tags["decision"] == str(number)
     )
     (artifact,) = client.list_artifacts(session.info.run_id)

@@ -123,7 +123,7 @@ def test_names_are_escaped(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     name = "<script>alert('&amp;')</script>"
     job = Job(name.replace("/", "|"), '"><b>', 0)
-    content = result(*job[:3])
+    content = result(job.task, job.strategy, job.seed)
     fill_job(job, content)
     estimate = {"mean": 1.0, "half_width": None}
     summary = dict.fromkeys(("filters", "hidden_layers", "parameters", "macs_per_pixel"), estimate)

@@ -5,33 +5,33 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from rich.console import Console, Group
-from rich.live import Live
-from rich.text import Text
+from selfscale.progress import Lines, Moment, Progress, in_words, on_terminal
 
-from selfscale.progress import Lines, Listener, Moment, in_words, on_terminal
-
-REFRESHES = 2  # per second
+if TYPE_CHECKING:
+    from rich.console import Group
 
 
 @contextmanager
-def display() -> Iterator[Listener]:
-    """The listener that shows a job as it goes; without a terminal, one that logs lines."""
+def display() -> Iterator[Progress]:
+    """Show on stderr how far a job is; without a terminal, by a line now and then."""
     if not on_terminal():
-        yield Lines()
+        yield Progress(Lines())
         return
-    shown = Shown()
-    console = Console(stderr=True, force_terminal=True)
+    from rich.console import Console  # takes a while to import
+    from rich.live import Live
+
+    shown, console = Shown(), Console(stderr=True, force_terminal=True)
     # Not stdout: what a command prints there is its result, which may go to a file.
     with Live(
-        console=console,
         get_renderable=shown.render,
-        refresh_per_second=REFRESHES,
+        console=console,
+        refresh_per_second=2,
         transient=True,
         redirect_stdout=False,
     ):
-        yield shown
+        yield Progress(shown)
 
 
 class Shown:
@@ -45,14 +45,13 @@ class Shown:
         self._last = None if moment.over else (moment, self._clock())
 
     def render(self) -> Group:
-        if (last := self._last) is None:
+        """One line; the seconds left go on falling while nothing is reported."""
+        from rich.console import Group
+        from rich.text import Text
+
+        if self._last is None:
             return Group()
-        moment, then = last
-        return Group(Text(in_words(since(moment, self._clock() - then)), overflow="fold"))
-
-
-def since(moment: Moment, seconds: float) -> Moment:
-    """The moment so many seconds later, in which nothing was reported."""
-    if moment.seconds_left is None:
-        return moment
-    return moment._replace(seconds_left=max(0.0, moment.seconds_left - seconds))
+        moment, then = self._last
+        if (left := moment.seconds_left) is not None:
+            moment = moment._replace(seconds_left=max(0.0, left - (self._clock() - then)))
+        return Group(Text(in_words(moment), overflow="fold"))

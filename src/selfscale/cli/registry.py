@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,6 +11,7 @@ from selfscale.cli.answers import answer
 from selfscale.cli.loading import import_pipeline, load
 from selfscale.cli.options import PARAMS, JsonOption, ParamsOption, TaskArgument
 from selfscale.errors import UserError
+from selfscale.paths import store_root
 
 if TYPE_CHECKING:
     from selfscale.tracking.champions import Standing
@@ -28,13 +30,7 @@ def curve(task: TaskArgument, as_json: JsonOption = False, params: ParamsOption 
         picking.about(point, task) | {"ms_per_megapixel": picking.measured_milliseconds(point.path)}
         for point in picking.networks(settings, task)
     ]
-    lines = [
-        f"{network['macs_per_pixel']:g} multiply-accumulates per pixel, {network['parameters']} parameters, "
-        f"{network['ms_per_megapixel']:.1f} ms per megapixel, validation score {network['validation']:.4g}, "
-        f"test score {network['test']:.4g}: {network['path']}"
-        for network in found
-    ]
-    answer(as_json, lambda: {"task": task, "networks": found}, "\n".join(lines))
+    answer(as_json, lambda: {"task": task, "networks": found}, "\n".join(map(network_in_words, found)))
 
 
 @commands.command()
@@ -64,23 +60,10 @@ def pick(
         had = picking.unpick(task)
         return answer(as_json, lambda: {"task": task, "cleared": had}, f"{task}: the rule decides")
     import_pipeline(settings.execution)
-
-    found = picking.pick(
-        settings,
-        task,
-        max_macs=max_macs,
-        min_score=min_score,
-        max_ms=max_ms,
-        milliseconds=picking.measured_milliseconds,
-    )
-    answer(
-        as_json,
-        lambda: found,
-        f"{task}: {found['strategy']}, seed {found['seed']}, decision {found['decision']}: filters "
-        f"{found['filters_kept']}, {found['macs_per_pixel']:g} multiply-accumulates per pixel, "
-        f"{found['ms_per_megapixel']:.1f} ms per megapixel, validation score {found['validation']:.4g}, "
-        f"test score {found['test']:.4g}: {found['path']}",
-    )
+    found = picking.pick(settings, task, max_macs=max_macs, min_score=min_score, max_ms=max_ms)
+    chosen = f"{found['strategy']}, seed {found['seed']}, decision {found['decision']}"
+    words = f"{task}: {chosen}: filters {found['filters_kept']}, {network_in_words(found)}"
+    answer(as_json, lambda: found, words)
 
 
 @commands.command()
@@ -112,7 +95,6 @@ def promote(
 ) -> None:
     """Make a version the champion, unless it is worse on the test split."""
     load(params, task=task)
-    from selfscale.paths import store_root
     from selfscale.tracking import champions
     from selfscale.tracking.store import open_store
 
@@ -124,7 +106,6 @@ def promote(
 def rollback(task: TaskArgument, as_json: JsonOption = False, params: ParamsOption = PARAMS) -> None:
     """Make the previous champion the champion again."""
     load(params, task=task)
-    from selfscale.paths import store_root
     from selfscale.tracking import champions
     from selfscale.tracking.store import open_store
 
@@ -134,3 +115,11 @@ def rollback(task: TaskArgument, as_json: JsonOption = False, params: ParamsOpti
 
 def in_words(standing: Standing) -> str:
     return f"{standing.name} version {standing.version}: {standing.note}"
+
+
+def network_in_words(network: Mapping[str, Any]) -> str:
+    return (
+        f"{network['macs_per_pixel']:g} multiply-accumulates per pixel, {network['parameters']} parameters, "
+        f"{network['ms_per_megapixel']:.1f} ms per megapixel, validation score {network['validation']:.4g}, "
+        f"test score {network['test']:.4g}: {network['path']}"
+    )

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from selfscale import files
 from selfscale.cli.answers import answer
+from selfscale.cli.display import display
 from selfscale.cli.loading import import_pipeline, load
 from selfscale.cli.options import PARAMS, JsonOption, ParamsOption, SeedOption, TaskArgument
 from selfscale.errors import UserError
-from selfscale.progress import Progress
+from selfscale.paths import Baseline, Job, Training, Work
 from selfscale.settings import Settings
 
-if TYPE_CHECKING:
-    from selfscale.paths import Baseline, Job, Training
-
 commands = typer.Typer()
+StrategyOption = Annotated[
+    str | None, typer.Option(help="Default: the first that does this.", show_default=False)
+]
 
 
 @commands.command()
@@ -36,8 +36,6 @@ def train(
     """Train the initial network until its score stagnates."""
     settings = load(params, task=task)
     pipeline = import_pipeline(settings.execution)
-    from selfscale.paths import Training
-
     training = Training(task, first(seed, settings), widths(start))
     with display() as progress:
         pipeline.train(settings, training, progress=progress)
@@ -47,9 +45,7 @@ def train(
 @commands.command()
 def minimize(
     task: TaskArgument,
-    strategy: Annotated[
-        str | None, typer.Option(help="Default: the first of runs.strategies.", show_default=False)
-    ] = None,
+    strategy: StrategyOption = None,
     seed: SeedOption = None,
     snapshot: Annotated[
         Path | None,
@@ -61,11 +57,9 @@ def minimize(
     """Remove filters and layers while the score holds; goes on where it was killed."""
     settings = load(params, task=task, strategy=strategy)
     import_pipeline(settings.execution)
-    from selfscale.paths import Job
     from selfscale.pipeline import minimize as minimizing
 
-    name = strategy or settings.runs.strategies[0]
-    job = Job(task, name, first(seed, settings), tuple(settings.strategies[name].start or ()))
+    job = job_of(settings, task, strategy or settings.runs.strategies[0], seed)
     with display() as progress:
         minimizing.run_minimization(settings, job, snapshot=snapshot, progress=progress)
     answer(as_json, lambda: result(job))
@@ -74,9 +68,7 @@ def minimize(
 @commands.command()
 def scale(
     task: TaskArgument,
-    strategy: Annotated[
-        str | None, typer.Option(help="Default: the first with `scaling: true`.", show_default=False)
-    ] = None,
+    strategy: StrategyOption = None,
     seed: SeedOption = None,
     as_json: JsonOption = False,
     params: ParamsOption = PARAMS,
@@ -89,11 +81,9 @@ def scale(
     if strategy is not None and strategy not in scaling:
         raise UserError(f"{params}: strategies.{strategy}.scaling: is false; choose one of {scaling}")
     import_pipeline(settings.execution)
-    from selfscale.paths import Job
     from selfscale.pipeline import minimize as minimizing
 
-    name = strategy or scaling[0]
-    job = Job(task, name, first(seed, settings), tuple(settings.strategies[name].start or ()))
+    job = job_of(settings, task, strategy or scaling[0], seed)
     with display() as progress:
         ended = minimizing.scale(settings, job, progress)
     answer(as_json, lambda: result(job), ended)
@@ -101,10 +91,7 @@ def scale(
 
 @commands.command()
 def worth(
-    task: TaskArgument,
-    seed: SeedOption = None,
-    as_json: JsonOption = False,
-    params: ParamsOption = PARAMS,
+    task: TaskArgument, seed: SeedOption = None, as_json: JsonOption = False, params: ParamsOption = PARAMS
 ) -> None:
     """Measure what each filter of a trained network is worth."""
     settings = load(params, task=task)
@@ -128,21 +115,17 @@ def budget(as_json: JsonOption = False, params: ParamsOption = PARAMS) -> None:
 
 @commands.command()
 def baseline(
-    task: TaskArgument,
-    seed: SeedOption = None,
-    as_json: JsonOption = False,
-    params: ParamsOption = PARAMS,
+    task: TaskArgument, seed: SeedOption = None, as_json: JsonOption = False, params: ParamsOption = PARAMS
 ) -> None:
     """Train the untouched initial network for as long, to compare with."""
     settings = load(params, task=task)
     import_pipeline(settings.execution)
-    from selfscale.paths import Baseline
     from selfscale.pipeline.baseline import train_baseline
 
-    done = Baseline(task, first(seed, settings))
+    work = Baseline(task, first(seed, settings))
     with display() as progress:
-        train_baseline(settings, *done, progress=progress)
-    answer(as_json, lambda: result(done))
+        train_baseline(settings, work, progress)
+    answer(as_json, lambda: result(work))
 
 
 def widths(start: str | None) -> tuple[int, ...]:
@@ -157,18 +140,11 @@ def first(seed: int | None, settings: Settings) -> int:
     return settings.runs.seeds[0] if seed is None else seed
 
 
-def result(work: Training | Job | Baseline) -> dict[str, Any]:
-    """The file of results that a piece of work has written."""
-    from selfscale import files
+def job_of(settings: Settings, task: str, strategy: str, seed: int | None) -> Job:
+    return Job(task, strategy, first(seed, settings), tuple(settings.strategies[strategy].start or ()))
 
+
+def result(work: Work) -> dict[str, Any]:
+    """The file of results that a job has written."""
     found: dict[str, Any] = files.read_json(work.result, work.command)
     return found
-
-
-@contextmanager
-def display() -> Iterator[Progress]:
-    """Shows on stderr how far a job is."""
-    from selfscale.cli.display import display
-
-    with display() as listener:
-        yield Progress(listener)

@@ -13,7 +13,7 @@ from selfscale.nn.fcn import filters_per_layer, size
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.trainer import Plan, Trainer
 from selfscale.paths import PREPARED, TARGETS, Baseline, Training, only_one
-from selfscale.pipeline.execution import Execution, about, clock_path
+from selfscale.pipeline.execution import Execution, about
 from selfscale.pipeline.results import as_rows
 from selfscale.pipeline.train import trainer_for
 from selfscale.progress import SILENT, Progress
@@ -23,7 +23,7 @@ from selfscale.settings import Settings
 log = logging.getLogger(__name__)
 
 
-def train_baseline(settings: Settings, task: str, seed: int, progress: Progress = SILENT) -> None:
+def train_baseline(settings: Settings, baseline: Baseline, progress: Progress = SILENT) -> None:
     """Train the untouched initial network on, and write `models/baseline/TASK-seed-N`.
 
     One session on a fresh Adam, as long as the longest minimization of this task and seed among
@@ -34,14 +34,14 @@ def train_baseline(settings: Settings, task: str, seed: int, progress: Progress 
     Raises:
         UserError: the initial network, or the number of steps, is missing.
     """
-    baseline = Baseline(task, seed)
+    task, seed = baseline.task, baseline.seed
     with only_one(f"baseline-{baseline.name}"):
         steps = files.read_json(baseline.budget, "budget")["steps"]
         initial = Training(task, seed).output / "initial.keras"
         network = MaskedNetwork(files.load_model(initial, f"train {task} --seed {seed}"))
         trainer = trainer_for(settings, task, network)
         told = progress.job(baseline.title, most=steps, exact=True, filters=trainer.network.filters_kept)
-        out, clock = baseline.output, clock_path(baseline)
+        out, clock = baseline.output, baseline.clock
         described = about(settings, baseline, {"network", "training", "evaluation"})
         with Execution(out, clock, described) as execution:
             baseline.result.unlink(missing_ok=True)  # it says that the record is whole

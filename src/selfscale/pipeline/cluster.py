@@ -37,9 +37,9 @@ def import_ray() -> ModuleType:
 
 
 def cluster_map(
-    function: Callable[[Item], Result], items: Sequence[Item], execution: Execution, trials: int = 1
+    function: Callable[[Path, Item], Result], items: Sequence[Item], execution: Execution, trials: int = 1
 ) -> Iterator[Result]:
-    """`function` of each item, in their order, each in `execution.threads` CPUs for each of its `trials`.
+    """`function(FOLDER, item)` of each item, in their order, each in `execution.threads` CPUs a trial.
 
     Of the cluster that `ray start` has made known here (or RAY_ADDRESS names); if there is none,
     this machine becomes one. At most `execution.workers` are at it at once, if that is set.
@@ -51,16 +51,11 @@ def cluster_map(
         num_cpus=execution.threads * trials,
         max_retries=-1,  # only when a node or a process is lost: what the function raises is raised here
         runtime_env={"env_vars": {name: os.environ[name] for name in PASSED_ON if name in os.environ}},
-    )(_call)
-    folder, pending = str(Path.cwd()), deque[Any]()
+    )(function)
+    pending = deque[Any]()
     for item in items:
-        pending.append(remote.remote(folder, function, item))
+        pending.append(remote.remote(Path.cwd(), item))
         if execution.workers and len(pending) >= execution.workers:
             yield ray.get(pending.popleft())
     while pending:
         yield ray.get(pending.popleft())
-
-
-def _call(folder: str, function: Callable[[Item], Result], item: Item) -> Result:
-    os.chdir(folder)
-    return function(item)

@@ -129,7 +129,9 @@ def draw(
 def job_of(result: Mapping[str, Any], settings: Settings) -> Job:
     """The minimization of `runs` that came to a result."""
     return next(
-        job for job in jobs(settings) if job[:3] == (result["task"], result["strategy"], result["seed"])
+        job
+        for job in jobs(settings)
+        if (job.task, job.strategy, job.seed) == (result["task"], result["strategy"], result["seed"])
     )
 
 

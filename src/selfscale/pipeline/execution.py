@@ -15,13 +15,11 @@ from typing import Any, Self
 from uuid import uuid4
 
 from selfscale import files
-from selfscale.paths import PREPARED, STATE, TARGETS, Baseline, Job, Training, store_root
+from selfscale.paths import PREPARED, TARGETS, Job, Work, store_root
 from selfscale.settings import Settings
-from selfscale.tracking.sync import Syncer, digest
+from selfscale.tracking.sync import Syncer
 from selfscale.tracking.system_metrics import Monitor
 
-Work = Training | Job | Baseline
-KINDS: dict[type, str] = {Training: "training", Job: "minimization", Baseline: "baseline"}
 # Of `execution`, what changes results.
 EXECUTION = {"threads", "deterministic", "mixed_precision", "xla", "blocks"}
 
@@ -32,7 +30,7 @@ def about(settings: Settings, work: Work, sections: set[str], **more: Any) -> di
     include: Any = {**dict.fromkeys(sections, True), "execution": EXECUTION}
     chosen = settings.model_dump(mode="json", include=include)
     chosen["tasks"] = {work.task: settings.tasks[work.task].model_dump(mode="json")}
-    words = {"kind": KINDS[type(work)], "task": work.task, "seed": work.seed}
+    words = {"kind": work.kind, "task": work.task, "seed": work.seed}
     if isinstance(work, Job):
         words["strategy"] = work.strategy
         chosen["strategies"] = {work.strategy: settings.strategies[work.strategy].model_dump(mode="json")}
@@ -45,20 +43,12 @@ def about(settings: Settings, work: Work, sections: set[str], **more: Any) -> di
     }
 
 
-def clock_path(work: Work) -> Path:
-    """Where the clock of a job lies once it has finished, and of a minimization only then."""
-    if isinstance(work, Training) and work.strategy:
-        return STATE / "clocks" / f"start-{Job(work.task, work.strategy, work.seed).name}.json"
-    return STATE / "clocks" / f"{KINDS[type(work)]}-{work.name}.json"
-
-
 def clock_of(work: Work) -> dict[str, Any] | None:
     """The clock of the execution that made an output; DVC may have taken another from its cache."""
-    path = clock_path(work)
-    if not path.exists():
+    if not work.clock.exists():
         return None
-    found: dict[str, Any] = files.read_json(path, work.command)
-    return found if found["content"] == digest(work.output) else None
+    found: dict[str, Any] = files.read_json(work.clock, work.command)
+    return found if found["content"] == files.content(work.output) else None
 
 
 def new_clock() -> dict[str, Any]:
@@ -111,7 +101,7 @@ class Execution:
         self.clock |= {
             "status": "FINISHED",
             "ended": time.time(),
-            "content": digest(record),
+            "content": files.content(record),
             "seconds": seconds,
             "system": [] if self.clock["decisions"] else self._monitor.last(seconds),
         }

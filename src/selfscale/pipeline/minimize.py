@@ -18,7 +18,7 @@ from selfscale.nn.metrics import Evaluation
 from selfscale.nn.trainer import Trainer
 from selfscale.paths import Job, only_one
 from selfscale.pipeline import resume
-from selfscale.pipeline.execution import Execution, about, clock_path
+from selfscale.pipeline.execution import Execution, about
 from selfscale.pipeline.results import decision_line, save_kept, save_pictures, without_seconds, write_result
 from selfscale.pipeline.train import train, trainer_for
 from selfscale.progress import SILENT, Progress, time_left
@@ -69,7 +69,7 @@ def run_minimization(
                 record_decision(course, execution, decision, progress)
             write_result(course.trainer, job, course.training, course.records, course.state)
             seconds = sum(record.session.seconds for record in course.records)
-            execution.finish(job.output, clock_path(job), seconds)
+            execution.finish(job.output, job.clock, seconds)
             course.save(finished=True)
             start = resume.start_folder(settings, job) if job.start else None
             resume.delete_others(course.state, job, start)
@@ -126,7 +126,7 @@ def begun(settings: Settings, job: Job, snapshot: Path | None, waited: bool) -> 
     if not done:
         return Course(job, training, trainer, initial, [], state, shown)
     if done.finished and not snapshot:  # what another process has just finished is the same execution
-        clock = files.read_json(clock_path(job), job.command)
+        clock = files.read_json(job.clock, job.command)
         files.write_json(state / "clock.json", {**clock, "status": "RUNNING", "content": ""})
     records = list(done.records)
     log.info("%s: going on after decision %s", job.name, len(records))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,25 +30,24 @@ def pick(
     max_macs: float | None = None,
     min_score: float | None = None,
     max_ms: float | None = None,
-    milliseconds: Callable[[Path], float],
 ) -> dict[str, Any]:
     """Choose a network of a task by validation, among all of `runs`; notes it in `picks.json`.
 
     The best one with at most `max_macs` multiply-accumulates per pixel, or at most `max_ms`
-    milliseconds per megapixel, which `milliseconds` measures of a model's file; or the smallest one
-    whose validation score (lower is better) is at least as good as `min_score`.
+    milliseconds per megapixel, measured here; or the smallest one whose validation score (lower is
+    better) is at least as good as `min_score`.
 
     Raises:
         UserError: a result is missing, or no network is like that.
     """
     best = networks(settings, task)
-    fast = {point.path: milliseconds(point.path) for point in best} if max_ms is not None else {}
+    fast = {point.path: measured_milliseconds(point.path) for point in best} if max_ms is not None else {}
     chosen = pareto.best_within(
         best, task, max_macs=max_macs, min_score=min_score, max_ms=max_ms, milliseconds=fast
     )
     content = about(chosen, task)
     files.write_json(PICKS, read_picks() | {task: content})
-    return content | {"ms_per_megapixel": fast.get(chosen.path) or milliseconds(chosen.path)}
+    return content | {"ms_per_megapixel": fast.get(chosen.path) or measured_milliseconds(chosen.path)}
 
 
 def networks(settings: Settings, task: str) -> list[pareto.Candidate]:

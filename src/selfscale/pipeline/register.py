@@ -10,7 +10,6 @@ from typing import Any
 from selfscale import files
 from selfscale.errors import UserError
 from selfscale.paths import PREPARED, REPORTS, TARGETS, Job, store_root
-from selfscale.pipeline.execution import clock_path
 from selfscale.pipeline.pick import picked
 from selfscale.processes import import_tensorflow, use_float16
 from selfscale.reporting import pareto, statistics
@@ -19,7 +18,7 @@ from selfscale.settings import Settings
 from selfscale.tracking import registry
 from selfscale.tracking.champions import Standing, model_name
 from selfscale.tracking.store import open_store
-from selfscale.tracking.sync import end_killed, run_of, sync_record
+from selfscale.tracking.sync import end_killed, sync_record
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +46,8 @@ def register(settings: Settings, task: str) -> Standing:
     end_killed(client, store_root())
     known = registry.find(client, model_name(task), files.sha256(model))
     words = "" if known else described(settings, job, model, result, picked=chosen is not None)
-    sync_record(client, job.output, clock_path(job))
-    run = run_of(client, job.output)
-    return registry.register(client, task, model, result, words, run.info.run_id if run else None)
+    run_id = sync_record(client, job.output, job.clock)
+    return registry.register(client, task, model, result, words, run_id)
 
 
 def described(settings: Settings, job: Job, model: Path, result: Mapping[str, Any], *, picked: bool) -> str:

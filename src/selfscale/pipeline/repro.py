@@ -8,27 +8,23 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import product, starmap
 from pathlib import Path
-from typing import Any
 
 import joblib
 import psutil
 
 from selfscale.config import Execution
 from selfscale.errors import UserError
-from selfscale.paths import Baseline, Job, Training
+from selfscale.paths import Baseline, Job, Training, Work
 from selfscale.pipeline.cluster import cluster_map
 from selfscale.pipeline.compare import jobs
-from selfscale.pipeline.execution import Work
 from selfscale.settings import Settings
 
 WORKER_BYTES = 1.5 * 2**30  # what a process takes that trains, with TensorFlow
@@ -55,7 +51,7 @@ def repro(settings: Settings, workers: int | None = None) -> None:
             run("repro", *before)
         stale = changed(stage)
         items = {name: work for name, work in every(settings, stage).items() if name in stale}
-        if execution.engine == "ray":
+        if items and execution.engine == "ray":
             on_cluster(settings, items)
         elif len(items) > 1 and count > 1:
             side_by_side(list(items), min(count, len(items)))
@@ -90,8 +86,8 @@ def changed(stage: str) -> set[str]:
 
 def run(*words: str) -> None:
     """A command of DVC's; raises UserError if it fails, of which it has told itself."""
-    with ended_with_us(subprocess.Popen([*DVC, *words], start_new_session=True)) as process:
-        code = process.wait()
+    with ended_with_us():
+        code = subprocess.Popen([*DVC, *words], start_new_session=True).wait()
     if code:
         raise UserError(f"dvc {' '.join(words)}: failed with exit code {code}; see above")
 
@@ -99,13 +95,8 @@ def run(*words: str) -> None:
 def side_by_side(items: Sequence[str], count: int) -> None:
     """`dvc repro --single-item` of each; what they print comes line by line."""
     log.info("%s items, %s at once: %s", len(items), count, ", ".join(items))
-    with ThreadPoolExecutor(count) as pool:
-        try:
-            failed = [name for name, code in pool.map(one_item, items) if code]
-        except BaseException:  # threads are not interrupted as this one is
-            pool.shutdown(wait=False, cancel_futures=True)
-            end_all()
-            raise
+    with ThreadPoolExecutor(count) as pool, ended_with_us():
+        failed = [name for name, code in pool.map(one_item, items) if code]
     if failed:
         raise UserError(f"{', '.join(sorted(failed))}: failed; see above")
 
@@ -116,46 +107,26 @@ def one_item(name: str) -> tuple[str, int]:
     process = subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
-    with ended_with_us(process):
-        assert process.stdout is not None
-        for line in process.stdout:
-            print(line, end="", file=sys.stderr, flush=True)
-        return name, process.wait()
+    assert process.stdout is not None
+    for line in process.stdout:
+        print(line, end="", file=sys.stderr, flush=True)
+    return name, process.wait()
 
 
 @contextmanager
-def ended_with_us(process: subprocess.Popen[Any]) -> Iterator[subprocess.Popen[Any]]:
-    """End the process, and the stage that it runs, if this block is left before it has ended."""
-    _running.add(process.pid)
+def ended_with_us() -> Iterator[None]:
+    """If the block is interrupted, ask DVC and its stages to end: it would not pass it on to them."""
     try:
-        yield process
-    finally:
-        _running.discard(process.pid)
-        if process.poll() is None:
-            end(process.pid)
-
-
-_running: set[int] = set()
-
-
-def end_all() -> None:
-    """Ask every process of this one's to end."""
-    for pid in list(_running):
-        end(pid)
-
-
-def end(pid: int) -> None:
-    """The whole session: DVC does not pass on to its stage that it was asked to end."""
-    try:
-        os.killpg(pid, signal.SIGTERM)
-    except ProcessLookupError:
-        return
+        yield
+    except BaseException:
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                process.terminate()
+        raise
 
 
 def on_cluster(settings: Settings, items: dict[str, Work]) -> None:
     """The same commands as tasks of a Ray cluster in a shared folder, then `dvc commit`."""
-    if not items:
-        return
     ended = cluster_map(command, list(items.values()), settings.execution, settings.minimization.speculative)
     done: list[str] = []
     failed: list[str] = []
@@ -169,20 +140,12 @@ def on_cluster(settings: Settings, items: dict[str, Work]) -> None:
         raise UserError(f"{', '.join(failed)}: failed; see above")
 
 
-def command(work: Work) -> str | None:
+def command(folder: Path, work: Work) -> str | None:
     """Run a job's own command in the folder of the project; what went wrong, if anything."""
-    remove(work.output)
+    shutil.rmtree(folder / work.output, ignore_errors=True)  # as DVC does
     words = [str(Path(sys.executable).with_name("selfscale")), *work.command.split()]
-    done = subprocess.run(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
     return last_line(done.stderr) if done.returncode else None
-
-
-def remove(output: Path) -> None:
-    """As DVC does before a stage runs."""
-    if output.is_dir():
-        shutil.rmtree(output)
-    else:
-        output.unlink(missing_ok=True)
 
 
 def default_workers(execution: Execution, trials: int = 1) -> int:

@@ -183,6 +183,6 @@ def as_rows(session: SessionRecord) -> list[tuple[int, float, float]]:
 
 def decision_line(record: DecisionRecord) -> str:
     """One line for people: what was tried, how it ended and why, what is left."""
-    verdict = "kept" if record.accepted else "stepped back"
+    verdict = "accepted" if record.accepted else "reverted"
     left = ", ".join(map(str, record.filters_kept))
     return f"{record.number}. {record.alteration} {record.tried}: {verdict}, {record.reason}; filters {left}"

@@ -23,7 +23,7 @@ from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.metrics import Evaluation, Evaluator
 from selfscale.nn.trainer import Compilation, Trainer
 from selfscale.paths import PREPARED, TARGETS, Training, only_one
-from selfscale.pipeline.execution import Execution, about, clock_path
+from selfscale.pipeline.execution import Execution, about
 from selfscale.pipeline.results import as_rows
 from selfscale.progress import SILENT, Progress
 from selfscale.records import SessionRecord
@@ -82,7 +82,7 @@ def train(
         # What may be missing is found before the work.
         test_split = load_split(PREPARED, TARGETS / task, "test")
         described = about(settings, training, {"network", "training", "evaluation"})
-        clock = clock_path(training)
+        clock = training.clock
         with Execution(out, clock, described) as execution:
             (out / "training.json").unlink(missing_ok=True)  # it says that the record is whole
             (model, starts, session, validation), steps = living_network(settings, training, progress)

@@ -22,7 +22,7 @@ from selfscale.reporting.ablation_report import caption, content, heat_map, line
 from selfscale.reporting.tables import markdown
 from selfscale.search.ablation import AblationRecord, ablate, possible
 from selfscale.settings import Settings
-from selfscale.tracking.sync import Syncer, digest
+from selfscale.tracking.sync import Syncer
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def show(report: Path, clock: dict[str, Any], records: Sequence[AblationRecord])
     now = time.time()
     timed = {str(n): {"at": now, "seconds": record.session.seconds} for n, record in enumerate(records)}
     seconds = sum(record.session.seconds for record in records)
-    known = {"status": "FINISHED", "ended": now, "content": digest(report), "seconds": seconds}
+    known = {"status": "FINISHED", "ended": now, "content": files.content(report), "seconds": seconds}
     path = STATE / "clocks" / report.name
     files.write_json(path, {**clock, **known, "decisions": timed})
     with Syncer(store_root(), report, path):

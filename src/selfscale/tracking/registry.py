@@ -55,14 +55,26 @@ def register(
         raise UserError(f"{model_path}: is missing; run `selfscale minimize {task}` first")
     name, digest, folder = model_name(task), files.sha256(model_path), store_folder(client)
     with FileLock(folder / "registry.lock") if folder else nullcontext():
-        version = find(client, name, digest)
-        if version is None:
-            version = add(client, task, model_path, result, card, run_id)
-            first = (made_from(client, name, digest) or [version])[-1]
-            if first.version != version.version:  # on a server, another machine was faster
-                client.delete_model_version(name, version.version)
-                version = first
-        return propose(client, version)
+        if version := find(client, name, digest):
+            return propose(client, version)
+        whole = existing_run(client, run_id) is not None and client.list_artifacts(run_id)
+        holder = run_id if run_id and whole else registration_run(client, task, summary(result))
+        source = log_model(client, task, model_path, holder)
+        try:
+            client.create_registered_model(name, description=f"Minimized network that does what {task} does.")
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        page = f"#/experiments/{experiment(client, task)}/runs/{holder}"
+        version = client.create_model_version(
+            *(name, source, holder, {DIGEST: digest} | version_tags(result)),
+            description=f"{card}\n\nMade by the run [`{holder}`]({page}).",
+            model_id=source.removeprefix("models:/"),
+        )
+        first = (made_from(client, name, digest) or [version])[-1]
+        if first.version != version.version:  # on a server, another machine was faster
+            client.delete_model_version(name, version.version)
+        return propose(client, first)
 
 
 def find(client: MlflowClient, name: str, digest: str) -> ModelVersion | None:
@@ -76,31 +88,6 @@ def made_from(client: MlflowClient, name: str, digest: str) -> list[ModelVersion
     same = [version for version in found if version.tags.get(DIGEST) == digest]
     whole = [version for version in same if has_artifacts(client, version.source)]
     return sorted(whole, key=lambda version: int(version.version), reverse=True)
-
-
-def add(
-    client: MlflowClient,
-    task: str,
-    model_path: Path,
-    result: Mapping[str, Any],
-    card: str,
-    run_id: str | None,
-) -> ModelVersion:
-    name = model_name(task)
-    whole = existing_run(client, run_id) is not None and client.list_artifacts(run_id)
-    holder = run_id if run_id and whole else registration_run(client, task, summary(result))
-    source = log_model(client, task, model_path, holder)
-    try:
-        client.create_registered_model(name, description=f"Minimized network that does what {task} does.")
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    tags = {DIGEST: files.sha256(model_path)} | version_tags(result)
-    page = f"#/experiments/{experiment(client, task)}/runs/{holder}"
-    described = f"{card}\n\nMade by the run [`{holder}`]({page})."
-    return client.create_model_version(
-        name, source, holder, tags, description=described, model_id=source.removeprefix("models:/")
-    )
 
 
 def registration_run(client: MlflowClient, task: str, words: str) -> str:

@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Self
 
 from filelock import FileLock, Timeout
 
-from selfscale import files
 from selfscale.errors import UserError
-from selfscale.paths import BASELINES, MINIMIZED, REPORTS, STATE, TRAINED, store_root
+from selfscale.paths import MINIMIZED, REPORTS, STATE, Baseline, Job, Training, store_root
 from selfscale.tracking import runs
 from selfscale.tracking.records import Record, read
 from selfscale.tracking.runs import StoredRun
@@ -29,12 +28,6 @@ if TYPE_CHECKING:  # MLflow takes seconds to import: the functions do, in the th
 
     from selfscale.tracking.store import Client
 
-# Of each kind: where its records lie, and the command in the names of its locks.
-FINISHED = {
-    "training": (TRAINED, "train"),
-    "minimization": (MINIMIZED, "minimize"),
-    "baseline": (BASELINES, "baseline"),
-}
 LOCK_SECONDS = 30.0  # how long to wait for another process that brings up a record
 PATIENCE = 10.0  # how long the end of a job waits for a server
 
@@ -100,19 +93,6 @@ def find(client: Client, experiment_id: str, record: Record) -> Run | None:
     return None
 
 
-def run_of(client: Client, record: Path) -> Run | None:
-    """The newest run of a finished record's content."""
-    from selfscale.tracking.store import experiment
-
-    found = read(record, None)
-    return find(client, experiment(client, found.tags["task"]), found) if found else None
-
-
-def digest(record: Path) -> str:
-    """The digest of a finished record's content."""
-    return files.content(record)
-
-
 def held(lock: Path) -> bool:
     """Whether a process has it."""
     try:
@@ -164,10 +144,10 @@ def _sync_all(client: Client, records: list[tuple[Path, Path, Path]]) -> int:
 def finished(root: Path) -> Iterator[tuple[Path, Path, Path]]:
     """Each record that a stage of the project left, its clock and its lock."""
     state = root / STATE
-    for kind, (folder, verb) in FINISHED.items():
-        for about in sorted((root / folder).glob("*/run.json")):
+    for work in (Training, Job, Baseline):
+        for about in sorted((root / work.folder).glob("*/run.json")):
             name = about.parent.name
-            yield about.parent, state / f"clocks/{kind}-{name}.json", state / f"{verb}-{name}.lock"
+            yield about.parent, state / f"clocks/{work.kind}-{name}.json", state / f"{work.verb}-{name}.lock"
     for about in sorted((root / MINIMIZED).glob("*/start/run.json")):  # the training of a start of its own
         name = about.parent.parent.name
         yield about.parent, state / f"clocks/start-{name}.json", state / f"minimize-{name}.lock"
