@@ -41,6 +41,28 @@ RESULT: dict[str, Any] = {
 }
 
 
+# What `worth` measured of one filter.
+MEASURED: dict[str, Any] = {
+    "test": "disabled",
+    "filter": [0, 3],
+    "reference": 0.1,
+    "score_before_training": 0.4,
+    "score": 0.2,
+    "difference": {"value": 1.0, "low": 0.9, "high": 1.1},
+    "against_baseline": {"value": 0.5, "low": 0.4, "high": None},
+    "movements": [{"filter": [1, 0], "distance": 0.25}],
+    "successor": {"filter": [0, 1], "similarity": 0.8, "before": 0.3},
+    "relearned": None,
+    "session": {"steps": 40, "losses": [[40, None]], "scores": [[40, 0.2]], "ended": "completed"},
+}
+ABLATION: dict[str, Any] = {
+    **{"task": "sobel", "seed": 3, "session_steps": 40, "loss": "mae"},
+    **{"validation_images": 12, "confidence": 0.95, "reference": 0.1},
+    "baseline": MEASURED | {"test": "baseline", "filter": None, "against_baseline": None, "successor": None},
+    "tests": [MEASURED],
+}
+
+
 @functools.cache
 def template() -> Path:
     """A migrated, empty database: making one takes seconds."""
@@ -212,3 +234,9 @@ def described(client: Client, run: Any, times: bool) -> Mapping[str, Any]:
         "images": [(used.dataset.name, used.dataset.digest) for used in run.inputs.dataset_inputs],
         "artifacts": artifacts,
     }
+
+
+def aliases(client: Client) -> dict[str, int]:
+    """Those of `selfscale-sobel`."""
+    found = client.get_registered_model("selfscale-sobel").aliases
+    return {alias: int(version) for alias, version in found.items()}

@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 """Names from outside in messages: one line, nothing for a terminal to obey, not too long."""
 
 from __future__ import annotations
@@ -57,3 +58,34 @@ def test_settings_of_the_terminal(setting: str, tmp_path: Path) -> None:
         )
         assert (done.returncode, b"\x1b" in done.stderr) == (code, False)
         assert len(done.stderr.splitlines()) == code // 2
+=======
+"""Passwords, in whatever is shown."""
+
+from __future__ import annotations
+
+import pytest
+
+from selfscale.errors import redact
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("at http://me:se%40cret@host:5000/#/models.", "at http://host:5000/#/models."),
+        ("'mysql+pymysql://me:a/b@c@host/db' fails", "'mysql+pymysql://host/db' fails"),
+        ("https://token@host/x https://host/y?size=3", "https://host/x https://host/y?size=3"),
+        ("postgresql://host/db?user=me&password=abc&x=1", "postgresql://host/db?user=me&password=***&x=1"),
+        ("https://host/a.tar?X-Amz-Signature=0af&b", "https://host/a.tar?X-Amz-Signature=***&b"),
+        ("http://host:5000/a@champion, sobel@champion", "http://host:5000/a@champion, sobel@champion"),
+    ],
+)
+def test_an_address_loses_its_password(text, shown):
+    assert redact(text) == shown
+
+
+def test_passwords_of_the_environment(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:open/se%40same@host")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "swordfish")
+    text = "https://me:open/se%40same@host refuses open/se@same and swordfish"
+    assert redact(text) == "https://host refuses *** and ***"
+>>>>>>> 00f1906 (Any store that cannot be opened is one line within seconds, MLflow's own client asks; a read-only project can be read; passwords are taken out)

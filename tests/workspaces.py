@@ -25,7 +25,6 @@ from selfscale.paths import PREPARED, TARGETS, Job
 from selfscale.pipeline import minimize as minimizing
 from selfscale.pipeline import train as pipeline
 from selfscale.settings import load
-from selfscale.tracking.store import Client
 from stores import new_store, python
 
 CHECKOUT = Path(__file__).parent.parent
@@ -157,9 +156,3 @@ def selfscale(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def runs(client: Client, kind: str) -> list[Any]:
-    """All MLflow runs of a kind that were not deleted."""
-    ids = [found.experiment_id for found in client.search_experiments()]
-    return list(client.search_runs(ids, f"tags.kind = '{kind}'", max_results=50_000))

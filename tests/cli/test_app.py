@@ -18,6 +18,7 @@ from selfscale.paths import PREPARED, TARGETS, Job
 from selfscale.pipeline import minimize as minimizing
 from selfscale.pipeline import train as pipeline
 from selfscale.tracking.store import open_store
+from stores import runs
 from workspaces import (
     CHECKOUT,
     JOB,
@@ -25,7 +26,6 @@ from workspaces import (
     change_params,
     contents,
     own_store,
-    runs,
     save_photographs,
     selfscale,
     trained_project,

@@ -17,7 +17,8 @@ from selfscale.pipeline.baseline import train_baseline
 from selfscale.pipeline.compare import budget
 from selfscale.settings import load
 from selfscale.tracking.store import open_store
-from workspaces import own_store, runs, trained_project
+from stores import runs
+from workspaces import own_store, trained_project
 
 STEPS = {"random": 20, "sequential": 30}
 

@@ -18,7 +18,8 @@ from selfscale.pipeline.minimize import run_minimization
 from selfscale.pipeline.train import train
 from selfscale.settings import load
 from selfscale.tracking.store import open_store
-from workspaces import OWN_PHOTOGRAPHS, change_params, contents, new_project, own_store, prepare, runs
+from stores import runs
+from workspaces import OWN_PHOTOGRAPHS, change_params, contents, new_project, own_store, prepare
 
 ray = cluster.import_ray()
 RUNS = {"runs.tasks": ["sobel"], "runs.strategies": ["random", "sequential", "cosine"], "runs.seeds": [0]}

@@ -28,8 +28,8 @@ from selfscale.pipeline.execution import clock_of
 from selfscale.pipeline.register import register
 from selfscale.settings import load
 from selfscale.tracking.store import open_store
-from stores import python
-from workspaces import CHECKOUT, TINY, change_params, own_store, runs, save_photographs
+from stores import runs
+from workspaces import CHECKOUT, TINY, change_params, own_store, save_photographs
 
 pytestmark = pytest.mark.pipeline
 
@@ -44,17 +44,6 @@ KEYS = {
     *("task", "strategy", "seed", "filters_initial", "filters_kept", "parameters", "macs_per_pixel"),
     *("validation", "test", "decisions", "accepted", "reverted", "training_steps"),
 }
-# A process that cannot import this package, as on another machine.
-STOCK = """
-import sys
-sys.modules["selfscale"] = None
-import mlflow, mlflow.tensorflow, numpy as np
-mlflow.set_tracking_uri(sys.argv[1])
-images = np.load(sys.argv[2])
-for task in sys.argv[4:]:
-    model = mlflow.tensorflow.load_model(f"models:/selfscale-{task}@champion")
-    np.save(f"{sys.argv[3]}/{task}.npy", model(images))
-"""
 
 
 class Project(NamedTuple):
@@ -276,38 +265,22 @@ def test_the_comparison_has_every_result(project):
         assert baseline["steps"] == longest
 
 
-def test_runs_are_nested_and_finished(repro, client):
+def test_each_job_has_a_finished_run_of_its_execution(repro, client):
+    assert {run.info.status for run in runs(client)} == {"FINISHED"}
     for kind in ("training", "baseline"):
         assert sorted(run.data.tags["task"] for run in runs(client, kind)) == sorted(TASKS)
-    minimizations = {
-        (run.data.tags["task"], run.data.tags["strategy"], int(run.data.tags["seed"])): run
-        for run in runs(client, "minimization")
-    }
-    assert len(runs(client, "minimization")) == len(JOBS)
-    every = [*runs(client, "training"), *minimizations.values()]
+    found = {run.data.tags["key"]: run for run in runs(client, "minimization")}
+    assert len(found) == len(JOBS)
     for job in JOBS:
-        parent, decisions = minimizations[named(job)], repro.project.json(job.output / "decisions.json")
-        assert parent.data.tags["key"] == noted_of(repro.project, job)["key"]
-        assert parent.data.tags["mlflow.source.git.commit"] == repro.commit
-        assert client.get_experiment(parent.info.experiment_id).name == job.task
-        below = [run for run in children(client, parent) if run.data.tags["kind"] != "pictures"]
-        assert verdicts(below) == {
-            d["number"]: "accepted" if d["accepted"] else "reverted" for d in decisions
+        run, decisions = found[noted_of(repro.project, job)["key"]], job.output / "decisions.json"
+        assert run.data.tags["mlflow.source.git.commit"] == repro.commit
+        assert client.get_experiment(run.info.experiment_id).name == job.task
+        below = f"tags.mlflow.parentRunId = '{run.info.run_id}' and tags.kind = 'decision'"
+        verdicts = {
+            int(each.data.tags["decision"]): each.data.tags["verdict"] == "accepted"
+            for each in client.search_runs([run.info.experiment_id], below)
         }
-        sessions = [child for decision in below for child in children(client, decision)]
-        assert verdicts(sessions) == verdicts(below)
-        assert {run.data.tags["kind"] for run in below} == {"decision"}
-        assert {run.data.tags["kind"] for run in sessions} == {"session"}
-        for run in (*below, *sessions):
-            tags = run.data.tags
-            assert (tags["task"], tags["strategy"], int(tags["seed"])) == named(job)
-        every += [*below, *sessions]
-    assert {run.info.status for run in every} == {"FINISHED"}
-    assert {run.info.run_id for run in every} == {
-        run.info.run_id
-        for kind in ("training", "minimization", "decision", "session")
-        for run in runs(client, kind)
-    }
+        assert verdicts == {each["number"]: each["accepted"] for each in repro.project.json(decisions)}
 
 
 def noted_of(project: Project, job: Job) -> dict[str, Any]:
@@ -315,15 +288,6 @@ def noted_of(project: Project, job: Job) -> dict[str, Any]:
         found = clock_of(job)
     assert found
     return found
-
-
-def children(client: MlflowClient, parent: Any) -> list[Any]:
-    below = f"tags.mlflow.parentRunId = '{parent.info.run_id}'"
-    return list(client.search_runs([parent.info.experiment_id], below))
-
-
-def verdicts(found: list[Any]) -> dict[int, str]:
-    return {int(run.data.tags["decision"]): run.data.tags["verdict"] for run in found}
 
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.name)
@@ -356,16 +320,9 @@ def test_the_compact_network_does_what_the_last_snapshot_did(project, client, jo
     np.testing.assert_allclose(compact(images), switched(images), atol=1e-5)
 
 
-def test_champions_load_without_this_package(project, client, tmp_path):
-    images = np.random.default_rng(0).random((2, 17, 23, 1), dtype=np.float32)
-    np.save(tmp_path / "images.npy", images)
-    command = python(STOCK, client.tracking_uri, tmp_path / "images.npy", tmp_path, *TASKS)
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+def test_the_champions_are_the_best_and_belong_to_their_runs(project, client):
     for task in TASKS:
         job = best(project, task)
-        expected = model(project, job.output / "compact.keras")(images)
-        np.testing.assert_allclose(np.load(tmp_path / f"{task}.npy"), expected, atol=1e-6)
         version = client.get_model_version_by_alias(f"selfscale-{task}", "champion")
         assert version.tags["strategy"] == job.strategy
         assert f"| strategy | `{job.strategy}`, seed 0 |" in version.description

@@ -34,7 +34,7 @@ from selfscale.search.acceptance import reference_of
 from selfscale.settings import load
 from selfscale.tracking.store import open_store
 from selfscale.tracking.sync import end_killed
-from stores import new_store, python, record
+from stores import new_store, python, record, runs
 from workspaces import (
     JOB,
     OWN_PHOTOGRAPHS,
@@ -45,7 +45,6 @@ from workspaces import (
     new_project,
     own_store,
     prepare,
-    runs,
     train,
     trained_project,
 )

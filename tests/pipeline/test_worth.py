@@ -13,7 +13,8 @@ from selfscale.pipeline.worth import run_worth
 from selfscale.search.ablation import TESTS
 from selfscale.settings import load
 from selfscale.tracking.store import open_store
-from workspaces import change_params, contents, own_store, runs, trained_project
+from stores import runs
+from workspaces import change_params, contents, own_store, trained_project
 
 STEPS = 6
 

@@ -1,15 +1,15 @@
 """Promotion and rollback, through the command line: the rule of the champion, and what is told of it."""
 
+# ruff: noqa: F811
 from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
+from test_app import command  # noqa: F401
 
-from selfscale.cli import app as cli
 from selfscale.cli import registry as cli_registry
 from selfscale.nn.fcn import build
 from selfscale.pipeline import register as registering
@@ -17,7 +17,7 @@ from selfscale.settings import Settings
 from selfscale.tracking.champions import Standing
 from selfscale.tracking.registry import register
 from selfscale.tracking.store import Client, open_store
-from stores import RESULT, new_store
+from stores import RESULT, aliases, new_store
 from workspaces import CHECKOUT, own_store, selfscale
 
 NAME = "selfscale-sobel"
@@ -51,22 +51,6 @@ def project(registered, tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def client(project) -> Client:
     return open_store(project)
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["selfscale", *words])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return (ended.value.code or 0, *capsys.readouterr())
-
-    return run
-
-
-def aliases(client: Client) -> dict[str, int]:
-    return {alias: int(version) for alias, version in client.get_registered_model(NAME).aliases.items()}
 
 
 def test_registering_keeps_the_best_as_champion(client):

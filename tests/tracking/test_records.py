@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,7 @@ from selfscale import files
 from selfscale.errors import UserError
 from selfscale.records import Filter
 from selfscale.tracking.records import Record, read
-from stores import RESULT, STARTED, record, write_clock, write_minimization, write_training
+from stores import ABLATION, RESULT, STARTED, record, write_clock, write_minimization, write_training
 
 
 @pytest.fixture
@@ -138,13 +136,6 @@ def test_a_name_of_many_filters_is_cut(folder):
     assert len(run.name) < 140
 
 
-def test_scores_that_are_no_numbers_are_points(folder):
-    broken = replace(record(1, accepted=False), score=float("nan"), metrics={"mae": float("inf")})
-    (run,) = in_progress(folder, broken).parts(set())
-    points = {point.metric: str(point.value) for point in run.points}
-    assert (points["score"], points["mae"]) == ("nan", "inf")
-
-
 def test_a_finished_minimization(folder):
     found = read(write_minimization(folder), None)
     assert (found.status, found.content, found.key) == ("FINISHED", files.content(folder), "")
@@ -210,25 +201,8 @@ def test_nothing_to_show(folder):
 
 
 def test_an_ablation(tmp_path):
-    session = {"steps": 40, "losses": [[40, None]], "scores": [[40, 0.2]], "ended": "completed"}
-    measured = {
-        "test": "disabled",
-        "filter": [0, 3],
-        "reference": 0.1,
-        "score_before_training": 0.4,
-        "score": 0.2,
-        "difference": {"value": 1.0, "low": 0.9, "high": 1.1},
-        "against_baseline": {"value": 0.5, "low": 0.4, "high": None},
-        "movements": [{"filter": [1, 0], "distance": 0.25}],
-        "successor": {"filter": [0, 1], "similarity": 0.8, "before": 0.3},
-        "relearned": None,
-        "session": session,
-    }
-    baseline = measured | {"test": "baseline", "filter": None, "against_baseline": None, "successor": None}
-    about = {"task": "sobel", "seed": 3, "session_steps": 40, "loss": "mae", "validation_images": 12}
     path = tmp_path / "worth-sobel-seed-3.json"
-    content = about | {"confidence": 0.95, "reference": 0.1, "baseline": baseline, "tests": [measured]}
-    path.write_text(json.dumps(content))
+    files.write_json(path, ABLATION)
     path.with_suffix(".png").write_bytes(b"picture")
     found = read(path, None)
     assert (found.name, found.tags["kind"]) == ("worth - seed 3", "worth")

@@ -16,7 +16,7 @@ from selfscale.tracking import registry
 from selfscale.tracking.registry import register
 from selfscale.tracking.store import Client, open_store
 from selfscale.tracking.sync import sync_record
-from stores import RESULT, new_store, python, write_minimization
+from stores import RESULT, aliases, new_store, python, write_minimization
 
 NAME = "selfscale-sobel"
 # A process that cannot import this package, as on another machine.
@@ -88,10 +88,6 @@ def put(client: Client, path: Path, run_id: str | None, test: float | None = Non
     if test is not None:
         result["test"] = {**result["test"], "final": {"mae": test, "uiqi": 0.8}}
     return register(client, "sobel", path, result, "# The card", run_id).version
-
-
-def aliases(client: Client) -> dict[str, int]:
-    return {alias: int(version) for alias, version in client.get_registered_model(NAME).aliases.items()}
 
 
 def test_a_version_says_what_it_is_and_which_run_made_it(client, networks):

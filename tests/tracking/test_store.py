@@ -1,22 +1,35 @@
 from __future__ import annotations
 
+import errno
 import os
+import re
 import shutil
 import socket
 import sqlite3
+import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import mlflow
 import pytest
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import OperationalError
 
 from selfscale.errors import UserError
 from selfscale.tracking import store
-from selfscale.tracking.store import StoreError, existing_run, experiment, open_store, store_errors
+from selfscale.tracking.store import (
+    StoreError,
+    existing_run,
+    experiment,
+    open_existing,
+    open_store,
+    store_errors,
+)
 from stores import new_store, python
 
 
@@ -138,36 +151,76 @@ def test_a_run_that_is_not_there(tmp_path):
     assert existing_run(client, None) is None
 
 
-@contextmanager
-def listening(answers: bool) -> Iterator[str]:
-    """A server that says 404 to everything, or that takes a connection and never answers."""
+def handler(status: int, body: bytes) -> type[BaseHTTPRequestHandler]:
+    """Healthy by `/health`, and for everything else this."""
 
-    class NotFound(BaseHTTPRequestHandler):
+    class Answers(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_error(404)
+            healthy = self.path == "/health"
+            self.send_response(200 if healthy else status)
+            self.end_headers()
+            self.wfile.write(b"OK" if healthy else body)
+
+        do_POST = do_GET
 
         def log_message(self, *arguments: object) -> None:
             pass
 
-    if answers:
-        with HTTPServer(("127.0.0.1", 0), NotFound) as server:
-            threading.Thread(target=server.serve_forever, daemon=True).start()
-            yield f"127.0.0.1:{server.server_port}"
-            server.shutdown()
-    else:
+    return Answers
+
+
+@contextmanager
+def server(status: int = 500, body: bytes = b"broken", tls: Path | None = None) -> Iterator[str]:
+    """A server that is no good to MLflow; with status 0 it takes connections and never answers."""
+    if not status:
         with socket.create_server(("127.0.0.1", 0)) as silent:
             yield f"127.0.0.1:{silent.getsockname()[1]}"
+        return
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler(status, body)) as serving:
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(tls)
+            serving.socket = context.wrap_socket(serving.socket, server_side=True)
+        threading.Thread(target=serving.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{serving.server_port}"
+        serving.shutdown()
 
 
-@pytest.mark.parametrize(("answers", "words"), [(True, "answers 404"), (False, "no server answers")])
-def test_no_mlflow_server_at_the_address_is_one_line(tmp_path, monkeypatch, answers, words):
-    monkeypatch.setattr(store, "ANSWER_SECONDS", 0.3)
-    with listening(answers) as address:
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        (404, b"<html>\nno", "failed with error code 404"),
+        (500, b"broken", "too many 500 error responses"),
+        (200, b"<html>\nnot JSON", "not in a valid JSON format"),
+        (403, b"no", "failed with error code 403"),
+        (0, b"", "no server answers; start it, or unset"),
+    ],
+)
+def test_a_server_that_is_no_good_is_one_line_within_seconds(tmp_path, monkeypatch, status, body, words):
+    monkeypatch.setitem(store.PATIENCE, "MLFLOW_HTTP_REQUEST_TIMEOUT", ("1", "30"))
+    started = time.monotonic()
+    with server(status, body) as address:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:secret@{address}")
-        with pytest.raises(UserError, match=rf"^MLFLOW_TRACKING_URI=http://{address}: {words}") as caught:
+        with pytest.raises(UserError, match=rf"^MLFLOW_TRACKING_URI=http://{address}: ") as caught:
             open_store(tmp_path)
+    assert words in str(caught.value)
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert time.monotonic() - started < 5
+
+
+def test_a_private_certificate_is_trusted_as_mlflow_is_told(tmp_path, monkeypatch):
+    pem = tmp_path / "server.pem"
+    words = f"req -x509 -newkey rsa:2048 -nodes -keyout {pem}.key -out {pem}.crt -subj /CN=localhost"
+    words += " -addext subjectAltName=IP:127.0.0.1 -addext basicConstraints=critical,CA:TRUE"
+    subprocess.run(["openssl", *words.split()], check=True, capture_output=True)
+    pem.write_text(Path(f"{pem}.key").read_text() + Path(f"{pem}.crt").read_text())
+    with server(200, b'{"experiments": []}', tls=pem) as address:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"https://{address}")
+        with pytest.raises(UserError, match=r"CERTIFICATE_VERIFY_FAILED"):
+            open_store(tmp_path)
+        monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", f"{pem}.crt")
+        assert open_store(tmp_path).tracking_uri == f"https://{address}"
 
 
 def test_a_port_that_nobody_listens_on(tmp_path, monkeypatch):
@@ -178,13 +231,74 @@ def test_a_port_that_nobody_listens_on(tmp_path, monkeypatch):
         open_store(tmp_path)
 
 
-@pytest.mark.parametrize("uri", ["nonsense://store", "some/folder"])
+def test_a_server_that_fails_in_use_is_one_line(tmp_path, monkeypatch):
+    with server(200, b'{"experiments": []}') as good:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{good}")
+        client = open_store(tmp_path)
+    with pytest.raises(StoreError, match="the MLflow store fails: API request"), store_errors():
+        client.get_run("0" * 32)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        *("nonsense://store", "some/folder", "postgresql+nodriver://me:secret@host/db"),
+        *("sqlite:////proc/none/mlflow.db", "file:///proc/none", "mssql://me:secret@host/db"),
+    ],
+)
 def test_a_uri_that_mlflow_does_not_take(tmp_path, monkeypatch, uri):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    with pytest.raises(UserError, match=f"^MLFLOW_TRACKING_URI={uri}: MLflow cannot open") as caught:
+    shown = re.escape(uri.replace("me:secret@", ""))
+    with pytest.raises(UserError, match=f"^MLFLOW_TRACKING_URI={shown}: MLflow cannot open") as caught:
         open_store(tmp_path)
     assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_read_only_project_can_be_read_and_is_left_alone(tmp_path, monkeypatch):
+    root = tmp_path / "before"
+    run_id = run_with_text(new_store(root), "hello")
+    root = root.rename(tmp_path / "after")
+    real = os.access  # a disk that is mounted read-only
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and real(path, mode))
+    before = sorted((path, path.stat().st_mtime_ns) for path in root.rglob("*"))
+    client = open_existing(root)
+    assert logged_text(client, run_id) == "hello"
+    assert sorted((path, path.stat().st_mtime_ns) for path in root.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device", "artifact"),
+        shutil.Error([("a", "b", "[Errno 28] No space left on device")]),
+        MlflowException("(sqlite3.OperationalError) database or disk is full\nmore"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch, error):
+    def full(*arguments: object, **named: object) -> None:
+        raise error
+
+    client = new_store(tmp_path)
+    run_id = client.create_run(experiment(client, "sobel")).info.run_id
+    monkeypatch.setattr(store.MlflowClient, "log_artifact", full)
+    message = r"the MLflow store fails: .*(full|No space)"
+    with pytest.raises(StoreError, match=message) as caught, store_errors():
+        client.log_artifact(run_id, "note.txt")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_store_that_cannot_be_created_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
+    def full(*arguments: object, **named: object) -> None:
+        (tmp_path / "mlruns/mlflow.db.new").write_text("half")
+        raise OperationalError("CREATE TABLE", {}, sqlite3.OperationalError("database or disk is full"))
+
+    monkeypatch.setattr(store.MlflowClient, "search_experiments", full)
+    with pytest.raises(UserError, match=r"mlruns/mlflow\.db: MLflow cannot open this store: .*disk is full"):
+        open_store(tmp_path)
+    assert [path.name for path in (tmp_path / "mlruns").iterdir() if "lock" not in path.name] == []
 
 
 def test_a_damaged_database_is_one_line(tmp_path):

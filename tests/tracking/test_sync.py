@@ -21,7 +21,9 @@ from selfscale.tracking import store, sync
 from selfscale.tracking.store import Client, StoreError, open_store
 from selfscale.tracking.sync import Syncer, sync_project, sync_record
 from stores import (
+    ABLATION,
     KEY,
+    MEASURED,
     RESULT,
     STARTED,
     TRIALS,
@@ -87,7 +89,7 @@ def client(project) -> Client:
     return new_store(project)
 
 
-def counted(monkeypatch, names, fails_at: int = 0) -> list[str]:
+def counted(monkeypatch, names, fails_at: int = 0, error=KeyboardInterrupt) -> list[str]:
     """The calls of the client's methods from now on, of which the n-th fails."""
     calls: list[str] = []
 
@@ -95,7 +97,7 @@ def counted(monkeypatch, names, fails_at: int = 0) -> list[str]:
         def call(*arguments, **named):
             calls.append(name)
             if len(calls) == fails_at:
-                raise KeyboardInterrupt
+                raise error
             return real(*arguments, **named)
 
         return call
@@ -291,14 +293,8 @@ def test_a_record_that_was_cut_off_anywhere_is_shown_whole_and_once(client, undi
 
 
 def test_a_test_that_was_cut_off_is_shown_once(client, monkeypatch):
-    session = {"steps": 40, "losses": [[40, 0.5]], "scores": [[40, 0.2]], "ended": "completed"}
-    test = dict.fromkeys(("against_baseline", "successor", "relearned"))
-    test |= {"reference": 0.1, "score_before_training": 0.4, "score": 0.2, "movements": []}
-    test |= {"difference": {"value": 1.0, "low": 0.9, "high": 1.1}, "session": session}
-    tests = [test | {"test": "disabled", "filter": [0, index]} for index in range(2)]
-    report = {"task": "sobel", "seed": 3, "session_steps": 40, "loss": "mae", "validation_images": 12}
-    report |= {"confidence": 0.95, "baseline": test | {"test": "baseline", "filter": None}, "tests": tests}
-    files.write_json(Path("reports/worth-sobel-seed-3.json"), report)
+    tests = [MEASURED | {"filter": [0, index]} for index in range(2)]
+    files.write_json(Path("reports/worth-sobel-seed-3.json"), ABLATION | {"tests": tests})
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         counted(patch, ("set_terminated",), fails_at=2)
         sync_project(Path())
@@ -530,16 +526,7 @@ def test_a_server_that_comes_back_gets_it_all_while_the_run_goes_on(client, away
 @pytest.mark.parametrize("name", ["create_run", "log_artifact", "log_batch", "set_terminated"])
 @pytest.mark.parametrize("call", [1, 2, 4])
 def test_a_store_that_fails_anywhere_has_everything_in_the_end(client, monkeypatch, name, call, caplog):
-    calls: list[str] = []
-    real = getattr(Client, name)
-
-    def failing(*arguments, **named):
-        calls.append(name)
-        if len(calls) == call:
-            raise StoreError("the disk is full")
-        return real(*arguments, **named)
-
-    monkeypatch.setattr(Client, name, failing)
+    counted(monkeypatch, [name], call, StoreError("the disk is full"))
     with FileLock(LOCK), Syncer(Path(), *in_progress(*TRIALS)) as syncer:
         write_minimization(DONE)
         syncer.move(DONE, write_clock(CLOCK, DONE))

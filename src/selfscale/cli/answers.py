@@ -11,6 +11,8 @@ from typing import Any, TextIO
 
 import typer
 
+from selfscale.errors import redact
+
 _kept: list[TextIO] = []  # stdout, while others are kept from it
 
 
@@ -34,9 +36,9 @@ def _answer_only() -> Iterator[None]:
 def answer(as_json: bool, content: Callable[[], Mapping[str, Any]], words: str = "") -> None:
     """Print the content, which is asked for only then, as one line of JSON; or else the words, if any."""
     if as_json:
-        typer.echo(json.dumps(finite(content()), allow_nan=False), file=_kept[-1])
+        typer.echo(redact(json.dumps(finite(content()), allow_nan=False)), file=_kept[-1])
     elif words:
-        typer.echo(words, nl=not words.endswith("\n"))
+        typer.echo(redact(words), nl=not words.endswith("\n"))
 
 
 def finite(value: Any) -> Any:

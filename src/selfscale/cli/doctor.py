@@ -152,7 +152,7 @@ def machine(execution: Execution, minimizations: int, trials: int) -> Iterator[F
 def store() -> Iterator[Finding]:
     """Opens a store that is there; makes none."""
     from selfscale.paths import store_root
-    from selfscale.tracking.store import VARIABLE, open_store, store_folder, without_password
+    from selfscale.tracking.store import VARIABLE, open_existing, store_folder
 
     database = store_root() / "mlruns" / "mlflow.db"
     chosen = os.environ.get(VARIABLE)
@@ -160,11 +160,11 @@ def store() -> Iterator[Finding]:
         yield Finding("store", f"{database}: not there yet; the first training makes it")
         return
     try:
-        client = open_store(store_root())
+        client = open_existing(store_root())
     except UserError as error:
         remedy = "" if chosen else f"; move {database} away to start with an empty store"
         raise UserError(f"{error}{remedy}") from error
-    where = store_folder(client) or without_password(client.tracking_uri)
+    where = store_folder(client) or client.tracking_uri
     yield Finding("store", f"{where}: opens, {len(client.search_experiments())} experiments")
 
 
