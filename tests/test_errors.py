@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 """Names from outside in messages: one line, nothing for a terminal to obey, not too long."""
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from selfscale.errors import LONGEST, UserError, one_line, shown
+from selfscale.errors import LONGEST, UserError, one_line, redact, shown
 from selfscale.progress import OneLine
 
 
@@ -58,14 +57,6 @@ def test_settings_of_the_terminal(setting: str, tmp_path: Path) -> None:
         )
         assert (done.returncode, b"\x1b" in done.stderr) == (code, False)
         assert len(done.stderr.splitlines()) == code // 2
-=======
-"""Passwords, in whatever is shown."""
-
-from __future__ import annotations
-
-import pytest
-
-from selfscale.errors import redact
 
 
 @pytest.mark.parametrize(
@@ -88,4 +79,3 @@ def test_passwords_of_the_environment(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "swordfish")
     text = "https://me:open/se%40same@host refuses open/se@same and swordfish"
     assert redact(text) == "https://host refuses *** and ***"
->>>>>>> 00f1906 (Any store that cannot be opened is one line within seconds, MLflow's own client asks; a read-only project can be read; passwords are taken out)

@@ -15,7 +15,7 @@ import typer
 from selfscale.cli.answers import answer
 from selfscale.cli.loading import import_pipeline, load
 from selfscale.cli.options import PARAMS, JsonOption
-from selfscale.cli.training import display
+from selfscale.cli.display import display
 from selfscale.errors import UserError
 
 TASK, STRATEGY, SEED = "sobel", "cosine", 0
@@ -94,7 +94,7 @@ def run() -> dict[str, Any]:
         train(settings, Training(TASK, SEED), progress=progress)
         run_minimization(settings, job, progress=progress)
         compare.budget(settings)
-        train_baseline(settings, *Baseline(TASK, SEED), progress=progress)
+        train_baseline(settings, Baseline(TASK, SEED), progress)
     compare.compare(settings)
     result: dict[str, Any] = files.read_json(job.result, job.command)
     return result
