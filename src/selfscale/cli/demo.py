@@ -13,9 +13,9 @@ from typing import Annotated, Any
 import typer
 
 from selfscale.cli.answers import answer
+from selfscale.cli.display import display
 from selfscale.cli.loading import import_pipeline, load
 from selfscale.cli.options import PARAMS, JsonOption
-from selfscale.cli.display import display
 from selfscale.errors import UserError
 
 TASK, STRATEGY, SEED = "sobel", "cosine", 0
