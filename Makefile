@@ -28,9 +28,9 @@ lint: $(READY)
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
-# What tells experiments apart: settings that changed, and each network's size and score.
+# What tells experiments apart: settings that changed, and each champion's test score and share of the MACs.
 experiments: $(READY)
-	dvc exp show --only-changed --no-pager --drop '(src|data|models|benchmarks|picks|reports/comp).*'
+	dvc exp show --only-changed --no-pager --drop '(src|data/|models/|benchmarks|picks|reports/).*'
 
 bench: $(READY)
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'

@@ -390,10 +390,9 @@ def test_results_travel_and_nothing_is_trained_again(project, tmp_path):
     assert executed == {f"minimization-{task}-cosine-seed-0" for task in TASKS}
     results = project.json("reports/comparison.json")["results"].values()
     assert [result["strategy"] for result in results] == [*STRATEGIES, "cosine"] * 2
-    changes = json.loads(json_of(project.dvc("metrics", "diff", "--json")))["reports/comparison.json"]
-    cosine = Job("sobel", "cosine", 0)
-    parameters = project.json(cosine.output / "result.json")["parameters"]
-    assert changes[f"results.{cosine.name}.parameters"] == {"old": None, "new": parameters}
+    changes = json.loads(json_of(project.dvc("metrics", "diff", "--json")))
+    parameters = project.json(Job("sobel", "cosine", 0).output / "result.json")["parameters"]
+    assert changes["reports/metrics/sobel-cosine.json"]["parameters"] == {"old": None, "new": parameters}
 
 
 def json_of(output: str) -> str:
@@ -416,12 +415,13 @@ def newest(project: Project, task: str) -> Any:
     return max(versions, key=lambda version: int(version.version))
 
 
-def test_the_comparison_is_declared_as_metrics(project):
+def test_dvc_shows_the_metrics_of_the_results(project):
     (shown,) = json.loads(json_of(project.dvc("metrics", "show", "--json"))).values()
-    results = shown["data"]["reports/comparison.json"]["data"]["results"]
-    for job in JOBS:
+    for job in JOBS:  # with one seed
+        found = shown["data"][f"reports/metrics/{job.task}-{job.strategy}.json"]["data"]
         result = project.json(job.output / "result.json")
-        assert results[job.name]["test"] == result["test"]
+        assert found["test"] == pytest.approx(result["test"]["final"][result["loss"]], rel=1e-3)
+        assert (found["macs"], found["parameters"]) == (result["macs_per_pixel"], result["parameters"])
 
 
 def test_an_experiment_with_other_photographs(project, tmp_path):
@@ -447,8 +447,8 @@ def test_an_experiment_with_other_photographs(project, tmp_path):
         "register",
     }
     assert project.json("data/prepared/manifest.json")["source"] == "folder"
-    changes = json.loads(json_of(project.dvc("metrics", "diff", "--json")))["reports/comparison.json"]
-    assert changes[f"results.{JOBS[0].name}.test.final.mae"]["diff"] != 0
+    changes = json.loads(json_of(project.dvc("metrics", "diff", "--json")))
+    assert changes["reports/metrics/sobel-random.json"]["test"]["diff"] != 0
 
 
 def test_what_was_registered_comes_back_when_the_store_was_deleted(project, tmp_path):

@@ -10,6 +10,7 @@ from selfscale import files
 from selfscale.errors import UserError
 from selfscale.paths import REPORTS, Baseline, Job
 from selfscale.pipeline.execution import clock_of
+from selfscale.pipeline.views import write_views
 from selfscale.reporting import figures, pareto, statistics, tables
 from selfscale.reporting.exhaustive import read_benchmark
 from selfscale.reporting.html import html_page
@@ -110,6 +111,8 @@ def compare(settings: Settings) -> str:
         for kind, picture in pictures.items():
             files.write_bytes(REPORTS / "figures" / f"{kind}-{task}.png", picture)
     files.write_text(REPORTS / "index.html", html)
+    champions = {task: pareto.choose_by_rule(comparison, task, settings.registry) for task in runs.tasks}
+    write_views(groups, results, jobs(settings), champions)
     files.write_text(REPORTS / "seconds.md", tables.seconds_page(read_seconds(settings), len(runs.seeds)))
     return markdown
 
