@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
 import numpy as np
 
+from selfscale.nn.graph_bypasses import Bypass, find_bypasses
 from selfscale.nn.graph_recording import FOLLOWER, PRODUCER, READER, Path, Recording
-from selfscale.nn.graph_walk import Walk, every_layer, is_graph
+from selfscale.nn.graph_tracing import Tracing, check
+from selfscale.nn.graph_walk import every_layer
 
+ONLY_ONE = "it has one channel only"
 Keep = Mapping[int, np.ndarray]  # group -> boolean, one per channel; a group that is left out is kept
 
 
@@ -65,16 +68,24 @@ class Cost:
 
 @dataclass(frozen=True, eq=False)
 class ChannelGraph:
-    """The groups of a model's channels, from `trace`."""
+    """The groups of a model's channels, from `trace`.
+
+    Attributes:
+        groups: All of them, in the order of the model.
+        branches: Residual branches that may be removed.
+        layers: Layers that may be removed, since they write as many channels as they read.
+    """
 
     groups: tuple[Group, ...]
-    weights: Mapping[tuple[Path, str], Mapping[int, np.ndarray]]  # (layer, weight) -> axis -> channels
+    branches: tuple[Bypass, ...]
+    layers: tuple[Bypass, ...]
+    # (layer, weight) -> axis -> numbers of the channels; (layer, keys into its configuration) -> the same
+    weights: Mapping[tuple[Path, str], Mapping[int, np.ndarray]]
     settings: Mapping[tuple[Path, tuple[str | int, ...]], np.ndarray]
     _shapes: Mapping[tuple[Path, str], tuple[int, ...]] = field(repr=False)
     _products: tuple[tuple[Path, str, int], ...] = field(repr=False)
-    _fixed: Cost = field(repr=False)
-    _members: tuple[np.ndarray, ...] = field(repr=False)  # per group, the numbers of its channels
-    _channels: int = field(repr=False)
+    _opaque: Mapping[Path, Cost] = field(repr=False)  # of layers without a rule
+    places: np.ndarray = field(repr=False)  # group and channel, -1 if none, per numbered channel: (2, n)
 
     def kept(self, keep: Keep) -> np.ndarray:
         """Return which of the numbered channels are kept.
@@ -82,7 +93,7 @@ class ChannelGraph:
         Raises:
             ValueError: A mask has the wrong length, empties a group, or removes pinned channels.
         """
-        kept = np.ones(self._channels, bool)
+        kept = np.ones(self.places.shape[1], bool)
         for index, mask in keep.items():
             group, mask = self.groups[index], np.asarray(mask, bool)
             if mask.shape != (group.size,):
@@ -91,22 +102,44 @@ class ChannelGraph:
                 raise ValueError(f"group {index} ({group.name}) must keep one channel")
             if not mask.all() and group.pins:
                 raise ValueError(f"group {index} ({group.name}) is pinned: {group.pins[0]}")
-            kept[self._members[index]] = mask
+            members = self.places[0] == index
+            kept[members] = mask[self.places[1, members]]
         return kept
 
-    def cost(self, keep: Keep | None = None) -> Cost:
-        """Return the cost of the model without the channels that are masked, by arithmetic alone."""
+    def removable(self) -> tuple[Group, ...]:
+        """Return the groups that may lose channels.
+
+        Raises:
+            ValueError: There is none; the message lists why.
+        """
+        if groups := tuple(group for group in self.groups if group.removable):
+            return groups
+        pins = "; ".join(f"{group.name}: {group.pins[0]}" for group in self.groups)
+        raise ValueError(f"no channel can be removed: {pins or 'no layer of the model has a rule'}")
+
+    def cost(self, keep: Keep | None = None, without: Sequence[Bypass] = ()) -> Cost:
+        """Return the cost of the model without what is masked or removed, by arithmetic alone.
+
+        An axis of unknown size counts as 64, a layer without a rule as its kernels at each position.
+        """
         kept = self.kept(keep or {})
+        gone = {path for bypass in without for path in bypass.layers}
+
+        def stays(path: Path) -> bool:
+            return not any(path[:end] in gone for end in range(1, len(path) + 1)) if gone else True
+
+        opaque = [cost for path, cost in self._opaque.items() if stays(path)]
+        macs, parameters = sum(each.macs for each in opaque), sum(each.parameters for each in opaque)
         sizes = {}
-        parameters = self._fixed.parameters
         for key, shape in self._shapes.items():
             axes = self.weights.get(key, {})
             sizes[key] = math.prod(
                 int(kept[axes[axis]].sum()) if axis in axes else size for axis, size in enumerate(shape)
             )
-            parameters += sizes[key]
-        macs = sum(sizes[path, weight] * positions for path, weight, positions in self._products)
-        return Cost(self._fixed.macs + macs, parameters)
+            parameters += sizes[key] if stays(key[0]) else 0
+        for path, weight, positions in self._products:
+            macs += sizes[path, weight] * positions if stays(path) else 0
+        return Cost(macs, parameters)
 
 
 def trace(model: keras.Model, *, trust_lambda: bool = False) -> ChannelGraph:
@@ -122,48 +155,15 @@ def trace(model: keras.Model, *, trust_lambda: bool = False) -> ChannelGraph:
         ValueError: The model is subclassed or can't be rebuilt; the message names the layer.
     """
     check(model, trust_lambda)
-    walk = Walk(model)
-    return _graph(model, walk.recording)
+    return _graph(model, Tracing(model).recording)
 
 
-def check(model: Any, trust_lambda: bool) -> None:
-    """Raise ValueError, of one line, if a model can't be traced and rebuilt."""
-    if keras.config.backend() != "tensorflow":
-        raise ValueError(f"Keras runs on {keras.config.backend()}: set KERAS_BACKEND=tensorflow")
-    name = getattr(model, "name", type(model).__name__)
-    if not is_graph(model):
-        raise ValueError(
-            f"{name} is a subclassed model, whose layers are no graph: build it as a functional model, "
-            "keras.Model(inputs, outputs)"
-        )
-    if isinstance(model, keras.Sequential) and not model.built:
-        raise ValueError(f"{name} is not built yet: let it begin with keras.Input(shape)")
-    for path, layer in every_layer(model):
-        place = "/".join(path)
-        if isinstance(layer, keras.layers.Lambda):
-            if not trust_lambda:
-                raise ValueError(f"{place} is a Lambda: trust_lambda=True, if its code may be run")
-            continue
-        try:
-            config = layer.get_config()
-            if type(layer).__module__.partition(".")[0] != "keras":
-                type(layer).from_config(config)
-        except Exception as error:  # whatever a layer of someone's raises
-            line = str(error).strip().partition("\n")[0]
-            raise ValueError(
-                f"{place} ({type(layer).__name__}) can't be rebuilt from its configuration: {line}"
-            ) from error
-        if config.get("data_format") == "channels_first":
-            raise ValueError(f"{place} has data_format='channels_first': only 'channels_last' is supported")
-
-
-def _graph(model: Any, recording: Recording) -> ChannelGraph:
-    roots = np.array([recording.root(channel) for channel in range(len(recording.parents))], np.int64)
+def _signatures(recording: Recording, roots: np.ndarray) -> dict[Any, list[int]]:
+    """Return the groups: coupled channels of the same producers and pins, in the order of the model."""
     reasons: dict[int, dict[str, None]] = {}
     for ids, reason in recording.pins:
         for root in np.unique(roots[ids]).tolist():
             reasons.setdefault(root, {})[reason] = None
-    # Channels of the same producers and pins are a group, in the order of their first producer.
     makers: dict[int, dict[Path, None]] = {}
     for path, ids in recording.produced.items():
         for root in roots[ids].tolist():
@@ -171,6 +171,12 @@ def _graph(model: Any, recording: Recording) -> ChannelGraph:
     signatures: dict[Any, list[int]] = {}
     for root, paths in makers.items():
         signatures.setdefault((tuple(paths), tuple(reasons.get(root, ()))), []).append(root)
+    return signatures
+
+
+def _graph(model: Any, recording: Recording) -> ChannelGraph:
+    roots = np.array([recording.root(channel) for channel in range(len(recording.parents))], np.int64)
+    signatures = _signatures(recording, roots)
     place = np.full((2, len(roots)), -1)  # group and channel of each root
     for index, members in enumerate(signatures.values()):
         place[0, members], place[1, members] = index, np.arange(len(members))
@@ -180,14 +186,20 @@ def _graph(model: Any, recording: Recording) -> ChannelGraph:
             index,
             "/".join(paths[0]),
             len(members),
-            pins or (("it has one channel only",) if len(members) == 1 else ()),
+            pins or ((ONLY_ONE,) if len(members) == 1 else ()),
             *(tuple(slices.get((index, role), ())) for role in (PRODUCER, FOLLOWER, READER)),
         )
         for index, ((paths, pins), members) in enumerate(signatures.items())
     )
-    known = sum(math.prod(shape) for shape in recording.shapes.values())
+    bypasses = list(find_bypasses(model, model.get_config(), recording))
+    bypasses = [
+        replace(each, channels=(roots[each.channels[0]], roots[each.channels[1]])) for each in bypasses
+    ]
+    known = {path for path, _ in recording.shapes}
     return ChannelGraph(
         groups,
+        tuple(each for each in bypasses if each.at not in recording.produced),
+        tuple(each for each in bypasses if each.at in recording.produced),
         {
             key: {axis: roots[ids] for axis, (_, ids) in axes.items()}
             for key, axes in recording.weights.items()
@@ -195,9 +207,12 @@ def _graph(model: Any, recording: Recording) -> ChannelGraph:
         {key: roots[ids] for key, ids in recording.settings.items()},
         recording.shapes,
         tuple(recording.products),
-        Cost(recording.fixed_products, model.count_params() - known),
-        tuple(np.array(members) for members in signatures.values()),
-        len(roots),
+        {
+            path: Cost(recording.opaque.get(path, 0), layer.count_params())
+            for path, layer in every_layer(model)
+            if path not in known
+        },
+        place,
     )
 
 

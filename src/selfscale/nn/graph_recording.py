@@ -47,7 +47,9 @@ class Recording:
     produced: dict[Path, np.ndarray] = field(default_factory=dict)
     # (layer, weight, positions): as many multiply-accumulates as the weight has entries, per position
     products: list[tuple[Path, str, int]] = field(default_factory=list)
-    fixed_products: int = 0
+    opaque: dict[Path, int] = field(default_factory=dict)  # multiply-accumulates, estimated
+    # per layer with a rule and use: what enters and leaves it
+    passed: dict[Path, list[tuple[list[Tensor], Tensor]]] = field(default_factory=dict)
 
     def fresh(self, count: int) -> np.ndarray:
         """Return the numbers of `count` new channels."""

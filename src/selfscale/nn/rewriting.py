@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from selfscale.nn.graph import ChannelGraph, Keep
+from selfscale.nn.graph_bypasses import Bypass, Bypassed, bypassed
 from selfscale.nn.graph_recording import Path
 from selfscale.nn.graph_walk import every_layer
 
@@ -19,8 +20,10 @@ HALF_TOLERANCES = {"float16": 2e-2, "bfloat16": 1e-1}
 EXAMPLES, UNKNOWN_SIZE = 2, 64
 
 
-def rewrite(model: keras.Model, graph: ChannelGraph, keep: Keep) -> keras.Model:
-    """Return a plain Keras model without the masked channels, checked against the masked one.
+def rewrite(
+    model: keras.Model, graph: ChannelGraph, keep: Keep, *, without: Sequence[Bypass] = ()
+) -> keras.Model:
+    """Return a plain Keras model without masked channels, branches or layers, checked against the masked one.
 
     It has the same names and types of inputs and outputs, is not compiled, and can be saved and loaded
     as any other. The masked model is the given one with zeros in all weights that read a masked channel.
@@ -29,13 +32,20 @@ def rewrite(model: keras.Model, graph: ChannelGraph, keep: Keep) -> keras.Model:
         model: Model that `graph` was traced from.
         graph: Its channels.
         keep: Per group, which channels stay; all of the groups that are left out.
+        without: Some of `graph.branches` and `graph.layers`.
 
     Raises:
-        ValueError: A mask removes pinned channels, or all of a group.
+        ValueError: A mask removes pinned channels or all of a group, or does not fit a removed layer.
         ArithmeticError: Outputs on random inputs differ by more than 1e-4 of the largest.
     """
     kept = graph.kept(keep)
-    compact = build(model, edited(model, {key: kept[ids] for key, ids in graph.settings.items()}))
+    for bypass in without:
+        before, after = (kept[ids] for ids in bypass.channels)
+        if not np.array_equal(before, after):
+            raise ValueError(f"{bypass.name} can't be removed: it reads other channels than it writes")
+    config = edited(model, {key: kept[ids] for key, ids in graph.settings.items()})
+    bypassed(config, without)
+    compact = build(model, config)
     for path, old, new in pairs(model, compact):
         taken = {
             weight: {axis: np.flatnonzero(kept[ids]) for axis, ids in axes.items()}
@@ -43,7 +53,11 @@ def rewrite(model: keras.Model, graph: ChannelGraph, keep: Keep) -> keras.Model:
             if layer == path
         }
         copy_weights(old, new, taken)
-    verify_masked(model, graph, keep, compact)
+    inputs = random_inputs(model)
+    if inputs is not None:
+        with masked(model, graph, keep):
+            expected = Bypassed(without)(model, inputs) if without else model(inputs, training=False)
+        verify(expected, compact, inputs)
     return compact
 
 
@@ -155,28 +169,26 @@ def masked(model: keras.Model, graph: ChannelGraph, keep: Keep) -> Iterator[None
             getattr(layers[path], weight).assign(value)
 
 
-def verify_masked(model: keras.Model, graph: ChannelGraph, keep: Keep, compact: keras.Model) -> float:
-    """Compare a compact model with the masked one on random inputs, see `verify`."""
-    inputs = random_inputs(model)
-    if inputs is None:  # of strings
-        return 0.0
-    with masked(model, graph, keep):
-        return verify(model, compact, inputs)
+def verify(expected: Any, compact: keras.Model, inputs: Any) -> float:
+    """Return how far a model's outputs are from the expected ones, relative to the largest of each.
 
-
-def verify(expected: keras.Model, actual: keras.Model, inputs: Any) -> float:
-    """Return the largest difference of two models' outputs, relative to the largest value of each.
+    Args:
+        expected: The outputs, or the model that computes them.
+        compact: Model to verify.
+        inputs: What it is given.
 
     Raises:
         ArithmeticError: It exceeds 1e-4; for layers in half precision 2e-2 (float16) or 1e-1 (bfloat16).
     """
-    outputs = [keras.tree.flatten(model(inputs, training=False)) for model in (expected, actual)]
+    if isinstance(expected, keras.Model):
+        expected = expected(inputs, training=False)
+    outputs = [keras.tree.flatten(each) for each in (expected, compact(inputs, training=False))]
     largest = 0.0
     for a, b in zip(*outputs, strict=True):
         first, second = (np.asarray(keras.ops.convert_to_numpy(each), np.float64) for each in (a, b))
         difference = np.abs(first - second).max(initial=0.0)
         largest = max(largest, float(difference / (np.abs(first).max(initial=0.0) or 1.0)), key=_nan_first)
-    kinds = {layer.compute_dtype for _, layer in every_layer(expected)}
+    kinds = {layer.compute_dtype for _, layer in every_layer(compact)}
     tolerance = max(TOLERANCE, *(HALF_TOLERANCES.get(kind, 0.0) for kind in kinds))
     if not largest <= tolerance:
         raise ArithmeticError(
