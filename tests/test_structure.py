@@ -12,7 +12,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "src" / "selfscale"
 # From the ground up; a module imports from its own room and those before it.
-ROOMS = ("", "nn", "search", "data", "tracking", "inference", "reporting", "pipeline", "cli")
+ROOMS = ("", "nn", "search", "data", "tracking", "inference", "reporting", "library", "pipeline", "cli")
 LIBRARY = ("nn", "search")
 # What the library may import of the ground floor.
 GROUND = {"config", "errors", "records", "progress", "plugins"}

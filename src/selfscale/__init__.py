@@ -1,3 +1,27 @@
-"""selfscale: train a small fully convolutional network, then find the smallest that does the task."""
+"""selfscale: train a network, then find the smallest one that still does the task, with evidence."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from selfscale.library.explain import explain
+    from selfscale.library.minimize import minimize
+    from selfscale.nn.graph_recording import register_rule
 
 __version__ = "0.2.0"
+__all__ = ["explain", "minimize", "register_rule"]
+
+# Imported when they are asked for: TensorFlow takes seconds.
+HOMES = {
+    "explain": "selfscale.library.explain",
+    "minimize": "selfscale.library.minimize",
+    "register_rule": "selfscale.nn.graph_recording",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in HOMES:
+        raise AttributeError(f"module 'selfscale' has no attribute {name!r}")
+    return getattr(importlib.import_module(HOMES[name]), name)

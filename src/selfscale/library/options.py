@@ -1,0 +1,168 @@
+"""What `selfscale.minimize` is told: checked before anything starts, and made into a task and a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from selfscale.errors import unknown
+from selfscale.library.examples import Batch, Source, fits
+from selfscale.library.metric import Direction, deciding, loss_weights
+from selfscale.library.network import Task
+from selfscale.library.plan import Budget, Plan
+from selfscale.library.sums import at
+from selfscale.nn.graph_walk import every_layer
+from selfscale.progress import Listener
+from selfscale.search.channel_importance import CHANNEL_STRATEGIES, ChannelStrategy
+
+SHORTEST, LONGEST = 50, 1000  # steps of a session, which is an epoch if that is between
+SESSIONS = 20  # that a limit on steps is meant for, at least
+LAST = 4  # sessions that the last one is as long as
+LIMITS = ("steps", "seconds", "session")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Arguments of `selfscale.minimize`."""
+
+    model: keras.Model
+    train: Any
+    validation: Any
+    tolerance: float
+    loss: Any
+    optimizer: Any
+    metric: Any
+    direction: Direction | None
+    cost: str | Callable[[keras.Model], float]
+    strategy: str | ChannelStrategy
+    protect: Sequence[str]
+    round_to: int
+    budget: Mapping[str, float] | None
+    confidence: float
+    batch_size: int
+    seed: int
+    directory: str | Path | None
+    callbacks: Iterable[Callable[..., Any]]
+    progress: Listener | bool
+    mlflow: bool
+    trust_lambda: bool
+
+    def __post_init__(self) -> None:
+        number("tolerance", self.tolerance, 0, 1)
+        number("confidence", self.confidence, 0.5, 0.9999)
+        whole("round_to", self.round_to, 1)
+        whole("batch_size", self.batch_size, 1)
+        whole("seed", self.seed, 0)
+        for key, limit in (self.budget or {}).items():
+            if key not in LIMITS:
+                raise ValueError(unknown("budget", key, LIMITS))
+            number(f"budget: {key}", limit, 0, float("inf"))
+        if self.direction not in (None, "lower", "higher"):
+            raise ValueError(f"direction: must be 'lower' or 'higher', not {self.direction!r}")
+
+    def task(self, validation: Sequence[Batch]) -> Task:
+        """Return how networks are trained and judged.
+
+        Raises:
+            ValueError: There is no loss, or loss, metric and data do not fit each other.
+        """
+        model, loss, optimizer = self.model, self.loss, self.optimizer
+        compiled = bool(model.compiled)
+        if loss is None and not compiled:
+            raise ValueError("loss: the model is not compiled; compile it, or give loss= and optimizer=")
+        weights = loss_weights(model) if loss is None else None
+        loss = model.loss if loss is None else loss
+        if optimizer is None:
+            optimizer = model.optimizer if compiled else "adam"
+        try:
+            optimizer = keras.optimizers.get(optimizer)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"optimizer: {optimizer!r} is none that Keras knows") from error
+        check_targets(model, loss, validation)
+        metric = deciding(model, loss, self.metric, self.direction)
+        return Task(optimizer, loss, weights, metric, validation, self.trust_lambda)
+
+    def plan(self, train: Source) -> Plan:
+        """Return how the minimization goes.
+
+        Raises:
+            ValueError: A strategy or a layer is unknown.
+        """
+        limits = dict(self.budget or {})
+        steps = int(limits["steps"]) if "steps" in limits else None
+        session = int(limits.get("session", 0)) or min(max(train.batches or LONGEST, SHORTEST), LONGEST)
+        if steps is not None and "session" not in limits:
+            session = max(1, min(session, steps // SESSIONS))
+        last = LAST * session if steps is None else max(session, min(steps // 4, LAST * session))
+        protect = (self.protect,) if isinstance(self.protect, str) else tuple(self.protect)
+        names = {name for path, _ in every_layer(self.model) for name in path}
+        for name in protect:
+            if name not in names:
+                raise ValueError(unknown("protect", name, names))
+        strategy = self.strategy
+        if isinstance(strategy, str):
+            strategy = CHANNEL_STRATEGIES.resolve(strategy, "strategy")
+        return Plan(
+            tolerance=self.tolerance,
+            confidence=self.confidence,
+            strategy=strategy,
+            protect=protect,
+            round_to=self.round_to,
+            session_steps=session,
+            last_steps=last,
+            budget=Budget(steps, limits.get("seconds")),
+            seed=self.seed,
+        )
+
+
+def number(name: str, value: Any, low: float, high: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not low <= value <= high:
+        raise ValueError(f"{name}: must be a number from {low:g} to {high:g}, not {value!r}")
+
+
+def whole(name: str, value: Any, low: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low:
+        raise ValueError(f"{name}: must be a whole number of at least {low}, not {value!r}")
+
+
+def check_targets(model: keras.Model, loss: Any, batches: Sequence[Batch]) -> None:
+    """Raise ValueError if targets do not fit the outputs, where the loss is one of Keras."""
+    names = list(model.output_names)
+    several = isinstance(loss, Mapping | list | tuple)
+    outputs = model.outputs
+    for name, output in zip(names, outputs, strict=True):
+        kind = kind_of(at(loss, name, names) if several else loss)
+        target = at(batches[0].y, name, names) if len(names) > 1 else batches[0].y
+        if not kind or target is None or keras.tree.is_nested(target):
+            continue
+        shape, found = tuple(output.shape), tuple(target.shape)
+        sparse = "sparse" in kind
+        wanted = shape[:-1] if sparse else shape
+        squeezed = (*wanted, 1) if sparse else wanted[:-1] if wanted[-1:] == (1,) else wanted
+        if not (fits(wanted, found) or fits(squeezed, found)):
+            raise ValueError(
+                f"validation: the targets of {name} are of shape {found}, but {kind} of its outputs "
+                f"{shape} takes {wanted}"
+            )
+        if sparse and shape[-1]:
+            highest = max(int(np.max(at(b.y, name, names) if len(names) > 1 else b.y)) for b in batches)
+            if highest >= shape[-1]:
+                raise ValueError(
+                    f"validation: the targets of {name} have class {highest}, but it has "
+                    f"{shape[-1]} outputs, for the classes 0 to {shape[-1] - 1}"
+                )
+
+
+def kind_of(loss: Any) -> str:
+    """Return the name of one of Keras's own losses that compare outputs with targets; or else nothing."""
+    if isinstance(loss, str):
+        return loss
+    if isinstance(loss, keras.losses.Loss) and type(loss).__module__.startswith("keras."):
+        return str(loss.name)
+    own = getattr(loss, "__module__", "").startswith("keras.")
+    return str(loss.__name__) if own and hasattr(loss, "__name__") else ""
