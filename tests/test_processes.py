@@ -45,6 +45,28 @@ def test_what_ignores_ctrl_c_goes_on_doing_so() -> None:
     assert process.returncode == 128 + signal.SIGTERM
 
 
+def test_both_requests_at_once_are_no_noise() -> None:
+    """As when Ctrl-C reaches a whole group, whose members ask each other to end, too."""
+    code = SCRIPT.format(sigint="default_int_handler").replace(
+        "    time.sleep(60)",
+        """    both = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, both)
+    for number in both:
+        signal.raise_signal(number)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, both)""",
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "begun\ncleaning\ncleaned\n"
+    assert "race condition" not in done.stderr
+
+
+def test_a_closed_terminal_is_a_request() -> None:
+    with started("default_int_handler") as process:
+        process.send_signal(signal.SIGHUP)
+        assert process.communicate(timeout=20)[0] == "cleaning\ncleaned\n"
+    assert process.returncode == 128 + signal.SIGHUP
+
+
 def started(sigint: str) -> subprocess.Popen[str]:
     process = subprocess.Popen(
         [sys.executable, "-c", SCRIPT.format(sigint=sigint)],

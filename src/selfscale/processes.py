@@ -30,24 +30,33 @@ def own_environment() -> None:
 
 
 def clean_up_when_asked_to_end() -> None:
-    """SIGTERM raises SystemExit, once: a second one, or one after Ctrl-C, must not cut the cleaning short.
+    """SIGTERM, and SIGHUP of a terminal that is closed, raise SystemExit; only the first request counts.
 
-    Both come to a worker when its parent is asked to end: from the parent, from the pool, or from the
-    terminal. A second Ctrl-C still interrupts, as it is a person's.
+    A second one, or one after Ctrl-C, must not cut the cleaning short. Both come to a worker when its parent
+    is asked to end: from the parent, from the pool, or from the terminal. A second Ctrl-C still interrupts,
+    as it is a person's.
     """
+    _ending.clear()
     signal.signal(signal.SIGTERM, _exit)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # not under nohup
+        signal.signal(signal.SIGHUP, _exit)
     # A command started in the background ignores Ctrl-C, and goes on doing so.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
 
 
+_ending: set[int] = set()  # signals that came
+
+
 def _exit(number: int, frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    sys.exit(128 + number)
+    # Its handler stays: Python tells on stderr of a signal that comes while its handler is taken away.
+    if not _ending:
+        _ending.add(number)
+        sys.exit(128 + number)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _ending.add(number)
     signal.default_int_handler(number, frame)
 
 

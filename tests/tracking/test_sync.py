@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -223,10 +224,12 @@ def test_a_run_that_was_deleted_comes_back(client):
 
 def test_more_than_mlflow_takes_at_once(client):
     settings = {"section": {f"key{i}": i for i in range(250)}, "long": "x" * 10_000, "none": None}
+    settings["secret"] = "https://me:pass@host/"
     write_minimization(DONE, settings=settings)
     files.write_json(DONE / "result.json", RESULT | {"curve": {f"point{i}": i for i in range(1900)}})
     data = client.get_run(sync_record(client, DONE, None)).data
-    assert len(data.params) == 252
+    assert len(data.params) == 253
+    assert data.params["secret"] == "https://host/"
     assert data.params["section.key249"] == "249"
     assert data.params["none"] == "null"
     assert data.metrics["curve_point1899"] == 1899
@@ -526,12 +529,15 @@ def test_a_server_that_comes_back_gets_it_all_while_the_run_goes_on(client, away
 @pytest.mark.parametrize("name", ["create_run", "log_artifact", "log_batch", "set_terminated"])
 @pytest.mark.parametrize("call", [1, 2, 4])
 def test_a_store_that_fails_anywhere_has_everything_in_the_end(client, monkeypatch, name, call, caplog):
-    counted(monkeypatch, [name], call, StoreError("the disk is full"))
+    counted(monkeypatch, [name], call, OSError(errno.ENOSPC, "No space left on device"))
     with FileLock(LOCK), Syncer(Path(), *in_progress(*TRIALS)) as syncer:
         write_minimization(DONE)
         syncer.move(DONE, write_clock(CLOCK, DONE))
     sync_record(client, DONE, CLOCK)  # what failed in the last attempt
-    assert caplog.messages[0] == "the disk is full; MLflow waits, training goes on"
+    assert (
+        caplog.messages[0]
+        == "mlruns: the MLflow store fails: No space left on device; MLflow waits, training goes on"
+    )
     assert status(client) == ["FINISHED"]
     assert status(client, "decision") == status(client, "session") == ["FINISHED"] * 3
     (parent,) = runs(client, "minimization")

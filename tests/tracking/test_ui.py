@@ -5,8 +5,10 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import requests
 
@@ -21,8 +23,10 @@ SERVE = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
+from selfscale.processes import clean_up_when_asked_to_end
 from selfscale.tracking.ui import serve_ui
 
+clean_up_when_asked_to_end()
 serve_ui(Path(sys.argv[1]), int(sys.argv[2]))
 """
 
@@ -93,3 +97,28 @@ def test_the_pages_of_a_moved_store(tmp_path, monkeypatch, capsys):
         pass
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert open_store(tmp_path / "after").get_run(second).info.status == "FINISHED"
+
+
+@pytest.mark.parametrize("end", ["its own", "its parent's", "its terminal's"])
+def test_no_server_stays_behind(tmp_path, end):
+    """A shell starts it, which a SIGKILL ends, or both."""
+    new_store(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    shell = "import subprocess, sys; child = subprocess.Popen(sys.argv[1:]); print(child.pid); child.wait()"
+    command = [sys.executable, "-u", "-c", shell, *python(SERVE, tmp_path, str(port))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        own = psutil.Process(int(process.stdout.readline()))
+        assert process.stdout.readline().startswith("models: ")
+        started = own.children(recursive=True)
+        assert len(started) > 1
+        if end == "its own":
+            own.kill()
+        elif end == "its terminal's":
+            own.send_signal(signal.SIGHUP)
+        else:
+            process.kill()
+        assert psutil.wait_procs([own, *started], timeout=20)[1] == []
+        process.kill()
+    with socket.create_server(("127.0.0.1", port)):
+        pass

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from selfscale.errors import redact
 from selfscale.files import sha256
 from selfscale.tracking.points import Picture, Point, RunData
 
@@ -158,7 +159,7 @@ class StoredRun:
             for name, value, step, at in points
         ]
         listed = [Param(key, text(value)) for key, value in (params or {}).items()]
-        marks = [RunTag(key, value[:MOST_TAG]) for key, value in (tags or {}).items()]
+        marks = [RunTag(key, redact(value)[:MOST_TAG]) for key, value in (tags or {}).items()]
         while metrics or listed or marks:
             self.client.log_batch(run_id, metrics[:MOST_METRICS], listed[:MOST_PARAMS], marks)
             metrics, listed, marks = metrics[MOST_METRICS:], listed[MOST_PARAMS:], []
@@ -246,5 +247,5 @@ def milliseconds(seconds: float) -> int:
 
 
 def text(value: Any) -> str:
-    """A setting as text, cut to what MLflow takes."""
-    return (value if isinstance(value, str) else json.dumps(value))[:MOST_PARAM]
+    """A setting as text, without passwords, cut to what MLflow takes."""
+    return redact(value if isinstance(value, str) else json.dumps(value))[:MOST_PARAM]

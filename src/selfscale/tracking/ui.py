@@ -16,12 +16,22 @@ from urllib.parse import quote
 import requests
 from mlflow.entities import Experiment
 
-from selfscale.errors import UserError
+from selfscale.errors import UserError, redact
 from selfscale.tracking.store import Client, is_remote, open_existing, store_folder
 from selfscale.tracking.sync import sync_project
 
 HOST = "127.0.0.1"
 START_SECONDS = 120.0
+# The server ends with this process, however that ends: then a pipe from it is closed. Its worker is in the
+# same group.
+GUARD = """
+import os, signal, subprocess, sys, threading
+
+server = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends when the server has ended
+threading.Thread(target=lambda: (sys.stdin.read(), os.killpg(0, signal.SIGKILL)), daemon=True).start()
+sys.exit(server.wait())
+"""
 STOP_SECONDS = 5.0
 # Without these, MLflow opens on its pages for language models, and shows the newest 100 runs of any kind.
 MACHINE_LEARNING = "workflowType=machine_learning"
@@ -34,15 +44,16 @@ COLUMNS = ("filters_kept", "layers_kept", "parameters", "macs_per_pixel", "accep
 
 
 def serve_ui(root: Path = Path(), port: int = 5000) -> None:
-    """Serve until Ctrl-C; prints the addresses that open on each task's minimizations.
+    """Serve until Ctrl-C or the terminal's end; prints the addresses that open on each task's minimizations.
 
     If MLFLOW_TRACKING_URI names a server, there is nothing to serve, and its addresses are printed.
 
     Raises:
         UserError: the port is taken, or there is no store, or it cannot be opened.
     """
-    client = open_existing(root)
-    sync_project(root)
+    client, parent = open_existing(root), os.getppid()
+    if is_remote(client.tracking_uri) or os.access(root, os.W_OK):
+        sync_project(root)
     if is_remote(client.tracking_uri):
         print_addresses(client, client.tracking_uri.rstrip("/"))
         return
@@ -51,7 +62,10 @@ def serve_ui(root: Path = Path(), port: int = 5000) -> None:
     try:
         wait_for(server, port)
         print_addresses(client, f"http://{HOST}:{port}")
-        server.wait()
+        while server.poll() is None:
+            if os.getppid() != parent and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+                return  # who started it is gone, and did not say that it may stay (nohup)
+            time.sleep(0.5)
         raise UserError(f"MLflow's server has ended with exit code {server.returncode}")
     except KeyboardInterrupt:
         pass
@@ -82,8 +96,19 @@ def start_server(client: Client, port: int) -> subprocess.Popen[bytes]:
         options["--default-artifact-root"] = (folder / "artifacts").as_uri()
     words = [word for option in options.items() for word in option]
     return subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "server", "--no-serve-artifacts", *words],
+        [
+            sys.executable,
+            "-c",
+            GUARD,
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            "--no-serve-artifacts",
+            *words,
+        ],
         env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"},
+        stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         # Ctrl-C on the terminal shall reach it, and its worker, through `stop` only.
         start_new_session=True,
@@ -103,6 +128,7 @@ def wait_for(server: subprocess.Popen[bytes], port: int) -> None:
 
 
 def print_addresses(client: Client, base: str) -> None:
+    base = redact(base)
     for experiment in client.search_experiments():
         if experiment.experiment_id != "0":  # MLflow's own, which stays empty
             share_view(client, experiment)
