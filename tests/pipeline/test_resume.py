@@ -106,7 +106,7 @@ def assert_logged_once(folder: Path) -> None:
     first, *others = ((point.step, point.value) for point in charted)
     assert first[0] == 0
     assert others == [(d["number"], d["score"]) for d in decisions]
-    kept = client.get_metric_history(parent.info.run_id, "kept/score")
+    kept = client.get_metric_history(parent.info.run_id, "score_accepted")
     assert [point.step for point in kept] == [0, *(d["number"] for d in decisions if d["accepted"])]
     (holder,) = runs(client, "pictures")
     logged = [picture_of(file.path) for file in client.list_artifacts(holder.info.run_id, "images")]
@@ -135,7 +135,7 @@ def test_the_same_seed_twice_makes_the_same_files(expected, tmp_path):
     assert_logged_once(again)
     (run,) = runs(open_store(again), "minimization")
     scores = json.loads(expected["result.json"])["validation"]
-    charted = open_store(again).get_metric_history(run.info.run_id, "kept/score")
+    charted = open_store(again).get_metric_history(run.info.run_id, "score_accepted")
     ends = [scores[which]["mae"] for which in ("initial", "final")]
     assert [charted[0].value, charted[-1].value] == pytest.approx(ends)
 

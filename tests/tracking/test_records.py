@@ -32,7 +32,7 @@ def test_a_minimization_in_progress(folder):
     found = in_progress(folder, record(1), record(2, accepted=False))
     assert (found.name, found.status, found.content) == ("random - seed 3", "RUNNING", "")
     assert found.tags == {"kind": "minimization", "task": "sobel", "strategy": "random", "seed": "3"}
-    assert found.params == {"network.widths": [5, 5]}
+    assert found.params == {"network.widths": [5, 5], "strategy": "random", "seed": 3, "changed": ""}
     points = found.chart(set())
     chart = {
         name: [(point.step, point.value) for point in points if point.metric == name]
@@ -45,8 +45,7 @@ def test_a_minimization_in_progress(folder):
         "layers_kept": [(0, 2), (1, 2), (2, 2)],
         "parameters": [(0, 900), (1, 899), (2, 898)],
         "macs_per_pixel": [(0, 800), (1, 799), (2, 798)],
-        "kept/score": [(0, 0.19), (1, 0.2)],
-        "kept/score_by_filters": [(10, 0.19), (9, 0.2)],
+        "score_accepted": [(0, 0.19), (1, 0.2)],
     }
     assert {point.at for point in points} == {STARTED, STARTED + 10, STARTED + 20}
     assert {point.step for point in found.chart({0, 1})} == {2}
@@ -73,6 +72,13 @@ def test_a_decision_that_comes_while_the_record_is_read_waits_for_the_next_time(
     assert [decision["number"] for decision in found.decisions] == [1]
     assert all(found.timed(decision["number"]) for decision in found.decisions)
     assert {picture.step for picture in found.pictures()} == {0, 1}
+
+
+def test_what_differs_from_the_defaults_is_in_the_name_and_a_parameter(folder):
+    settings = {"network": {"widths": [5, 4]}, "minimization": {"tolerance": 0.2}}
+    found = read(write_minimization(folder, settings=settings), None)
+    changed = "network.widths [5, 4], minimization.tolerance 0.2"
+    assert (found.name, found.params["changed"]) == (f"random - seed 3 - {changed}", changed)
 
 
 def test_what_a_decision_says(folder):
@@ -146,7 +152,9 @@ def test_a_finished_minimization(folder):
     assert (points["test_initial_mae"], points["test_final_mae"]) == (0.013, 0.012)
     assert (points["accepted"], points["reverted"]) == (1, 1)
     assert "seed" not in points
-    assert {point.step for point in found.final_points()} == {3}
+    steps = {point.metric: point.step for point in found.final_points()}
+    assert {steps.pop(name) for name in ("filters_kept", "parameters", "macs_per_pixel")} == {3}
+    assert set(steps.values()) == {0}  # of which MLflow draws bars
     names = ["compact.keras", "decisions.json", "network.png", "result.json", "run.json"]
     assert [path.name for path in found.artifacts()] == names
     note = found.note("12ab")
@@ -183,7 +191,7 @@ def test_a_training_and_a_baseline(folder, tmp_path):
         *(("loss", 0.5, 20, None), ("loss", 0.25, 40, None)),
         *(("score", 0.3, 20, None), ("score", 0.2, 40, None)),
     ]
-    assert ("test_mae", 0.01, 40, None) in points
+    assert ("test_mae", 0.01, 0, None) in points
     assert ("system/system_memory_usage_megabytes", 100.0, 0, STARTED + 5) in points
     baseline = read(write_training(tmp_path / "baseline", "baseline"), None)
     assert baseline.tags["kind"] == "baseline"
@@ -220,16 +228,16 @@ def test_an_ablation(tmp_path):
     assert run.params["successor"] == "layer 0 filter 1"
     assert {point.metric: (point.step, point.value) for point in run.points} == {
         "score": (40, 0.2),
-        "reference": (40, 0.1),
-        "score_before_training": (40, 0.4),
-        "difference": (40, 1.0),
-        "difference_low": (40, 0.9),
-        "difference_high": (40, 1.1),
-        "against_baseline": (40, 0.5),
-        "against_baseline_low": (40, 0.4),
-        "similarity": (40, 0.8),
-        "similarity_before": (40, 0.3),
-        "moved_1_0": (40, 0.25),
+        "reference": (0, 0.1),
+        "score_before_training": (0, 0.4),
+        "difference": (0, 1.0),
+        "difference_low": (0, 0.9),
+        "difference_high": (0, 1.1),
+        "against_baseline": (0, 0.5),
+        "against_baseline_low": (0, 0.4),
+        "similarity": (0, 0.8),
+        "similarity_before": (0, 0.3),
+        "moved_1_0": (0, 0.25),
     }
 
 

@@ -130,7 +130,8 @@ def test_a_minimization_is_a_run_with_decisions_with_sessions(client):
     assert {run.info.status for run in runs(client)} == {"FINISHED"}
     assert (parent.data.tags["key"], parent.data.tags["content"]) == (KEY, files.content(DONE))
     assert "Python" in parent.data.tags["system"]
-    assert parent.data.params == {"network.widths": "[5, 5]"}
+    told = {"strategy": "random", "seed": "3", "changed": ""}
+    assert parent.data.params == told | {"network.widths": "[5, 5]"}
     (used,) = parent.inputs.dataset_inputs
     assert (used.dataset.name, used.dataset.digest) == ("sample", ("9f" * 32)[:36])
     assert (parent.info.start_time, parent.info.end_time) == (STARTED * 1000, (STARTED + 60) * 1000)
@@ -228,7 +229,7 @@ def test_more_than_mlflow_takes_at_once(client):
     write_minimization(DONE, settings=settings)
     files.write_json(DONE / "result.json", RESULT | {"curve": {f"point{i}": i for i in range(1900)}})
     data = client.get_run(sync_record(client, DONE, None)).data
-    assert len(data.params) == 253
+    assert len(data.params) == 256
     assert data.params["secret"] == "https://host/"
     assert data.params["section.key249"] == "249"
     assert data.params["none"] == "null"
@@ -252,7 +253,12 @@ def test_an_execution_has_the_state_of_git_and_dvc(client, monkeypatch):
     git("commit", "-q", "--allow-empty", "-m", "first")
     monkeypatch.setenv("DVC_EXP_NAME", "dizzy-mole")
     Path("dvc.lock").write_text("schema: '2.0'")
-    tags = client.get_run(sync_record(client, *in_progress())).data.tags
+    run = client.get_run(sync_record(client, *in_progress()))
+    assert (run.info.run_name, run.data.params["experiment"]) == (
+        "random - seed 3 - dizzy-mole",
+        "dizzy-mole",
+    )
+    tags = run.data.tags
     assert tags["mlflow.source.git.commit"] == git("rev-parse", "HEAD").strip()
     assert tags["dvc.experiment"] == "dizzy-mole"
     assert tags["dvc.lock"] == hashlib.sha256(b"schema: '2.0'").hexdigest()
@@ -383,7 +389,7 @@ def test_a_training_is_shown_from_its_beginning(client):
     run = client.get_run(run_id)
     assert (run.info.status, run.data.tags["mlflow.note.content"]) == ("FINISHED", "stagnated after 40 steps")
     assert run.info.end_time - run.info.start_time == 60_000
-    assert run.data.params == {"training.batch": "8"}
+    assert run.data.params == {"training.batch": "8", "seed": "3", "changed": ""}
     assert [point.step for point in client.get_metric_history(run_id, "loss")] == [20, 40]
 
 

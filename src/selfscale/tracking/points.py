@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from pydantic import BaseModel
+
+from selfscale.errors import redact
+from selfscale.settings import Settings
+
+MOST_PARAM = 6000  # characters of a parameter that MLflow takes
+CHARTED = ("filters_kept", "parameters", "macs_per_pixel")  # of a result, what has a chart by decision
 
 
 class Point(NamedTuple):
@@ -57,10 +66,20 @@ def flatten(values: Mapping[str, Any], separator: str, prefix: str = "") -> dict
     return flat
 
 
-def of_result(result: Mapping[str, Any], step: int) -> list[Point]:
+def changed(settings: Mapping[str, Any]) -> str:
+    """The settings that are not the defaults, in words; of tasks and strategies there are no defaults."""
+    sections = {name: Settings.model_fields[name].default for name in settings.keys() & Settings.model_fields}
+    models = {name: each for name, each in sections.items() if isinstance(each, BaseModel)}
+    defaults = flatten({name: each.model_dump(mode="json") for name, each in models.items()}, ".")
+    found = {key: value for key, value in flatten(settings, ".").items() if defaults.get(key, value) != value}
+    return ", ".join(f"{key} {text(value)}" for key, value in found.items())
+
+
+def of_result(result: Mapping[str, Any], step: int = 0) -> list[Point]:
     """The numbers in a result: `a_b` for `b` in `a`; for a list its sum `a` and its items `a_0`, `a_1`.
 
-    They are given the last step, since a run's table shows a metric's last value.
+    MLflow draws a bar for what has step 0 only. What has a chart gets the chart's last `step`, since a run's
+    table shows a metric's last value.
     """
     found: dict[str, float] = {}
     for key, value in flatten(result, "_").items():
@@ -68,7 +87,8 @@ def of_result(result: Mapping[str, Any], step: int) -> list[Point]:
             found[key] = value
         elif isinstance(value, Sequence) and all(isinstance(item, (int, float)) for item in value):
             found |= {key: sum(value)} | {f"{key}_{index}": item for index, item in enumerate(value)}
-    return as_points(found, step)
+    charted = {key: found.pop(key) for key in CHARTED if key in found}
+    return as_points(found) + as_points(charted, step)
 
 
 def of_session(session: Mapping[str, Iterable[Sequence[Any]]]) -> list[Point]:
@@ -95,16 +115,11 @@ def outcome(network: Mapping[str, Any]) -> dict[str, float | None]:
 
 
 def in_charts(network: Mapping[str, Any], step: int, at: float | None) -> list[Point]:
-    """The same in the charts of a minimization, where step 0 is the initial network.
-
-    `kept/` are charts of the network that was accepted last: over the decisions, and over the number of
-    its filters.
-    """
-    shown, kept = outcome(network), []
+    """The same in the charts of a minimization, where step 0 is the initial network."""
+    shown = outcome(network)
     if network.get("accepted", True):
-        kept = [Point("kept/score", network["score"], step, at)]
-        kept.append(Point("kept/score_by_filters", network["score"], sum(network["filters_kept"]), at))
-    return kept + as_points(shown, step, at)
+        shown = {"score_accepted": network["score"]} | shown
+    return as_points(shown, step, at)
 
 
 def of_decision(decision: Mapping[str, Any], seconds: float | None) -> list[Point]:
@@ -114,7 +129,7 @@ def of_decision(decision: Mapping[str, Any], seconds: float | None) -> list[Poin
 
 
 def of_test(test: Mapping[str, Any], seconds: float | None) -> list[Point]:
-    """A test of an ablation: its curves, and what it measured, at its last step, so that both end alike."""
+    """A test of an ablation: its curves, and what it measured."""
     found = {key: test[key] for key in ("reference", "score_before_training", "relearned")}
     found["seconds"] = seconds
     for name in ("difference", "against_baseline"):
@@ -124,7 +139,7 @@ def of_test(test: Mapping[str, Any], seconds: float | None) -> list[Point]:
         found |= {"similarity": successor["similarity"], "similarity_before": successor["before"]}
     for movement in test["movements"]:
         found["moved_{}_{}".format(*movement["filter"])] = movement["distance"]
-    return of_session(test["session"]) + as_points(found, test["session"]["steps"])
+    return of_session(test["session"]) + as_points(found)
 
 
 def layers(filters_kept: Sequence[int]) -> int:
@@ -187,3 +202,8 @@ def ablation_summary(report: Mapping[str, Any]) -> str:
 def as_number(value: float | None) -> float:
     """What JSON has no number for is None there."""
     return math.nan if value is None else value
+
+
+def text(value: Any) -> str:
+    """A setting as text, without passwords, cut to what MLflow takes."""
+    return redact(value if isinstance(value, str) else json.dumps(value))[:MOST_PARAM]

@@ -64,8 +64,11 @@ class Record:
         self.end = clock.last if clock else None
         self.tags = {key: str(about[key]) for key in ("task", "strategy", "seed") if key in about}
         self.tags["kind"] = self.kind
-        self.name = f"{about.get('strategy', self.kind)} - seed {about['seed']}"
-        self.params = points.flatten(about.get("settings", {}), ".")
+        changed = points.changed(about.get("settings", {}))
+        parts = (about.get("strategy", self.kind), f"seed {about['seed']}", changed)
+        self.name = textwrap.shorten(" - ".join(filter(None, parts)), NAME_LENGTH, placeholder=" ...")
+        told = {key: about[key] for key in ("strategy", "seed") if key in about}
+        self.params = points.flatten(about.get("settings", {}), ".") | told | {"changed": changed}
 
     def chart(self, charted: set[int]) -> list[Point]:
         """The points by decision, but for the decisions `charted`; the `score` is each one's last."""
@@ -78,12 +81,10 @@ class Record:
     def pictures(self) -> Iterator[Picture]:
         return iter(())
 
-    # -- of a finished record --
-
     def final_points(self) -> list[Point]:
         """What it came to."""
         system = points.of_system(self.clock.system) if self.clock else []
-        return points.of_session(self.session) + points.of_result(self.result, self.session["steps"]) + system
+        return points.of_session(self.session) + points.of_result(self.result) + system
 
     def artifacts(self) -> list[Path]:
         return sorted(path for path in self.path.iterdir() if path.is_file() and path.name[0] != ".")
@@ -218,9 +219,6 @@ class Ablation(Record):
         return points.ablation_summary(self.about)
 
 
-KINDS: dict[str, type[Record]] = {kind.kind: kind for kind in (Record, Baseline, Minimization)}
-
-
 def read(path: Path, clock: Path | None, *, writing: bool = False) -> Record | None:
     """What there is of a record; None if it has no `run.json` or, in progress, no clock.
 
@@ -234,8 +232,9 @@ def read(path: Path, clock: Path | None, *, writing: bool = False) -> Record | N
     if not source.exists():
         return None
     about = files.read_json(source, "minimize")
-    kind = Ablation if source is path else KINDS[about["kind"]]
-    # Before the clock, which a job writes first: the times of all these decisions are known then.
+    kinds: dict[str, type[Record]] = {each.kind: each for each in (Record, Baseline, Minimization)}
+    kind = Ablation if source is path else kinds[about["kind"]]
+    # Before the clock, which a job writes first: so it has the times of all these.
     decisions = files.read_json(made, "minimize") if (made := path / "decisions.json").exists() else ()
     content = files.content(path) if (source.with_name(kind.result_file or path.name)).exists() else ""
     timed = Clock(**files.read_json(clock, "minimize")) if clock and clock.exists() else None

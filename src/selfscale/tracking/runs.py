@@ -29,7 +29,7 @@ from PIL import Image
 
 from selfscale.errors import redact
 from selfscale.files import sha256
-from selfscale.tracking.points import Picture, Point, RunData
+from selfscale.tracking.points import Picture, Point, RunData, text
 
 if TYPE_CHECKING:  # MLflow takes seconds to import: the functions do, in the thread that uploads
     from mlflow.entities import DatasetInput, Run
@@ -42,7 +42,7 @@ ROOT_RUN = "minimization"  # tag of all runs below a record's run: the id of tha
 NOTE = "mlflow.note.content"
 # What MLflow takes at once and at most: `MOST_METRICS` leaves room for the parameters.
 MOST_METRICS, MOST_PARAMS, ALL_RUNS = 900, 100, 50_000
-MOST_DIGEST, MOST_PARAM, MOST_TAG = 36, 6000, 8000
+MOST_DIGEST, MOST_TAG = 36, 8000
 
 PICTURES = "the network, decision by decision"
 IMAGES = "images"
@@ -70,7 +70,9 @@ class StoredRun:
             return
         if not new:
             self._take_up(run, record.status)
-        missing = {key: value for key, value in record.params.items() if key not in run.data.params}
+        known = {"experiment": run.data.tags.get("dvc.experiment")}
+        params = record.params | {key: value for key, value in known.items() if value}
+        missing = {key: value for key, value in params.items() if key not in run.data.params}
         self._write(self.id, (), missing)
         if (images := record.about.get("dataset")) and not (run.inputs and run.inputs.dataset_inputs):
             client.log_inputs(self.id, datasets=[as_input(**images)])
@@ -223,7 +225,8 @@ def create(client: Client, experiment_id: str, record: Record) -> StoredRun:
     found = {"content": record.content} | (execution if record.key else {})
     tags = record.tags | {key: value for key, value in found.items() if value}
     start = None if record.start is None else milliseconds(record.start)
-    run = client.create_run(experiment_id, start, tags, record.name)
+    name = " - ".join(filter(None, [record.name, tags.get("dvc.experiment")]))
+    run = client.create_run(experiment_id, start, tags, name)
     return StoredRun(client, run, record, new=True)
 
 
@@ -244,8 +247,3 @@ def as_input(name: str, digest: str) -> DatasetInput:
 def milliseconds(seconds: float) -> int:
     """A time as MLflow counts it."""
     return round(seconds * 1000)
-
-
-def text(value: Any) -> str:
-    """A setting as text, without passwords, cut to what MLflow takes."""
-    return redact(value if isinstance(value, str) else json.dumps(value))[:MOST_PARAM]
