@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from selfscale.files import write_bytes, write_json
-from selfscale.inference.layer_views import FilterView, LayerView
 from selfscale.paths import Baseline, Job, pictures_folder
 from selfscale.pipeline import compare as report
-from selfscale.reporting.network_picture import THUMB, Example, draw
 from selfscale.settings import Runs, Settings, Strategy, Task
 
 SEEDS = [0, 1, 2, 3, 4]
@@ -74,16 +70,6 @@ def decision(
         "parameters": 735,
         "session": {"steps": 600},
     }
-
-
-def picture(title: str) -> bytes:
-    """A network's picture, with a filter that is there and one that was removed."""
-    values = np.linspace(-1, 1, THUMB**2, dtype=np.float32).reshape(THUMB, THUMB)
-    kernel = np.linspace(-1, 1, 9, dtype=np.float32).reshape(3, 3)
-    filters = [FilterView("0.0", {0: kernel}, values), FilterView("0.1", {}, note="decision 1")]
-    reads = {0: "image"}
-    layers = [LayerView(0, "layer 0", filters, reads), LayerView(1, "layer 1", filters[:1], reads)]
-    return draw(title, Example(abs(values), abs(values)), layers)
 
 
 def fill(settings: Settings) -> None:

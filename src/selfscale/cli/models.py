@@ -37,6 +37,7 @@ FolderOption = Annotated[
 ]
 CALIBRATION = 32  # images from which the ranges of 8-bit integers are taken
 FormatName = StrEnum("FormatName", ["keras", "saved_model", "tflite", "onnx"])
+PaletteName = StrEnum("PaletteName", {"thesis": "thesis", "colour_blind": "colour-blind"})
 
 
 @commands.command()
@@ -119,6 +120,9 @@ def visualize(
     params: Annotated[
         Path, typer.Option("--params", dir_okay=False, help="The file of settings, for --task.")
     ] = Path("params.yaml"),
+    palette: Annotated[
+        PaletteName, typer.Option(help="Of negative and positive values: red and green, or blue and orange.")
+    ] = PaletteName.thesis,
     as_json: JsonOption = False,
 ) -> None:
     """Draw the kernels and outputs of every filter."""
@@ -138,7 +142,7 @@ def visualize(
         network = models.load(path, model)
         view = layer_views.read_view(network, path)
     target = visualizing.target_of(settings.tasks[task]) if settings and task else None
-    done = visualizing.visualize(view, pictures, out, target)
+    done = visualizing.visualize(view, pictures, out, target, palette.value)
     report(progress(done, "images", len(pictures)), pictures, out, as_json)
 
 

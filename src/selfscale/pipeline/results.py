@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
-from PIL import Image
 
 from selfscale import files
 from selfscale.data.prepare import load_split
+from selfscale.inference.drawing import draw_images, png
 from selfscale.nn import compaction
-from selfscale.nn.fcn import Size, size, to_image
+from selfscale.nn.fcn import Size, size
 from selfscale.nn.input_pipeline import Split
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.trainer import Trainer
 from selfscale.paths import PREPARED, TARGETS, Job, pictures_folder
 from selfscale.records import DecisionRecord, SessionRecord, last_accepted
-from selfscale.reporting.network_picture import Example, network_pictures
-
-GAP = 4  # white pixels between the pictures of an example
+from selfscale.reporting.network_picture import Example, before_and_after, network_pictures
 
 
 def write_result(
@@ -64,7 +61,7 @@ def write_result(
     files.write_json(out / "decisions.json", [without_seconds(record) for record in records])
     files.write_csv(out / "curve.csv", *curve_of(records))
     initial = files.load_model(job.training.output / "initial.keras", job.training.command)
-    files.write_bytes(out / "example.png", example(trainer.validation, [initial, model]))
+    files.write_bytes(out / "example.png", example(result, trainer.validation, initial, model))
     files.write_json(out / "result.json", result)
     return result
 
@@ -157,16 +154,18 @@ def pictures(folder: Path, number: int) -> list[Path]:
     return sorted(pictures_folder(folder, number).glob("*.png"))
 
 
-def example(split: Split, models: Sequence[keras.Model]) -> bytes:
-    """A PNG: the first image, its target, and what each model makes of it, side by side."""
-    image = split.images[:1]
-    outputs = [np.asarray(model(image / np.float32(255))) for model in models]
-    pictures = [image, *(to_image(output) for output in [split.targets[:1], *outputs])]
-    gap = np.full((image.shape[1], GAP), 255, np.uint8)
-    row = [part for picture in pictures for part in (picture[0, ..., 0], gap)][:-1]
-    content = io.BytesIO()
-    Image.fromarray(np.hstack(row)).save(content, "png")
-    return content.getvalue()
+def example(result: Mapping[str, Any], split: Split, initial: keras.Model, minimized: keras.Model) -> bytes:
+    """A PNG: the first image, its target, and what both networks make of it, with their sizes and scores."""
+    pictures, white = before_and_after(split.images[0], split.targets[0], initial, minimized)
+    loss, scores = result["loss"], result["validation"]
+    titles = (
+        "photograph",
+        f"wanted (white is {white:.2g})",
+        f"initial: {result['macs_per_pixel_initial']:g} MACs/pixel, {loss} {scores['initial'][loss]:.4g}",
+        f"minimized: {result['macs_per_pixel']:g} MACs/pixel, {loss} {scores['final'][loss]:.4g}",
+    )
+    title = f"{result['task']}, {result['strategy']}, seed {result['seed']}: the first validation image"
+    return png(partial(draw_images, title, dict(zip(titles, pictures.values(), strict=True))))
 
 
 def without_seconds(record: DecisionRecord) -> dict[str, Any]:
