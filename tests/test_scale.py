@@ -147,7 +147,7 @@ def test_killed_in_the_growth_it_goes_on(tmp_path):
 def test_a_network_from_the_curve_is_picked_and_registered(project, command):  # noqa: F811
     for words in (["train", "sobel"], ["budget"], ["baseline", "sobel"], ["compare"]):
         assert command(*words).code == 0
-    assert (project / "reports/figures/curve-sobel.png").exists()
+    assert (project / "reports/figures/frontier-sobel.png").exists()
     result = files.read_json(JOB.output / "result.json", "")
     first = result["kept"][0]
     lines = command("curve", "sobel").out.splitlines()

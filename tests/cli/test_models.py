@@ -109,14 +109,15 @@ def test_a_quantized_export_of_a_tasks_network_tells_its_score(trained):  # noqa
 
 def test_visualize(command, trained):  # noqa: F811
     network = "models/trained/sobel-seed-0/initial.keras"
-    ended = command("visualize", network, "photos/0.png", "photos/1.png", "--out", "out", "--task", "sobel")
+    words = ("visualize", network, "photos/0.png", "photos/1.png", "--task", "sobel", "--out")
+    ended = command(*words, "out")
     assert (ended.code, ended.out) == (0, "")
-    found = sorted(str(path.relative_to("out")) for path in Path("out").rglob("*.png"))
-    of_each = ("comparison.png", "output-0.png", "output-1.png", "output-2.png")
-    assert found == [
-        *(f"{number}/{file}" for number in "01" for file in of_each),
-        *(f"kernels-{layer}.png" for layer in range(3)),
-    ]
+    found = {path.relative_to("out").as_posix(): path.read_bytes() for path in Path("out").rglob("*.png")}
+    of_each = ("comparison.png", "network.png", "output-0.png", "output-1.png", "output-2.png")
+    kernels = [f"kernels-{layer}.png" for layer in range(3)]
+    assert sorted(found) == [*(f"{number}/{file}" for number in "01" for file in of_each), *kernels]
+    assert command(*words, "other", "--palette", "colour-blind").code == 0
+    assert all((Path("other") / name).read_bytes() != content for name, content in found.items())
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from comparisons import WAY_JOBS, WAYS
@@ -88,11 +87,3 @@ def test_a_task_without_results_is_named(settings):
     (WAY_JOBS[1].output / "result.json").unlink()
     with pytest.raises(UserError, match="run `selfscale minimize sobel --strategy random --seed 1` first"):
         picking.pick(settings, "sobel", max_macs=1.0)
-
-
-def test_milliseconds_are_those_of_the_model(tmp_path, monkeypatch):
-    path = tmp_path / "model.keras"
-    save_model(build([1], kernel=1), path)
-    clock = iter(np.cumsum([0.0, 0.1, 0.0, 0.3, 0.0, 0.2, 0.0, 0.5, 0.0, 0.4]))
-    monkeypatch.setattr(picking.time, "perf_counter", lambda: float(next(clock)))
-    assert picking.measured_milliseconds(path) == pytest.approx(300 / 1.048576)

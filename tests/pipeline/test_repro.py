@@ -179,7 +179,8 @@ def test_every_stage_runs_once_and_leaves_its_outputs(repro):
     assert all({path.name for path in (root / job.output).iterdir()} >= OUTPUTS for job in JOBS)
     page = (root / "reports" / "index.html").read_text(encoding="utf-8")
     assert all(
-        f"The shrinking network: {best(repro.project, task).strategy}, seed 0" in page for task in TASKS
+        f"Champion: {task}, " in page and f"{best(repro.project, task).strategy}, seed 0; error" in page
+        for task in TASKS
     )
     lock = YAML(typ="safe").load(root / "dvc.lock")
     declared = {out["path"] for stage in lock["stages"].values() for out in stage.get("outs", [])}
@@ -192,7 +193,7 @@ def test_every_stage_runs_once_and_leaves_its_outputs(repro):
     }
     assert undeclared == {"reports/seconds.md"}  # which varies from run to run
     figures = {path.name for path in outputs if path.match("reports/figures/*")}
-    assert figures == {f"{kind}-{task}.png" for kind in ("size", "curve") for task in TASKS}
+    assert figures == {f"frontier-{task}.png" for task in TASKS}
     assert repro.project.run("git", "status", "--porcelain") == ""  # what varies is ignored
 
 

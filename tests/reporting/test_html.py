@@ -1,18 +1,20 @@
 from __future__ import annotations
 
 import itertools
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-from comparisons import SEEDS, decision, fill, fill_job, result, settings
+from comparisons import SEEDS, fill, fill_job, result, settings
 from selfscale.errors import UserError
 from selfscale.files import read_json
-from selfscale.paths import Job, pictures_folder
+from selfscale.paths import Baseline, Job, pictures_folder
 from selfscale.pipeline import compare as report
-from selfscale.reporting.html import decision_text, embedded, html_page
+from selfscale.reporting.html import Champion, embedded, html_page
 from selfscale.reporting.pareto import choose_by_rule
+from selfscale.reporting.statistics import QUANTITIES
 from selfscale.settings import Registry
 
 # Elements that HTML ends by itself.
@@ -72,15 +74,37 @@ def test_the_page_needs_nothing_else(compared):
     assert policy.startswith("default-src 'none'")
 
 
+def test_it_begins_with_the_answer(compared):
+    ((_, title),) = compared.named("h1")
+    assert re.fullmatch(
+        r"Champion: sobel, 31% of the multiply-accumulates, error 0\.0040 \(baseline 0\.0045\), "
+        r"[\d.e+]+ ms per megapixel",
+        title,
+    )
+    texts = compared.texts("p")
+    assert re.fullmatch(
+        r"20\d\d-\d\d-\d\d \d\d:\d\d · sample photographs "
+        r"\(8 pixels; 2 train, 2 validation, 2 test\)",
+        texts[0],
+    )
+    assert "random, seed 0" in texts[1] and "within the tolerance of 10%" in texts[1]
+    assert compared.texts("figcaption")[:4] == [
+        "photograph",
+        "wanted (white: 0.25)",
+        "initial: 875 MACs/pixel, error 0.0050",
+        "minimized: 275 MACs/pixel, error 0.0040",
+    ]
+
+
 def test_it_has_headings_captions_and_alternative_texts(compared):
     levels = [HEADINGS.index(name) for name, *_ in compared.all if name in HEADINGS]
     assert levels[0] == 0 and levels.count(0) == 1
     assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
-    assert len(compared.named("caption")) == len(compared.named("table")) == 3
-    assert all(compared.texts("caption"))
+    assert len(compared.named("caption")) == len(compared.named("table")) == 5
+    assert all(compared.texts("caption")) and all(compared.texts("summary"))
     images = [attributes for attributes, _ in compared.named("img")]
-    assert len(images) == 2 + 3
-    assert all(image["alt"] and int(image["width"]) > 100 and int(image["height"]) > 100 for image in images)
+    assert len(images) == 4 + 1 + 3
+    assert all(image["alt"] and int(image["width"]) and int(image["height"]) for image in images)
     assert all(attributes.get("scope") for attributes, _ in compared.named("th"))
     ((root, _),) = compared.named("html")
     assert root["lang"] == "en"
@@ -88,57 +112,58 @@ def test_it_has_headings_captions_and_alternative_texts(compared):
     assert set(targets) <= {a.get("id") for _, a, _ in compared.all}
 
 
-def test_it_has_the_tables_of_the_markdown(compared):
+def test_one_table_is_for_everybody_and_those_of_the_markdown_are_folded_away(compared):
+    cells = [text for _, text in compared.named("th", "td")]
+    brief, rest = cells[:25], cells[25:]
+    assert brief[:15] == [
+        *("task", "network", "MACs/pixel", "test error", "vs baseline"),
+        *("sobel", "initial", "875", "0.005", ""),
+        *("sobel", "random", "275 ± 0", "0.012 ± 0.00785", "+167% ± 175%"),
+    ]
     lines = Path("reports/comparison.md").read_text(encoding="utf-8").splitlines()
     rows = [line for line in lines if line.startswith("|") and "| --- |" not in line]
-    cells = [cell.strip() for line in rows for cell in line.strip("|").split("|")]
-    assert [text for _, text in compared.named("th", "td")] == cells
-
-
-def test_it_shows_the_networks_of_the_minimization_that_the_registry_would_take(compared):
-    chosen = read_json(Path("reports/comparison.json"), "compare")
-    best = choose_by_rule(chosen, "sobel", Registry())
-    assert f"The shrinking network: {best['strategy']}, seed {best['seed']}" in compared.texts("h3")
-    names = [text.partition(" filters ")[0] for text in compared.texts("figcaption")][2:]
-    assert names == ["Initial network", "After decision 1", "After decision 3 (final)"]
-    assert compared.texts("li")[-3:] == [
-        "Switch off layer 0 filter 4: 600 training steps. Accepted: score -7.5%, within the tolerance 10.0%. "
-        "Filters left: 4 and 5; 735 parameters.",
-        "Remove layer 1 as a whole: 600 training steps. Reverted: score +70.0%, not within it. "
-        "Filters left: 4 and 5; 735 parameters.",
-        "Switch off layer 0 filter 3, layer 1 filters 0, 1 and 2: 600 training steps. "
-        "Accepted: score -7.5%, within the tolerance 10.0%. Filters left: 4 and 5; 735 parameters.",
+    markdown = [cell.strip() for line in rows for cell in line.strip("|").split("|")]
+    assert rest[: len(markdown)] == markdown
+    assert rest[len(markdown) :] == [
+        *("", "tried", "outcome", "filters left", "parameters", "training steps", "reason"),
+        *("1", "disable layer 0 filter 4", "accepted", "4, 5", "735", "600"),
+        "score -7.5%, within the tolerance 10.0%",
+        *("2", "remove_layer layer 1", "reverted", "4, 5", "735", "600", "score +70.0%, not within it"),
+        *("3", "disable layer 0 filter 3, layer 1 filter 0, layer 1 filter 1, layer 1 filter 2"),
+        *("accepted", "4, 5", "735", "600", "score -7.5%, within the tolerance 10.0%"),
     ]
+    assert "".join(compared.texts("details")).count("strategy") >= 3
 
 
 def test_the_pictures_are_those_of_the_files(compared):
-    sources = [attributes["src"] for attributes, _ in compared.named("img")]
-    figures = [Path(f"reports/figures/{kind}-sobel.png") for kind in ("size", "curve")]
-    folder = Job("sobel", "random", 0).output
+    best = choose_by_rule(read_json(Path("reports/comparison.json"), "compare"), "sobel", Registry())
+    folder = Job(best["task"], best["strategy"], best["seed"]).output
     networks = [pictures_folder(folder, number) / "1.png" for number in (0, 1, 3)]
-    assert sources == [embedded(path.read_bytes(), "").source for path in [*figures, *networks]]
+    files = [Path("reports/figures/frontier-sobel.png"), *networks]
+    sources = [attributes["src"] for attributes, _ in compared.named("img")]
+    assert sources[4:] == [embedded(path.read_bytes(), "").source for path in files]
+    names = [text.partition(":")[0] for text in compared.texts("figcaption")][4:]
+    assert names == ["Initial", "After decision 1", "After decision 3"]
 
 
 def test_names_are_escaped(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    name = "<script>alert('&amp;')</script>"
-    job = Job(name.replace("/", "|"), '"><b>', 0)
+    job = Job("<script>alert('&amp;')<|script>", '"><b>', 0)
     content = result(job.task, job.strategy, job.seed)
     fill_job(job, content)
     estimate = {"mean": 1.0, "half_width": None}
-    summary = dict.fromkeys(("filters", "hidden_layers", "parameters", "macs_per_pixel"), estimate)
-    summary |= dict.fromkeys(("validation_score", "test_score", "decisions", "training_steps"), estimate)
     comparison = {
         "results": {job.name: content},
-        "baseline": {"one": content},
-        "summary": {job.task: {job.strategy: summary}},
+        "baseline": {Baseline(job.task, job.seed).name: content},
+        "summary": {job.task: {job.strategy: dict.fromkeys(QUANTITIES, estimate)}},
         "paired": {job.task: []},
     }
-    html = html_page(comparison, 1, {job.task: {}}, {job.task: job}, Registry())
-    elements = Elements(html)
-    assert not elements.named("script")
-    assert elements.texts("h2")[1] == job.task
-    assert f"The shrinking network: {job.strategy}, seed 0" in elements.texts("h3")
+    picture = (pictures_folder(job.output, 0) / "1.png").read_bytes()
+    champion = Champion(job, {"photograph": picture}, (2.0, 1.0), picture)
+    elements = Elements(html_page(comparison, 1, {job.task: champion}, Registry(), "today"))
+    assert not elements.named("script") and not elements.named("b")
+    assert elements.texts("h2")[0] == job.task
+    assert job.strategy in elements.texts("p")[1]
 
 
 def test_missing_pictures_name_the_stage_that_makes_them(tmp_path, monkeypatch):
@@ -151,25 +176,3 @@ def test_missing_pictures_name_the_stage_that_makes_them(tmp_path, monkeypatch):
     ):
         report.compare(settings())
     assert not Path("reports").exists()
-
-
-@pytest.mark.parametrize(
-    ("alteration", "filters", "words"),
-    [
-        (
-            "disable_and_freeze",
-            [[0, 1]],
-            "Switch off layer 0 filter 1, the other filters of the layer held fast",
-        ),
-        ("reinitialize", [[1, 2]], "Draw the weights of layer 1 filter 2 anew"),
-        ("merge", [[1, 2]], "Leave out layer 1 filter 2, which adds nothing of its own"),
-        ("remove_layer", [[0, 0], [2, 0]], "Remove layers 0 and 2 as a whole"),
-        ("widen", [[1, 2], [1, 3]], "Add 2 filters to layer 1"),
-        ("widen", [[0, 1], [1, 2], [1, 3]], "Add 3 filters to layers 0 and 1"),
-        ("insert_layer", [[1, 0]], "Insert a layer of 1 filter as layer 1"),
-        ("train_on", [], "Train on without a change"),
-        ("train", [], "Train what is left once more"),
-    ],
-)
-def test_every_decision_has_words(alteration, filters, words):
-    assert decision_text(decision(1, alteration, filters, True)).tried.startswith(words)

@@ -20,7 +20,7 @@ from selfscale.cli import models as cli_models
 from selfscale.cli import registry as cli_registry
 from selfscale.cli import training as cli_training
 from selfscale.cli.answers import answer
-from selfscale.cli.loading import load
+from selfscale.cli.loading import import_pipeline, load
 from selfscale.cli.options import PARAMS, JsonOption, ParamsOption, TaskArgument
 from selfscale.errors import UserError, one_line
 from selfscale.processes import clean_up_when_asked_to_end, own_environment, silent_stderr
@@ -101,6 +101,7 @@ def targets(task: TaskArgument, as_json: JsonOption = False, params: ParamsOptio
 def compare(as_json: JsonOption = False, params: ParamsOption = PARAMS) -> None:
     """Write the report: reports/index.html, tables and figures."""
     settings = load(params)
+    import_pipeline(settings.execution)
     from selfscale import files
     from selfscale.paths import REPORTS
     from selfscale.pipeline import compare as report

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from math import isqrt
 from pathlib import Path
@@ -11,7 +10,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
-from PIL import Image
 
 from selfscale.data.decoding import Unusable
 from selfscale.files import write_bytes
@@ -72,9 +70,7 @@ def apply_to_files(model: keras.Model, files: Sequence[ImageFile], out: Path) ->
     application = Application(model)
 
     def write(gray: NDArray[np.uint8], file: ImageFile, target: Path) -> None:
-        content = io.BytesIO()
-        Image.fromarray(application(gray)).save(content, "png")
-        write_bytes(target, content.getvalue())
+        write_bytes(target, image_files.gray_png(application(gray)))
 
     targets = [out / file.name.with_name(f"{file.name.name}.png") for file in files]
     yield from image_files.process(files, targets, write)

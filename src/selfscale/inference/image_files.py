@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import glob
+import io
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from selfscale.data import sources
 from selfscale.data.decoding import FORMATS, Unusable, decode_gray
@@ -108,6 +110,13 @@ def process(
             yield f"{file.path}: skipped: {error}"
         else:
             yield None
+
+
+def gray_png(pixels: NDArray[np.uint8]) -> bytes:
+    """Encode an image, (H, W)."""
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "png")
+    return content.getvalue()
 
 
 def _read(path: Path) -> NDArray[np.uint8]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from itertools import product, starmap
 from typing import Any
 
 from selfscale import files
+from selfscale.data.prepare import load_split
 from selfscale.errors import UserError
-from selfscale.paths import REPORTS, Baseline, Job
+from selfscale.paths import PREPARED, REPORTS, TARGETS, Baseline, Job
 from selfscale.pipeline.execution import clock_of
 from selfscale.pipeline.views import write_views
 from selfscale.reporting import figures, pareto, statistics, tables
 from selfscale.reporting.exhaustive import read_benchmark
-from selfscale.reporting.html import html_page
+from selfscale.reporting.html import Champion, html_page
 from selfscale.reporting.statistics import BASELINE
 from selfscale.settings import Runs, Settings
 
@@ -82,7 +85,7 @@ def read_baselines(settings: Settings, results: Mapping[str, dict[str, Any]]) ->
 def compare(settings: Settings) -> str:
     """Write `comparison.json`, `comparison.md`, `index.html` and figures; returns the Markdown.
 
-    They depend on the results only. `seconds.md`, which varies from run to run, is apart from them.
+    They depend on the results only, but for the times in `index.html` and `seconds.md`.
     """
     runs = settings.runs
     results = read_results(settings)
@@ -98,35 +101,63 @@ def compare(settings: Settings) -> str:
         },
         "paired": {task: pairs(group, reference) for task, group in groups.items()},
     }
-    drawn = {task: draw(settings, task, group, results) for task, group in groups.items()}
-    chosen = {
-        task: job_of(pareto.choose_by_rule(comparison, task, settings.registry), settings)
-        for task in runs.tasks
-    }
+    chosen = {task: pareto.choose_by_rule(comparison, task, settings.registry) for task in runs.tasks}
+    champions = {task: champion(settings, groups[task], results, chosen[task]) for task in runs.tasks}
     markdown = tables.markdown_page(comparison, len(runs.seeds))
-    html = html_page(comparison, len(runs.seeds), drawn, chosen, settings.registry)
+    html = html_page(comparison, len(runs.seeds), champions, settings.registry, origin())
     files.write_json(REPORTS / "comparison.json", comparison)
     files.write_text(REPORTS / "comparison.md", markdown)
-    for task, pictures in drawn.items():
-        for kind, picture in pictures.items():
-            files.write_bytes(REPORTS / "figures" / f"{kind}-{task}.png", picture)
+    for task, found in champions.items():
+        files.write_bytes(REPORTS / "figures" / f"frontier-{task}.png", found.frontier)
     files.write_text(REPORTS / "index.html", html)
-    champions = {task: pareto.choose_by_rule(comparison, task, settings.registry) for task in runs.tasks}
-    write_views(groups, results, jobs(settings), champions)
+    write_views(groups, results, jobs(settings), chosen)
     files.write_text(REPORTS / "seconds.md", tables.seconds_page(read_seconds(settings), len(runs.seeds)))
     return markdown
 
 
-def draw(
-    settings: Settings, task: str, group: Mapping[str, Sequence[Any]], results: Mapping[str, Any]
-) -> dict[str, bytes]:
-    """A task's figures by their kind."""
+def champion(
+    settings: Settings,
+    group: Mapping[str, Sequence[Any]],
+    results: Mapping[str, Any],
+    result: Mapping[str, Any],
+) -> Champion:
+    """What the page shows of a task; measures how long the initial and the minimized network take."""
+    # With TensorFlow, which other commands that read results do without.
+    from selfscale.inference.image_files import gray_png
+    from selfscale.inference.latency import milliseconds
+    from selfscale.nn.fcn import to_image
+    from selfscale.reporting.network_picture import before_and_after
+
+    task, job, tolerance = result["task"], job_of(result, settings), settings.registry.tolerance
+    fronts = pareto.mean_fronts([each for each in jobs(settings) if each.task == task], results)
     benchmark = read_benchmark(settings, task)
-    on_the_way = pareto.mean_fronts([job for job in jobs(settings) if job.task == task], results)
-    return {
-        "size": figures.size_figure(task, group, benchmark),
-        "curve": figures.curve_figure(task, on_the_way, benchmark),
-    }
+    frontier = figures.frontier_figure(task, group, fronts, result, tolerance, benchmark)
+    initial = files.load_model(job.training.output / "initial.keras", job.training.command)
+    minimized = files.load_model(job.output / "compact.keras", job.command)
+    split = load_split(PREPARED, TARGETS / task, "validation")
+    shown = before_and_after(split.images[0], split.targets[0], initial, minimized, result)
+    pictures = {title: gray_png(to_image(values)) for title, values in shown.items()}
+    before, after = milliseconds([initial, minimized])
+    return Champion(job, pictures, (before, after), frontier)
+
+
+def origin() -> str:
+    """Date, commit and data, in words."""
+    data = files.read_json(PREPARED / "manifest.json", "prepare")
+    counts = ", ".join(f"{count['images']} {split}" for split, count in data["counts"].items())
+    commit = [f"commit {found}"] if (found := git("rev-parse", "--short", "HEAD")) else []
+    if commit and git("status", "--porcelain", "--", ".", ":!dvc.lock"):
+        commit.append("with changes")
+    day = f"{datetime.now():%Y-%m-%d %H:%M}"
+    return " · ".join([day, *commit, f"{data['source']} photographs ({data['size']} pixels; {counts})"])
+
+
+def git(*words: str) -> str:
+    """What git prints; nothing outside of a repository, or without git."""
+    try:
+        return subprocess.run(["git", *words], capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:
+        return ""
 
 
 def job_of(result: Mapping[str, Any], settings: Settings) -> Job:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from selfscale import files
 from selfscale.errors import UserError, unknown
@@ -16,9 +13,6 @@ from selfscale.paths import PICKS, Job
 from selfscale.pipeline import compare as report
 from selfscale.reporting import pareto
 from selfscale.settings import Settings
-
-SIDE = 1024  # of the image on which milliseconds are measured
-REPETITIONS = 5
 
 log = logging.getLogger(__name__)
 
@@ -123,16 +117,7 @@ def picked(results: Mapping[str, Mapping[str, Any]], task: str) -> tuple[dict[st
 
 
 def measured_milliseconds(path: Path) -> float:
-    """What one megapixel takes on this machine: the median over several calls of a compiled model."""
-    import tensorflow as tf
+    """What one megapixel takes on this machine."""
+    from selfscale.inference.latency import milliseconds  # with TensorFlow
 
-    model = files.load_model(path, "minimize")
-    image = np.random.default_rng(0).random((1, SIDE, SIDE, model.input_shape[-1]), dtype=np.float32)
-    call = tf.function(lambda images: model(images, training=False))
-    call(image)
-    seconds = []
-    for _ in range(REPETITIONS):
-        started = time.perf_counter()
-        call(image).numpy()
-        seconds.append(time.perf_counter() - started)
-    return float(np.median(seconds) * 1e3 / (SIDE * SIDE / 1e6))
+    return milliseconds([files.load_model(path, "minimize")])[0]

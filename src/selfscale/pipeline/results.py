@@ -156,16 +156,12 @@ def pictures(folder: Path, number: int) -> list[Path]:
 
 def example(result: Mapping[str, Any], split: Split, initial: keras.Model, minimized: keras.Model) -> bytes:
     """A PNG: the first image, its target, and what both networks make of it, with their sizes and scores."""
-    pictures, white = before_and_after(split.images[0], split.targets[0], initial, minimized)
-    loss, scores = result["loss"], result["validation"]
-    titles = (
-        "photograph",
-        f"wanted (white is {white:.2g})",
-        f"initial: {result['macs_per_pixel_initial']:g} MACs/pixel, {loss} {scores['initial'][loss]:.4g}",
-        f"minimized: {result['macs_per_pixel']:g} MACs/pixel, {loss} {scores['final'][loss]:.4g}",
+    pictures = before_and_after(split.images[0], split.targets[0], initial, minimized, result)
+    title = (
+        f"{result['task']}, {result['strategy']}, seed {result['seed']}: the first validation image; "
+        f"error: {result['loss']} on the test images"
     )
-    title = f"{result['task']}, {result['strategy']}, seed {result['seed']}: the first validation image"
-    return png(partial(draw_images, title, dict(zip(titles, pictures.values(), strict=True))))
+    return png(partial(draw_images, title, pictures))
 
 
 def without_seconds(record: DecisionRecord) -> dict[str, Any]:

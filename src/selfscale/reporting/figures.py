@@ -1,14 +1,18 @@
-"""Figures of the comparison, as PNG files: score against size; equal results make equal bytes."""
+"""The frontier, as a PNG file: test score against size of every network; equal results make equal bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from selfscale.inference.drawing import png
-from selfscale.reporting.statistics import BASELINE, Result, score
+from selfscale.reporting.statistics import BASELINE, Estimate, Result, score
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,6 +20,8 @@ if TYPE_CHECKING:
     from selfscale.reporting.pareto import MeanFronts
 
 MARKERS = "osD^v<>P*"
+# Okabe and Ito (2008), told apart by colour-blind people; black is for what was not minimized.
+COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
 # The benchmark's two ways of training the same networks.
 CURVES = {
     "first_session": ("from scratch, first session", ":"),
@@ -23,89 +29,100 @@ CURVES = {
 }
 
 
-def size_figure(
-    task: str, group: Mapping[str, Sequence[Result]], benchmark: Mapping[str, Any] | None = None
+def frontier_figure(
+    task: str,
+    group: Mapping[str, Sequence[Result]],
+    fronts: MeanFronts,
+    champion: Result,
+    tolerance: float,
+    benchmark: Mapping[str, Any] | None = None,
 ) -> bytes:
-    """Draw test score against multiply-accumulates per pixel: a PNG.
+    """Draw test score against multiply-accumulates per pixel of all networks of a task: a PNG.
 
     Args:
-        group: The task's results by strategy, and its baselines.
+        group: Results by strategy, and baselines. Small points are the networks in their `kept` lists,
+            large ones the final networks.
+        fronts: By strategy the mean over the seeds of the best network of each size, with 95 % intervals.
+        champion: The result to ring.
+        tolerance: Relative to the initial network's mean score; drawn as a line.
         benchmark: The exhaustive benchmark. Its frontiers are drawn as lines, with the widths of the
             networks trained for equal steps.
     """
-
-    def draw(axes: Axes) -> None:
-        draw_networks(axes, group)
-        axes.set_ylabel(f"test score ({group[BASELINE][0]['loss']}, lower is better)")
-        if benchmark:
-            draw_frontiers(axes, benchmark)
-        axes.set_xlim(left=0)
-
-    return score_figure(f"{task}: every minimization by its size", draw)
+    return png(partial(_draw, task, group, fronts, champion, tolerance, benchmark), dpi=150)
 
 
-def curve_figure(task: str, fronts: MeanFronts, benchmark: Mapping[str, Any] | None = None) -> bytes:
-    """Draw test score against size of the best networks on the way, over the seeds, by strategy: a PNG.
-
-    With the 95 % intervals, and the frontiers of the exhaustive `benchmark`.
-    """
-
-    def draw(axes: Axes) -> None:
-        for position, (name, front) in enumerate(fronts.items()):
-            sizes, means = [size for size, _ in front], [found.mean or 0.0 for _, found in front]
-            color = f"C{position}"
-            axes.step(sizes, means, where="post", marker=".", color=color, label=name)
-            half = [found.half_width or 0.0 for _, found in front]
-            low, high = ([m + sign * h for m, h in zip(means, half, strict=True)] for sign in (-1, 1))
-            axes.fill_between(sizes, low, high, step="post", color=color, alpha=0.15)
-        if benchmark:
-            draw_frontiers(axes, benchmark)
-        axes.set(xscale="log", ylabel="test score of the best on validation (lower is better)")
-
-    return score_figure(f"{task}: the best networks of each size that were accepted on the way", draw)
-
-
-def score_figure(title: str, draw: Callable[[Axes], None]) -> bytes:
-    """Draw scores against multiply-accumulates per pixel: a PNG."""
-
-    def drawn() -> Figure:
-        figure = Figure(figsize=(8, 5), layout="constrained")
-        axes = figure.subplots()
-        axes.set(title=title, xlabel="multiply-accumulates per pixel", yscale="log")
-        draw(axes)
-        axes.grid(alpha=0.3, which="both")
-        axes.legend(fontsize="small")
-        return figure
-
-    return png(drawn, dpi=120)
+def _draw(
+    task: str,
+    group: Mapping[str, Sequence[Result]],
+    fronts: MeanFronts,
+    champion: Result,
+    tolerance: float,
+    benchmark: Mapping[str, Any] | None,
+) -> Figure:
+    figure = Figure(figsize=(5.6, 4), layout="constrained")
+    axes = figure.subplots()
+    for position, (name, front) in enumerate(fronts.items()):
+        draw_front(axes, front, COLOURS[position % len(COLOURS)])
+        draw_networks(axes, name, group[name], position)
+    place = champion["macs_per_pixel"], score(champion, "test")
+    axes.scatter(*place, s=170, facecolors="none", edgecolors="black", label="champion")
+    draw_baselines(axes, group[BASELINE], tolerance)
+    if benchmark:
+        draw_benchmark(axes, benchmark)
+    axes.set(title=f"{task}: score against size", xscale="log", yscale="log")
+    axes.set_xlabel("multiply-accumulates per pixel")
+    axes.set_ylabel(f"test {group[BASELINE][0]['loss']} (lower is better)")
+    for axis in (axes.xaxis, axes.yaxis):  # plain numbers: the range is seldom a power of ten
+        axis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 7)))
+        axis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.set_minor_formatter(NullFormatter())
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return figure
 
 
-def draw_networks(axes: Axes, group: Mapping[str, Sequence[Result]]) -> None:
-    """A point per minimization, initial network and baseline."""
-    for position, (name, results) in enumerate(group.items()):
-        sizes = [result["macs_per_pixel"] for result in results]
-        scores = [score(result, "test") for result in results]
-        if name == BASELINE:
-            initial = [score(result, "test", "initial") for result in results]
-            axes.scatter(sizes, initial, facecolors="none", edgecolors="black", label="initial network")
-            axes.scatter(sizes, scores, marker="x", color="black", label=name)
-        else:
-            marker = MARKERS[position % len(MARKERS)]
-            axes.scatter(sizes, scores, marker=marker, color=f"C{position}", alpha=0.7, label=name)
+def draw_front(axes: Axes, front: Sequence[tuple[float, Estimate]], colour: str) -> None:
+    """A staircase, with a band where there is an interval."""
+    sizes, means = [size for size, _ in front], np.array([found.mean for _, found in front])
+    half = np.array([found.half_width or 0.0 for _, found in front])
+    axes.step(sizes, means, where="post", color=colour, linewidth=1)
+    axes.fill_between(sizes, means - half, means + half, step="post", color=colour, alpha=0.15)
 
 
-def draw_frontiers(axes: Axes, benchmark: Mapping[str, Any]) -> None:
+def draw_networks(axes: Axes, name: str, results: Sequence[Result], position: int) -> None:
+    """A point per network on the way, and a large one per minimization."""
+    look: dict[str, Any] = {"marker": MARKERS[position % len(MARKERS)]}
+    look["color"] = COLOURS[position % len(COLOURS)]
+    points = [(point["macs_per_pixel"], point["test"]) for found in results for point in found["kept"]]
+    axes.scatter([size for size, _ in points], [test for _, test in points], s=12, alpha=0.5, **look)
+    sizes, scores = (
+        [found["macs_per_pixel"] for found in results],
+        [score(found, "test") for found in results],
+    )
+    axes.scatter(sizes, scores, s=45, edgecolors="black", label=name, **look)
+
+
+def draw_baselines(axes: Axes, results: Sequence[Result], tolerance: float) -> None:
+    """What the minimized networks are held against."""
+    sizes, initial = [found["macs_per_pixel"] for found in results], "initial"
+    scores = [score(found, "test", initial) for found in results]
+    axes.scatter(sizes, scores, facecolors="none", edgecolors="black", label="initial network")
+    axes.scatter(
+        sizes, [score(found, "test") for found in results], marker="x", color="black", label=BASELINE
+    )
+    limit = (1 + tolerance) * fmean(scores)
+    axes.axhline(limit, color="black", linewidth=0.8, linestyle="-.", label=f"tolerance, {tolerance:.0%}")
+
+
+def draw_benchmark(axes: Axes, benchmark: Mapping[str, Any]) -> None:
     """The exhaustive benchmark's best networks of each size, mean test score over its seeds."""
     for name, (label, style) in CURVES.items():
-        points = benchmark["frontiers"][name]
-        sizes = [point["macs_per_pixel"] for point in points]
-        scores = [point["test"] for point in points]
+        points = [(point["macs_per_pixel"], point["test"]) for point in benchmark["frontiers"][name]]
         label = label.format(steps=benchmark["steps"])
-        axes.plot(sizes, scores, style, marker=".", color="gray", label=label, zorder=1)
-        if name == "equal_steps":
-            for point in points:
-                widths = "-".join(map(str, point["widths"])) or "0"
-                place = (point["macs_per_pixel"], point["test"])
-                axes.annotate(
-                    widths, place, (0, -10), textcoords="offset points", ha="center", fontsize=7, color="gray"
-                )
+        axes.plot(*zip(*points, strict=True), style, marker=".", color="gray", label=label, zorder=1)
+    for point in benchmark["frontiers"]["equal_steps"]:
+        widths = "-".join(map(str, point["widths"])) or "0"
+        place = point["macs_per_pixel"], point["test"]
+        axes.annotate(
+            widths, place, (0, -10), textcoords="offset points", fontsize=7, color="gray", ha="center"
+        )

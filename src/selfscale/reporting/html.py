@@ -4,41 +4,38 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jinja2
 import markupsafe
 
 from selfscale import files
-from selfscale.paths import Job, pictures_folder
-from selfscale.records import INSERT_LAYER, MERGE, REMOVE_LAYER, TRAIN_ON, WIDEN
+from selfscale.paths import Baseline, Job, pictures_folder
 from selfscale.reporting import tables
-from selfscale.reporting.pareto import accepted_networks
+from selfscale.reporting.pareto import accepted_networks, within_tolerance
+from selfscale.reporting.statistics import score
 from selfscale.settings import Registry
 
-TEMPLATE = "report.html"
 # In PNG files: width and height, four bytes each.
 SIZE = slice(16, 24)
-FIGURES = {
-    "size": "Test score against size: every minimization, the initial network and the baseline",
-    "curve": "Test score against size: the best networks of each size that were accepted on the way",
-}
 RULES = {
-    "smallest": "the fewest multiply-accumulates whose test score is within {tolerance:.0%} of the initial "
-    "network's, or else the best test score",
-    "score": "the best test score",
+    "smallest": "the fewest multiply-accumulates within the tolerance, or else the best score",
+    "score": "the best score",
 }
-# Alterations as orders.
-ORDERS = {
-    "disable": "Switch off {which}",
-    "disable_and_freeze": "Switch off {which}, the other filters of the layer held fast at first",
-    "reinitialize": "Draw the weights of {which} anew",
-    MERGE: "Leave out {which}, which adds nothing of its own",
-    REMOVE_LAYER: "Remove {where} as a whole",
-    WIDEN: "Add {new} to {where}",
-    INSERT_LAYER: "Insert a layer of {new} as layer {first}",
-}
+
+
+class Champion(NamedTuple):
+    """What the page shows of a task: the minimization that the registry's rule chooses.
+
+    `pictures` are PNG files by title, before and after; `milliseconds` a megapixel takes the initial and
+    the minimized network; `frontier` is a PNG file of all networks of the task.
+    """
+
+    job: Job
+    pictures: Mapping[str, bytes]
+    milliseconds: tuple[float, float]
+    frontier: bytes
 
 
 class EmbeddedImage(NamedTuple):
@@ -50,53 +47,22 @@ class EmbeddedImage(NamedTuple):
     height: int
 
 
-class NetworkFigure(NamedTuple):
-    """One of the accepted networks, in words and as an image."""
-
-    name: str
-    words: str
-    image: EmbeddedImage
-
-
-class DecisionText(NamedTuple):
-    """What was tried, whether it was accepted, and why and what is left, as sentences."""
-
-    number: int
-    tried: str
-    accepted: bool
-    outcome: str
-
-
 def html_page(
     comparison: Mapping[str, Any],
     seeds: int,
-    figures: Mapping[str, Mapping[str, bytes]],
-    chosen: Mapping[str, Job],
+    champions: Mapping[str, Champion],
     rule: Registry,
+    origin: str,
 ) -> str:
     """Return all of `index.html`.
 
     Args:
-        figures: PNG files by task and kind.
-        chosen: For each task the minimization whose networks are shown.
+        champions: By task.
+        origin: Date, commit and data, in words.
 
     Raises:
-        UserError: Its pictures or decisions are missing.
+        UserError: Pictures or decisions of a champion are missing.
     """
-    tasks = [
-        {
-            "name": task,
-            "figures": [
-                (FIGURES[kind], embedded(content, f"{task}: {FIGURES[kind]}"))
-                for kind, content in figures[task].items()
-            ],
-            "tables": tables.task_tables(comparison, task, seeds),
-            "job": chosen[task],
-            "networks": network_figures(chosen[task], comparison["results"][chosen[task].name]),
-            "decisions": decision_texts(chosen[task]),
-        }
-        for task in comparison["summary"]
-    ]
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("selfscale.reporting"),
         autoescape=True,
@@ -105,35 +71,56 @@ def html_page(
         lstrip_blocks=True,
     )
     environment.filters["code"] = code
-    return environment.get_template(TEMPLATE).render(
-        reading=tables.READING,
+    return environment.get_template("report.html").render(
+        origin=origin,
+        tasks=[task_of(comparison, seeds, found, rule) for found in champions.values()],
+        summary=tables.summary_table(comparison),
         results=tables.result_table(comparison),
-        tasks=tasks,
-        rule=RULES[rule.rule].format(tolerance=rule.tolerance),
+        reading=tables.READING,
+        note=tables.interval_note(seeds),
     )
 
 
-def network_figures(job: Job, result: Mapping[str, Any]) -> list[NetworkFigure]:
-    """The initial network and all that were accepted, in order, on the first of the images.
+def task_of(comparison: Mapping[str, Any], seeds: int, found: Champion, rule: Registry) -> dict[str, Any]:
+    """What the template reads of a task."""
+    job = found.job
+    result = comparison["results"][job.name]
+    baseline = score(comparison["baseline"][Baseline(job.task, job.seed).name], "test")
+    initial, minimized = found.milliseconds
+    verdict = "within" if within_tolerance(result, rule) else "not within"
+    return {
+        "name": job.task,
+        "answer": f"{result['macs_per_pixel'] / result['macs_per_pixel_initial']:.0%} of the "
+        f"multiply-accumulates, error {score(result, 'test'):#.2g} (baseline {baseline:#.2g}), "
+        f"{minimized:.3g} ms per megapixel",
+        "more": f"{job.strategy}, seed {job.seed}; error: {result['loss']} on the test images; "
+        f"initial network: error {score(result, 'test', 'initial'):#.2g}, {initial:.3g} ms; "
+        f"{verdict} the tolerance of {rule.tolerance:.0%}; chosen by the registry's rule: {RULES[rule.rule]}",
+        "pictures": {title: embedded(png, f"{job.task}: {title}") for title, png in found.pictures.items()},
+        "frontier": embedded(found.frontier, f"{job.task}: test score against size of all networks"),
+        "tables": tables.task_tables(comparison, job.task, seeds),
+        "networks": network_figures(job, result),
+        "decisions": tables.decision_table(files.read_json(job.output / "decisions.json", job.command)),
+    }
+
+
+def network_figures(job: Job, result: Mapping[str, Any]) -> list[tuple[str, EmbeddedImage]]:
+    """The initial network and all that were accepted, in words and on the first of the images.
 
     Raises:
         UserError: A picture is missing; the message names the stage to run.
     """
     found = []
-    networks = accepted_networks(result)
-    for number, network in enumerate(networks):
+    for network in accepted_networks(result):
         decision = network["decision"]
-        last = " (final)" if number and number == len(networks) - 1 else ""
-        name = f"After decision {decision}{last}" if decision else "Initial network"
-        filters = listed(network["filters_kept"])
         words = (
-            f"filters {filters}; {network['parameters']} parameters; "
+            f"{f'After decision {decision}' if decision else 'Initial'}: "
+            f"filters {tables.numbers(network['filters_kept'])}; {network['parameters']} parameters; "
             f"{network['macs_per_pixel']:g} MACs/pixel; "
             f"validation {result['loss']} {network['validation']:.4g}"
         )
-        alt = f"{job.task}, {name}: kernels and outputs of the filters {filters}, removed ones crossed out"
         picture = files.read_bytes(pictures_folder(job.output, decision) / "1.png", job.command)
-        found.append(NetworkFigure(name, words, embedded(picture, alt)))
+        found.append((words, embedded(picture, f"{words}. Kernels and outputs, removed filters crossed out")))
     return found
 
 
@@ -145,45 +132,3 @@ def embedded(png: bytes, alt: str) -> EmbeddedImage:
 def code(text: str) -> markupsafe.Markup:
     """Text with inline code between backticks, as in Markdown."""
     return markupsafe.Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(markupsafe.escape(text))))
-
-
-def decision_texts(job: Job) -> list[DecisionText]:
-    """A minimization's decisions in words, from `decisions.json`."""
-    return [decision_text(record) for record in files.read_json(job.output / "decisions.json", job.command)]
-
-
-def decision_text(record: Mapping[str, Any]) -> DecisionText:
-    steps = record["session"]["steps"]
-    trained = f": {plural(steps, 'training step')}" if steps else ""
-    left = f"Filters left: {listed(record['filters_kept'])}; {plural(record['parameters'], 'parameter')}."
-    outcome = f"{record['reason']}. {left}"
-    return DecisionText(record["number"], f"{tried(record)}{trained}.", record["accepted"], outcome)
-
-
-def tried(record: Mapping[str, Any]) -> str:
-    """What the decision was about, as an order."""
-    if not record["filters"]:
-        train_on = record["alteration"] == TRAIN_ON
-        return "Train on without a change" if train_on else "Train what is left once more"
-    layers: dict[int, list[int]] = {}
-    for layer, index in record["filters"]:
-        layers.setdefault(layer, []).append(index)
-    each = [
-        f"layer {layer} filter{'s' * (len(found) > 1)} {listed(found)}" for layer, found in layers.items()
-    ]
-    return ORDERS[record["alteration"]].format(
-        which=", ".join(each),
-        where=f"layer{'s' * (len(layers) > 1)} {listed(sorted(layers))}",
-        new=plural(len(record["filters"]), "filter"),
-        first=min(layers),
-    )
-
-
-def listed(values: Sequence[object]) -> str:
-    """`1, 2 and 3`."""
-    *most, last = map(str, values)
-    return f"{', '.join(most)} and {last}" if most else last
-
-
-def plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from selfscale.inference.drawing import draw_network, limit, png
 from selfscale.inference.layer_views import REMOVING, Floats, NetworkView
 from selfscale.records import DecisionRecord
+from selfscale.reporting.statistics import Result, score
 
 SIDE = 160  # pixels of the middle of an image, on which the network is shown
 EXAMPLES = 3  # images
@@ -63,17 +64,27 @@ def network_pictures(
 
 
 def before_and_after(
-    image: NDArray[np.uint8], target: NDArray[np.generic], initial: keras.Model, minimized: keras.Model
-) -> tuple[dict[str, Floats], float]:
-    """Apply both networks to an image, (H, W, 1).
+    image: NDArray[np.uint8],
+    target: NDArray[np.generic],
+    initial: keras.Model,
+    minimized: keras.Model,
+    result: Result,
+) -> dict[str, Floats]:
+    """Apply both networks of a result to an image, (H, W, 1).
 
     Returns:
-        Photograph, wanted output and those of the networks, values 0..1 (H, W); and what the wanted
-        output's largest value was: white in all but the photograph.
+        Photograph, wanted output and those of the networks by their titles, values 0..1 (H, W). White in
+        all but the photograph is the wanted output's largest value.
     """
     photograph, wanted = image / np.float32(255), target.astype(np.float32)
     white = limit([wanted])
     outputs = [np.asarray(model(photograph[None]))[0] for model in (initial, minimized)]
     shown = [photograph, *(np.clip(values / white, 0, 1) for values in (wanted, *outputs))]
-    names = ("photograph", "wanted", "initial", "minimized")
-    return {name: values[..., 0] for name, values in zip(names, shown, strict=True)}, white
+    titles = (
+        "photograph",
+        f"wanted (white: {white:.2g})",
+        f"initial: {result['macs_per_pixel_initial']:g} MACs/pixel, "
+        f"error {score(result, 'test', 'initial'):#.2g}",
+        f"minimized: {result['macs_per_pixel']:g} MACs/pixel, error {score(result, 'test'):#.2g}",
+    )
+    return {title: values[..., 0] for title, values in zip(titles, shown, strict=True)}

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import starmap
+from statistics import fmean
 from typing import Any, NamedTuple
 
+from selfscale.records import Filter, in_words
 from selfscale.reporting import statistics
 from selfscale.reporting.statistics import FEWEST_SEEDS, Result, score
 
@@ -12,6 +15,8 @@ RESULT_HEADER = (
     *("task", "strategy", "seed", "filters", "parameters", "MACs/pixel", "validation score", "test score"),
     *("baseline's test score", "decisions", "accepted", "reverted", "training steps"),
 )
+BRIEF_HEADER = ("task", "network", "MACs/pixel", "test error", "vs baseline")
+DECISION_HEADER = ("", "tried", "outcome", "filters left", "parameters", "training steps", "reason")
 SUMMARY_HEADER = (
     *("strategy", "filters", "hidden layers", "parameters", "MACs/pixel", "validation score", "test score"),
     *("decisions", "training steps"),
@@ -41,12 +46,49 @@ def markdown_page(comparison: Mapping[str, Any], seeds: int) -> str:
     for task in comparison["summary"]:
         parts += [
             f"## {task}\n",
-            f"![Test score against size](figures/size-{task}.png)\n",
-            f"![The networks on the way](figures/curve-{task}.png)\n",
+            f"![Test score against size](figures/frontier-{task}.png)\n",
         ]
         for table in task_tables(comparison, task, seeds):
             parts += [f"{table.note}\n", as_markdown(table)]
     return "\n".join(parts)
+
+
+def summary_table(comparison: Mapping[str, Any]) -> Table:
+    """What fits a phone: initial network, baseline and strategies of all tasks, means over the seeds."""
+    rows = []
+    for task, strategies in comparison["summary"].items():
+        found = [result for result in comparison["results"].values() if result["task"] == task]
+        size = fmean(result["macs_per_pixel_initial"] for result in found)
+        before = fmean(score(result, "test", "initial") for result in found)
+        rows.append((task, "initial", f"{size:g}", f"{before:.4g}", ""))
+        to_baseline = {
+            each["strategy"]: plus_minus(each["test_score"], "+.0%")
+            for each in comparison["paired"][task]
+            if each["against"] == statistics.BASELINE
+        }
+        for name, means in strategies.items():
+            cells = (plus_minus(means[key]) for key in ("macs_per_pixel", "test_score"))
+            rows.append((task, name.removeprefix("untouched "), *cells, to_baseline.get(name, "")))
+    return Table(
+        "Means over the seeds; error is the loss on the test images, lower is better", BRIEF_HEADER, rows
+    )
+
+
+def decision_table(records: Sequence[Mapping[str, Any]]) -> Table:
+    """A row per decision, from `decisions.json`, in the words of the command line."""
+    rows = [
+        (
+            str(record["number"]),
+            f"{record['alteration']} {in_words(record['alteration'], [*starmap(Filter, record['filters'])])}",
+            "accepted" if record["accepted"] else "reverted",
+            numbers(record["filters_kept"]),
+            str(record["parameters"]),
+            str(record["session"]["steps"]),
+            record["reason"],
+        )
+        for record in records
+    ]
+    return Table("Decisions", DECISION_HEADER, rows)
 
 
 def result_table(comparison: Mapping[str, Any]) -> Table:
@@ -139,7 +181,11 @@ def plus_minus(found: Mapping[str, Any], form: str | None = None) -> str:
     if mean is None:
         return "–"  # noqa: RUF001
     text = format(mean, form or digits(mean, 4))
-    return text if half_width is None else f"{text} ± {format(half_width, form or digits(half_width, 3))}"
+    return (
+        text
+        if half_width is None
+        else f"{text} ± {format(half_width, (form or digits(half_width, 3)).lstrip('+'))}"
+    )
 
 
 def digits(value: float, significant: int) -> str:
