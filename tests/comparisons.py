@@ -84,8 +84,9 @@ def fill(settings: Settings) -> None:
     images = np.arange(2 * 8 * 8, dtype=np.uint8).reshape(2, 8, 8, 1)
     split = {"images": 2, "photographs": 2}
     counts = dict.fromkeys(("train", "validation", "test"), split)
-    manifest = {"source": "sample", "size": 8, "fingerprint": "f", "counts": counts}
-    write_json(PREPARED / "manifest.json", manifest)
+    names = [{"split": "validation", "name": name} for name in "ab"]
+    about = {"source": "sample", "size": 8, "fingerprint": "f", "counts": counts, "images": names}
+    write_json(PREPARED / "manifest.json", about)
     write_array(PREPARED / "validation.npy", images)
     for task in settings.runs.tasks:
         write_json(TARGETS / task / "manifest.json", {"images": "f"})
