@@ -1,7 +1,6 @@
 """Figures of networks, their kernels and outputs (thesis 3.1).
 
-By default negative values are red and positive ones green, the brighter the larger: black is zero. Titles
-and legends tell the scales. Removed filters are crossed out.
+By default negative values are red and positive ones green, the brighter the larger: black is zero.
 """
 
 from __future__ import annotations
@@ -18,21 +17,19 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:  # so that other figures are drawn without TensorFlow
     from matplotlib.axes import Axes
-    from matplotlib.image import AxesImage
 
     from selfscale.inference.layer_views import FilterView, LayerView
 
 Floats = NDArray[np.float32]
 Palette = Literal["thesis", "colour-blind"]
 
-# Of negative and positive values; blue and orange are Okabe and Ito's (2008).
-COLOURS: dict[str, tuple[str, str]] = {
-    "thesis": ("#ff0000", "#00ff00"),
-    "colour-blind": ("#56b4e9", "#e69f00"),
-}
+# Of negative values, zero and positive ones; blue and orange are Okabe and Ito's (2008).
 SIGNED: dict[str, Colormap] = {
-    name: LinearSegmentedColormap.from_list(name, [low, "black", high], N=511).with_extremes(bad="none")
-    for name, (low, high) in COLOURS.items()
+    name: LinearSegmentedColormap.from_list(name, colours, N=511).with_extremes(bad="none")
+    for name, colours in (
+        ("thesis", ("red", "black", "lime")),
+        ("colour-blind", ("#56b4e9", "black", "#e69f00")),
+    )
 }
 DPI = 100
 SMALL = 7  # points of a label
@@ -95,10 +92,10 @@ def draw_images(
         axes.set_title(name, fontsize=9)
     if error is not None:
         end = limit([error])
-        image = panels[-1].imshow(error, cmap=SIGNED[palette], vmin=-end, vmax=end)
+        panels[-1].imshow(error, cmap=SIGNED[palette], vmin=-end, vmax=end)
         mean = np.abs(error).mean(dtype=np.float64)
         panels[-1].set_title(f"output - target, mean absolute {mean:.3g}", fontsize=9)
-        _legend(panels[-1], end, image)
+        _legend(panels[-1], end)
     for axes in panels:
         axes.set_axis_off()
     return figure
@@ -107,11 +104,7 @@ def draw_images(
 def draw_comparison(
     title: str, image: Floats, target: Floats | None, output: Floats, palette: Palette = "thesis"
 ) -> Figure:
-    """Input, target, output and the signed difference of the last two.
-
-    Without a target, or with one of another size, there is no difference. Output beyond 1 counts as 1,
-    as in the picture that it stands for.
-    """
+    """Input, target, output clipped to 0..1, and the difference of the last two if their sizes agree."""
     output = np.clip(output, 0.0, 1.0)
     pictures = {"input": image} | ({} if target is None else {"target": target}) | {"output": output}
     error = None if target is None or target.shape != output.shape else output - target
@@ -132,17 +125,16 @@ def draw_network(
     figure = Figure()
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
+    axes.text(0, LINE, title, fontsize=9, weight="bold")
+    top = _place(axes, [[Cell("input", image)]], 2.3 * LINE, THUMB)
     white = limit([output if target is None else target])
-    cells = [Cell("input", image), *([] if target is None else [Cell("target", target)])]
-    top = _place(axes, [cells[:1]], 2.3 * LINE, THUMB)
-    row = [Cell(), *cells[1:], Cell("output", output)]
-    row[1] = row[1]._replace(label=f"{row[1].label}, white {white:.2g}")
-    _place(axes, [row], 2.3 * LINE, THUMB, end=white)
+    row = [Cell(), Cell(f"output, white {white:.2g}", output)]
     if target is not None:
         end = limit([output - target], BRIGHT)
-        row = [*[Cell()] * 3, Cell(f"error ±{end:.2g}", output - target)]
-        _place(axes, [row], 2.3 * LINE, THUMB, signed, end)
-    axes.text(0, LINE, title, fontsize=9, weight="bold")
+        row[1:] = Cell(f"target, white {white:.2g}", target), Cell("output", output)
+        error = [*[Cell()] * 3, Cell(f"error ±{end:.2g}", output - target)]
+        _place(axes, [error], 2.3 * LINE, THUMB, signed, end)
+    _place(axes, [row], 2.3 * LINE, THUMB, end=white)
     slots = 1
     for layer in layers:
         top = _draw_layer(axes, layer, slots, top, signed)
@@ -154,10 +146,7 @@ def draw_network(
 
 
 def limit(arrays: Iterable[Floats | None], share: float = 1.0) -> float:
-    """Return the absolute value that so large a share of them does not exceed, the end of a scale.
-
-    1 if all are zeros or None.
-    """
+    """Return the quantile of all absolute values, the end of a scale; 1 if all are zeros or None."""
     values = [np.abs(array).ravel() for array in arrays if array is not None]
     return float(np.quantile(np.concatenate(values), share)) or 1.0 if values else 1.0
 
@@ -224,12 +213,12 @@ def _sheet(
     axes.set(xticks=[], yticks=[])
     axes.set_xlabel("layer.filter", fontsize=SMALL)
     axes.spines[:].set_visible(False)
-    _legend(axes, end, axes.images[0])
+    _legend(axes, end)
     return figure, axes, bottom / len(rows)
 
 
-def _legend(axes: Axes, end: float, image: AxesImage) -> None:
-    legend = axes.figure.colorbar(image, ax=axes, shrink=0.8, ticks=[-end, 0.0, end], format="%.3g")
+def _legend(axes: Axes, end: float) -> None:
+    legend = axes.figure.colorbar(axes.images[0], ax=axes, shrink=0.8, ticks=[-end, 0, end], format="%.3g")
     legend.ax.tick_params(labelsize=SMALL)
 
 
