@@ -141,7 +141,7 @@ def test_a_whole_network_in_one_figure_of_bounded_size(known):
     assert width < 7 and height < 40
     found = texts(figure)
     top = ["input", "target, white 0.5", "output", "error ±0.5"] if known else ["input", "output, white 1"]
-    assert found[: len(top)] == top
+    assert set(top) < set(found)
     assert f"layer: outputs ±1, kernels ±1, the first {MOST} of 300 filters" in found
     assert found.count(f"0.{MOST - 1}") == 2 and f"0.{MOST}" not in found
 

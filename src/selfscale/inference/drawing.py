@@ -1,7 +1,4 @@
-"""Figures of networks, their kernels and outputs (thesis 3.1).
-
-By default negative values are red and positive ones green, the brighter the larger: black is zero.
-"""
+"""Figures of networks, their kernels and outputs (thesis 3.1): the brighter the larger, black is zero."""
 
 from __future__ import annotations
 
@@ -234,8 +231,7 @@ def _place(
     canvas, places, shape = mosaic(rows)
     inch = step / _steps(shape)[1]
     bottom = top + canvas.shape[0] * inch
-    low = 0.0 if colours == "gray" else -end
-    area = (0, canvas.shape[1] * inch, bottom, top)
+    area, low = (0, canvas.shape[1] * inch, bottom, top), 0.0 if colours == "gray" else -end
     axes.imshow(canvas, cmap=colours, vmin=low, vmax=end, extent=area)
     for cell, down, right in places:
         x0, y0 = right * inch, top + down * inch
@@ -243,8 +239,7 @@ def _place(
             axes.text(x0, y0 - 0.03, cell.label, fontsize=SMALL, va="bottom")
         if cell.values is None and cell.note is not None:
             x1, y1 = x0 + shape[1] * inch, y0 + shape[0] * inch
-            cross = [x0, x1, x1, x0, x0, x1, x0, x1], [y0, y0, y1, y1, y0, y1, y1, y0]
-            axes.plot(*cross, color="gray", linewidth=1)
+            axes.plot([x0, x1, x1, x0, x0, x1, x0, x1], [y0, y0, y1, y1, y0, y1, y1, y0], "gray", linewidth=1)
             box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
             middle = (x0 + x1) / 2, (y0 + y1) / 2
             axes.text(*middle, cell.note, fontsize=SMALL - 1, ha="center", va="center", bbox=box)
