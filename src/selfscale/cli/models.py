@@ -35,6 +35,15 @@ PathsArgument = Annotated[
 FolderOption = Annotated[
     Path, typer.Option(file_okay=False, help="The folder for the results.", show_default=False)
 ]
+QuantizeOption = Annotated[
+    bool, typer.Option("--quantize", help="TFLite in 8-bit integers; says how much that changes.")
+]
+FastOption = Annotated[
+    bool, typer.Option("--fast", help="A model that runs on blocks of pixels; says how fast it is.")
+]
+BlockOption = Annotated[
+    str | None, typer.Option(help="Rows x columns of a block for --fast, as 2x2.", show_default=False)
+]
 CALIBRATION = 32  # images from which the ranges of 8-bit integers are taken
 FormatName = StrEnum("FormatName", ["keras", "saved_model", "tflite", "onnx"])
 PaletteName = StrEnum("PaletteName", {"thesis": "thesis", "colour_blind": "colour-blind"})
@@ -66,9 +75,9 @@ def export(
     model: ModelArgument,
     to: Annotated[FormatName, typer.Option(help="The format.", show_default=False)],
     out: Annotated[Path, typer.Option(help="The file, or the folder of a saved_model.", show_default=False)],
-    quantize: Annotated[
-        bool, typer.Option("--quantize", help="TFLite in 8-bit integers; says how much that changes.")
-    ] = False,
+    quantize: QuantizeOption = False,
+    fast: FastOption = False,
+    block: BlockOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write a network in another format, and check its output there."""
@@ -77,24 +86,29 @@ def export(
 
     if quantize and to != "tflite":
         raise UserError(f"--quantize: is for --to tflite only, not for {to.value}")
+    if block and not fast:
+        raise UserError("--block: is for --fast only")
     exporting.check_place(to.value, out)
     exporting.require(to.value)
     with models.find(model) as path:
         import_tensorflow()
         network, task = models.load(path, model), models.task_of(model, path)
+    from selfscale.inference import fast as blocking
     from selfscale.inference import samples
 
+    on_blocks, shape = blocking.on_blocks(network, block) if fast else (None, "")
     (image, *_), source = samples.images("validation", 1)
     calibration = samples.images("train", CALIBRATION)[0] if quantize else None
-    written = exporting.export(network, to.value, out, image, calibration)
+    written = exporting.export(network, to.value, out, image, calibration, on_blocks)
     logging.info("%s: %s, %s bytes", out, to.value, written.size)
     logging.info(
         "output differs from the Keras model's by at most %.2g, %.2g on average (on %s)",
         *(written.largest, written.mean, source),
     )
+    speed = blocking.speed(network, written.function, shape) if fast else None
     scores = samples.scores(task, network, written.function) if quantize and task else None
-    if scores:
-        logging.info("%s", scores)
+    for measured in filter(None, (speed, scores)):
+        logging.info("%s", measured)
     content = {
         "path": str(out),
         "format": to.value,
@@ -104,6 +118,7 @@ def export(
         "mean_difference": written.mean,
         "compared_on": source,
         "scores": scores and scores._asdict(),
+        "speed": speed and speed._asdict(),
     }
     answer(as_json, lambda: content)
 

@@ -15,6 +15,7 @@ from selfscale.data.decoding import Unusable
 from selfscale.files import write_bytes
 from selfscale.inference import image_files, tiling
 from selfscale.inference.image_files import ImageFile
+from selfscale.nn.blocking import Chain
 from selfscale.nn.fcn import blocks, to_image
 
 # A tile's activations: so many values in the widest layer (64 MiB), and no more than this on a side.
@@ -39,7 +40,10 @@ class Application:
             # At least half of a tile is what it is computed for.
             self._side = max(self._side, 2 * max(axis.before + axis.after for axis in self._field))
         signature = [tf.TensorSpec((1, None, None, 1), tf.float32)]
-        self._run = tf.function(lambda images: model(images, training=False), input_signature=signature)
+        self._chain = Chain(model)
+        # Padding costs a pass over all activations: none for what consists of whole blocks.
+        runs = {True: self._chain.on_whole_blocks, False: self._chain.on_images}
+        self._run = {whole: tf.function(run, input_signature=signature) for whole, run in runs.items()}
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Raise Unusable if the image is too small for the network, or too large for one without tiles."""
@@ -56,7 +60,8 @@ class Application:
         return tiling.tiled(self._whole, image, self._field, self._side)
 
     def _whole(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return to_image(self._run(image[None, ..., None] / np.float32(255)).numpy())[0, ..., 0]
+        whole = not np.any(np.mod(image.shape, self._chain.shape))
+        return to_image(self._run[whole](image[None, ..., None] / np.float32(255)).numpy())[0, ..., 0]
 
 
 def apply_to_files(model: keras.Model, files: Sequence[ImageFile], out: Path) -> Iterator[str | None]:

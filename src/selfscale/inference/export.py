@@ -51,10 +51,12 @@ def export(
     out: Path,
     image: NDArray[np.uint8],
     calibration: Sequence[NDArray[np.uint8]] | None = None,
+    fast: keras.Model | None = None,
 ) -> Exported:
     """Write the network to `out`, a file or for `saved_model` a folder; a former one is replaced.
 
     Args:
+        fast: What is written in its place, see `fast.on_blocks`; it is compared with `model` all the same.
         image: uint8 (H, W). The export is run on it, and on a part of it of another size.
         calibration: Images of the same kind. With them a TFLite file computes in 8-bit integers inside;
             its input and output are float32 all the same.
@@ -74,7 +76,7 @@ def export(
         try:
             with silent_stderr(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of converters about themselves
-                chosen.write(model, path)
+                chosen.write(fast or model, path)
                 function = chosen.load(path)
                 outputs = [function(picture) for picture in pictures]
         except Exception as error:  # each converter has its own ways to fail

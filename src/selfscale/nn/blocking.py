@@ -107,12 +107,16 @@ class Chain:
             gate = None if factor is None else tf.convert_to_tensor(factor)
         return x if gate is None else x * tf.tile(gate, [self.shape.rows * self.shape.columns])
 
+    def on_whole_blocks(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Run the chain on images that consist of whole blocks; returns images."""
+        return self.to_images(self(self.to_blocks(images), training))
+
     def on_images(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Run the chain on images of any size, padded inside to whole blocks; returns images."""
         _, height, width, _ = _sizes(images)
         missing = [-length % side for length, side in zip((height, width), self.shape, strict=True)]
         if not any(tf.is_tensor(length) or length for length in missing):
-            return self.to_images(self(self.to_blocks(images), training))
+            return self.on_whole_blocks(images, training)
         below = ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0))
         inside = self.to_blocks(tf.pad(tf.ones((1, height, width, 1)), below))
         output = self(self.to_blocks(tf.pad(images, below)), training, inside=inside)
