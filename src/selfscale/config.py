@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from selfscale.errors import shown
+
 # Upper limits keep a slip of the hand from filling the memory or never ending; no real use comes near.
 STEPS = 10_000_000
 FILTERS = 1024  # of a layer
@@ -117,7 +119,9 @@ class Removal(Section):
     @classmethod
     def adaptive_or_count(cls, group: Any) -> Any:
         if group != "adaptive" and (type(group) is not int or not 1 <= group <= FILTERS):
-            raise ValueError(f"expected 'adaptive' or a number of filters from 1 to {FILTERS}, not {group!r}")
+            raise ValueError(
+                f"expected 'adaptive' or a number of filters from 1 to {FILTERS}, not {shown(group)}"
+            )
         return group
 
 

@@ -3,39 +3,78 @@
 from __future__ import annotations
 
 import csv
-import errno
 import fcntl
 import hashlib
 import io
 import json
 import os
-import re
 import shutil
-import zipfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from selfscale.errors import UserError
+from selfscale import model_files, schemas
+from selfscale.errors import UserError, reason
 
 if TYPE_CHECKING:
     import keras
     import numpy as np
     from numpy.typing import DTypeLike, NDArray
 
-EPOCH = (1980, 1, 1, 0, 0, 0)
-# What the user can put right; any other error of the system is shown as it is.
-OF_THE_DISK = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR}
-)
+
+def user_path(text: str, where: str) -> Path:
+    """A path as the user wrote it, `~` included; UserError, with `where` as its key, if it can be none."""
+    if not text.strip():
+        raise UserError(f"{where}: is empty; name a file or folder")
+    try:
+        path = Path(text).expanduser()
+        path.lstat()
+    except RuntimeError as error:
+        raise UserError(f"{where}: {text}: there is no such user; write the whole path") from error
+    except ValueError as error:
+        raise UserError(f"{where}: {text}: is no path: {reason(error)}") from error
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise UserError(f"{where}: {text}: {error.strerror}; name another one") from error
+    return path
+
+
+def find_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """All files below a folder with one of the suffixes, in small or capital letters, sorted.
+
+    Folders that are linked are searched, too, each once; UserError for one that cannot be read.
+    """
+
+    def stop(error: OSError) -> None:
+        raise UserError(f"{error.filename}: {error.strerror}; make it readable or move it away") from error
+
+    found, seen = list[Path](), {folder.resolve()}
+    for place, folders, names in os.walk(folder, onerror=stop, followlinks=True):
+        real = {Path(place, name).resolve(): name for name in sorted(folders, reverse=True)}
+        folders[:] = sorted(name for path, name in real.items() if path not in seen)
+        seen |= real.keys()
+        paths = (Path(place, name) for name in names)
+        found += [path for path in paths if path.suffix.lower() in suffixes and path.is_file()]
+    return sorted(found)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    """Write a file whole or not at all; an OSError names `path`, whatever else was written first."""
+    long = len(os.fsencode(path.name)) > 240  # a file's name has 255 bytes at most
+    name = hashlib.sha256(os.fsencode(path.name)).hexdigest() if long else path.name
+    temporary = path.with_name(f".{name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
 
 
 def write_text(path: Path, text: str) -> None:
@@ -50,26 +89,30 @@ def read_bytes(path: Path, stage: str) -> bytes:
     """Read what an earlier stage wrote; raises UserError naming the stage to run if it is not there."""
     try:
         return path.read_bytes()
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"{path}: is missing; run `selfscale {stage}` first") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}; make it readable") from error
 
 
-def read_json(path: Path, stage: str) -> Any:
-    """The same; raises UserError also if it is no JSON."""
+def read_json(path: Path, stage: str, schema: Any = object) -> Any:
+    """The same; raises UserError also if it is no JSON, or not as its schema says."""
     content = read_bytes(path, stage)
+    if found := schemas.problem(content, schema):
+        raise UserError(f"{path}: is damaged; run `selfscale {stage}` again ({found})")
+    return json.loads(content)
+
+
+def read_csv(path: Path, stage: str) -> list[dict[str, float]]:
+    """The numbers of a table by its header; raises UserError also if there are none, or other things."""
+    lines = csv.DictReader(read_bytes(path, stage).decode(errors="replace").splitlines())
     try:
-        return json.loads(content)
-    except ValueError as error:
+        rows = [{name: float(value) for name, value in line.items()} for line in lines]
+    except (csv.Error, TypeError, ValueError) as error:
         raise UserError(f"{path}: is damaged; run `selfscale {stage}` again") from error
-
-
-def read_csv(path: Path, stage: str) -> list[dict[str, str]]:
-    """The lines of a table by its header; raises UserError naming the stage to run if it is not there."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: is missing; run `selfscale {stage}` first") from error
+    if not rows:
+        raise UserError(f"{path}: is empty; run `selfscale {stage}` again")
+    return rows
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -87,46 +130,18 @@ def write_array(path: Path, array: np.ndarray) -> None:
 
 
 def save_model(model: keras.Model, path: Path) -> None:
-    """Write a `.keras` file whose bytes depend on the model only.
-
-    Keras stamps the time into the archive, and names objects that layers share by their addresses:
-    the archive is written again without these, so that the same model always has the same hash.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    written, temporary = path.with_name(f".written-{path.name}"), path.with_name(f".{path.name}.tmp")
-    model.save(written)
-    with zipfile.ZipFile(written) as source, zipfile.ZipFile(temporary, "w") as target:
-        for name in sorted(source.namelist()):
-            content = source.read(name)
-            if name == "metadata.json":
-                metadata = json.loads(content)
-                content = json.dumps({"keras_version": metadata["keras_version"]}).encode()
-            if name == "config.json":
-                content = renumbered(content)
-            target.writestr(zipfile.ZipInfo(name, EPOCH), content)
-    written.unlink()
-    temporary.replace(path)
-
-
-def renumbered(config: bytes) -> bytes:
-    """A Keras configuration whose shared objects are numbered in their order."""
-    numbers: dict[bytes, int] = {}
-
-    def number(found: re.Match[bytes]) -> bytes:
-        return found[1] + str(numbers.setdefault(found[2], len(numbers))).encode()
-
-    return re.sub(rb'("shared_object_id": )(\d+)', number, config)
+    """Write a `.keras` file whose bytes depend on the model only."""
+    write_bytes(path, model_files.to_bytes(model))
 
 
 def load_model(path: Path, stage: str) -> keras.Model:
     """Load a `.keras` file; raises UserError naming the stage to run if it is missing or damaged."""
-    import keras
-
+    if not path.exists():
+        raise UserError(f"{path}: is missing; run `selfscale {stage}` first")
     try:
-        return keras.saving.load_model(path, compile=False)
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
-        state = "is damaged" if path.exists() else "is missing"
-        raise UserError(f"{path}: {state}; run `selfscale {stage}` first") from error
+        return model_files.read(path)
+    except ValueError as error:
+        raise UserError(f"{path}: is damaged; run `selfscale {stage}` again ({error})") from error
 
 
 @contextmanager
@@ -152,7 +167,7 @@ def new_folder(out: Path) -> Iterator[Path]:
             finally:
                 _delete(partial, former)
     except OSError as error:
-        if error.errno not in OF_THE_DISK:
+        if error.errno is None:
             raise
         raise UserError(f"{out}: cannot be written: {os.strerror(error.errno)}; nothing was kept") from error
 
@@ -205,7 +220,7 @@ def map_array(path: Path) -> NDArray[Any]:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise UserError(f"{path}: does not exist; make it first") from error
-    except (ValueError, EOFError) as error:
+    except Exception as error:  # whatever NumPy raises on a damaged header
         raise UserError(f"{path}: not a whole array; delete it and make it again") from error
 
 

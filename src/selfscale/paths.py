@@ -12,6 +12,8 @@ from typing import ClassVar
 
 from filelock import FileLock, Timeout
 
+from selfscale import schemas
+
 INPUTS = Path("data/inputs")
 PREPARED = Path("data/prepared")
 TARGETS = Path("data/targets")
@@ -39,6 +41,7 @@ class Work:
     verb: ClassVar[str]  # its command
     folder: ClassVar[Path]
     results: ClassVar[str] = "result.json"
+    schema: ClassVar[type]  # what `result` holds
     task: str
     seed: int
 
@@ -78,6 +81,7 @@ class Training(Work):
     """
 
     kind, verb, folder, results = "training", "train", TRAINED, "training.json"
+    schema = schemas.Trained
     task: str
     seed: int
     start: tuple[int, ...] = ()
@@ -110,7 +114,7 @@ class Training(Work):
 class Baseline(Work):
     """The training on of an untouched network."""
 
-    kind, verb, folder = "baseline", "baseline", BASELINES
+    kind, verb, folder, schema = "baseline", "baseline", BASELINES, schemas.BaselineResult
     task: str
     seed: int
 
@@ -124,7 +128,7 @@ class Baseline(Work):
 class Job(Work):
     """One minimization; `start` as for its training."""
 
-    kind, verb, folder = "minimization", "minimize", MINIMIZED
+    kind, verb, folder, schema = "minimization", "minimize", MINIMIZED, schemas.Result
     task: str
     strategy: str
     seed: int

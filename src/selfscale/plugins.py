@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import ConfigDict, Field, ValidationError, create_model
 
-from selfscale.errors import UserError, unknown
+from selfscale.errors import UserError, reason, shown, unknown
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -104,8 +104,6 @@ def check_arguments(
         }
         model = create_model("Arguments", __config__=config, **fields)
         checked = model.model_validate_json(json.dumps(arguments, default=str))
-    except (NameError, TypeError) as error:  # a type never imported; a mapping with keys that JSON lacks
-        raise UserError(f"{where}: {called} cannot be checked: {error}") from error
     except ValidationError as error:
         # A mistyped name also shows as a missing one: name what was written before what was not.
         problem = min(error.errors(), key=lambda problem: problem["loc"][0] in named)
@@ -116,8 +114,10 @@ def check_arguments(
         if name not in arguments:
             raise UserError(f"{where}: '{name}' is missing; {called} cannot do without it") from error
         raise UserError(
-            f"{where}.{name}: {message[0].lower()}{message[1:]}, not {arguments[name]!r}"
+            f"{where}.{name}: {message[0].lower()}{message[1:]}, not {shown(arguments[name])}"
         ) from error
+    except Exception as error:  # of a user's own annotations; or a mapping has keys that JSON lacks
+        raise UserError(f"{where}: {called} cannot be checked: {reason(error)}") from error
     return {name: getattr(checked, f"its_{name}") if name in typed else arguments[name] for name in arguments}
 
 
@@ -157,5 +157,5 @@ def _module(name: str, where: str) -> ModuleType:
                 f"{where}: there is no module '{error.name}', neither in {here} nor installed"
             ) from error
         raise UserError(f"{where}: importing '{name}' failed: {error}; install it") from error
-    except Exception as error:  # the user's own code, which may raise anything when it is imported
+    except (Exception, SystemExit) as error:  # the user's own code, which may do anything when imported
         raise UserError(f"{where}: importing '{name}' failed: {type(error).__name__}: {error}") from error

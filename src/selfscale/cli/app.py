@@ -102,12 +102,12 @@ def compare(as_json: JsonOption = False, params: ParamsOption = PARAMS) -> None:
     """Write the report: reports/index.html, tables and figures."""
     settings = load(params)
     import_pipeline(settings.execution)
-    from selfscale import files
+    from selfscale import files, schemas
     from selfscale.paths import REPORTS
     from selfscale.pipeline import compare as report
 
     page = report.compare(settings)
-    answer(as_json, lambda: files.read_json(REPORTS / "comparison.json", "compare"), page)
+    answer(as_json, lambda: files.read_json(REPORTS / "comparison.json", "compare", schemas.Comparison), page)
 
 
 @app.command()

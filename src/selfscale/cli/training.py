@@ -146,5 +146,5 @@ def job_of(settings: Settings, task: str, strategy: str, seed: int | None) -> Jo
 
 def result(work: Work) -> dict[str, Any]:
     """The file of results that a job has written."""
-    found: dict[str, Any] = files.read_json(work.result, work.command)
+    found: dict[str, Any] = files.read_json(work.result, work.command, work.schema)
     return found

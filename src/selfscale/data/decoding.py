@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import io
-import struct
+import stat
 import warnings
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from selfscale.errors import reason
 
@@ -20,20 +20,14 @@ Gray = NDArray[np.uint8]
 # Named one by one: others, such as EPS, would start programs that a file of photographs never needs.
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 
-# What Pillow's decoders raise on files that are broken.
-BROKEN = (
-    EOFError,
-    LookupError,
-    OSError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-)
-
+# Of Pillow's modes, those that it turns into gray rightly.
+MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr")
+# Of TIFF's kinds of colour: white is 0, black is 0, RGB, palette, inks, YCbCr.
+PHOTOMETRIC = (0, 1, RGB := 2, 3, SEPARATED := 5, YCBCR := 6)
+INK_SET, JPEG = 332, 7
+LARGEST_FILE = 2**30  # bytes
+DEEP = 65535  # white of 16 bits
 SCALES = (1.0, 1.5, 2.0)  # by which a photograph is made smaller before it is cut into tiles
-
 STRIP = 1024  # rows that are converted at once: conversions hold several copies
 
 
@@ -53,6 +47,21 @@ Crops = list[tuple[Crop, Gray]]
 Cropping = Callable[[Gray, int], Crops]
 
 
+def read_file(path: Path, offset: int = 0, length: int = -1) -> bytes:
+    """The bytes of an image file, or a part of them; raises Unusable for what is none or cannot be read."""
+    try:
+        found = path.stat()  # before it is opened: a pipe would wait for its other end
+        if not stat.S_ISREG(found.st_mode):
+            raise Unusable("is not a file")
+        if (found.st_size if length < 0 else length) > LARGEST_FILE:
+            raise Unusable(f"too large: {found.st_size} bytes; at most {LARGEST_FILE} can be used")
+        with path.open("rb") as file:
+            file.seek(offset)
+            return file.read(length)
+    except OSError as error:
+        raise Unusable(f"unreadable: {error.strerror}") from error
+
+
 def decode_gray(content: bytes, most: int | None = None, formats: tuple[str, ...] = FORMATS) -> Gray:
     """The image of an encoded file as gray values, uint8 of shape H,W, upright.
 
@@ -70,9 +79,16 @@ def decode_deep(content: bytes) -> NDArray[np.uint16]:
     return _decoded(content, _deep)
 
 
+def orientation(content: bytes) -> int:
+    """The EXIF orientation, 1 to 8, of an image that can be decoded; 1 is upright."""
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        found = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return found if found in range(1, 9) else 1
+
+
 def _decoded(
     content: bytes,
-    convert: Callable[[Image.Image], NDArray[Any]],
+    convert: Callable[[Image.Image, tuple[int, int]], NDArray[Any]],
     most: int | None = None,
     formats: tuple[str, ...] = FORMATS,
 ) -> NDArray[Any]:
@@ -83,48 +99,96 @@ def _decoded(
             image = Image.open(io.BytesIO(content), formats=formats)
             if most is not None and image.width * image.height > most:
                 raise Unusable(f"too large: {image.width}x{image.height} pixels; at most {most} can be used")
-            if isinstance(image, TiffImagePlugin.TiffImageFile) and planar(image):
-                raise Unusable("16-bit channels in separate planes are read wrongly; save it interleaved")
+            if problem := misread(image):
+                raise Unusable(f"{problem}; save it as gray or RGB with 8 or 16 bits")
+            span = span_of(image)
             ImageOps.exif_transpose(image, in_place=True)
             width, height = image.size
             tops = range(0, height, STRIP)
             strips = (image.crop((0, top, width, min(top + STRIP, height))) for top in tops)
-            return np.concatenate([convert(strip) for strip in strips])
+            return np.concatenate([convert(strip, span) for strip in strips])
+    except Unusable:
+        raise
     except UnidentifiedImageError:
         # Pillow's own message holds a memory address.
         names = f"{', '.join(formats[:-1])} or {formats[-1]}".replace("WEBP", "WebP")
         raise Unusable(f"broken: not a {names} image that can be read") from None
     except Image.DecompressionBombError as error:
         raise Unusable(f"too large: {error}") from error
-    except BROKEN as error:
+    except MemoryError as error:
+        raise Unusable("too large for the memory") from error
+    except Exception as error:  # whatever Pillow and its decoders raise on damaged bytes
         raise Unusable(f"broken: {reason(error)}") from error
 
 
-def planar(image: TiffImagePlugin.TiffImageFile) -> bool:
-    """Whether it has several 16-bit channels, one behind the other, of which Pillow takes other bytes."""
-    bits = image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, ())
-    separate = image.tag_v2.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2
-    return separate and len(bits) > 1 and max(bits) > 8
-
-
-def _gray(image: Image.Image) -> Gray:
-    if image.mode.startswith("I;16"):
-        wide = np.asarray(image).astype(np.uint32)
-        return ((wide + 128) // 257).astype(np.uint8)
+def misread(image: Image.Image) -> str:
+    """What Pillow would read wrongly in an image, without a word, or cannot show as gray; else empty."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and (problem := misread_tiff(image.tag_v2)):
+        return problem
     if image.mode in ("I", "F"):
-        raise Unusable("32-bit pixels: the range of their values is not known; save it with 8 or 16 bits")
+        return "32-bit pixels: the range of their values is not known"
+    if image.mode not in MODES and not image.mode.startswith("I;16"):
+        return f"colours of the kind {image.mode}"
+    if image.mode == "CMYK" and image.format in ("JPEG", "MPO") and "adobe" not in image.info:
+        return "CMYK without Adobe's mark: whether 0 or 255 is no ink is not known"
+    if isinstance(image, PngImagePlugin.PngImageFile) and "transparency" in image.info and image.tile:
+        raw = str(image.tile[0].args)  # Pillow spreads the pixels over 8 bits, but not the transparent value
+        if raw == "RGB;16B":
+            return "16-bit colours, one of them transparent"
+        if raw in ("L;2", "L;4"):
+            image.info["transparency"] *= 85 if raw == "L;2" else 17
+    return ""
+
+
+def misread_tiff(tags: Mapping[int, Any]) -> str:
+    bits, kind = tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,)), tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))
+    photometric = tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION, 0)
+    if set(kind) != {1}:
+        return "pixels that are signed or floating-point numbers: the range of their values is not known"
+    if tags.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2 and len(bits) > 1 and max(bits) > 8:
+        return "16-bit channels in separate planes"
+    if photometric not in PHOTOMETRIC:
+        return f"colours of the TIFF kind {photometric}"
+    if photometric == YCBCR and tags.get(TiffImagePlugin.COMPRESSION) != JPEG:
+        return "YCbCr colours that are not compressed as JPEG"
+    if photometric == SEPARATED and tags.get(INK_SET, 1) != 1:
+        return "inks other than CMYK"
+    if photometric == RGB and len(bits) > 3 and TiffImagePlugin.EXTRASAMPLES not in tags:
+        return "a fourth channel of unknown meaning"
+    return ""
+
+
+def span_of(image: Image.Image) -> tuple[int, int]:
+    """The values of black and of white in an image of more than 8 bits."""
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return 0, DEEP
+    most = 2 ** max(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (16,))) - 1
+    white_is_zero = image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
+    return (most, 0) if white_is_zero else (0, most)  # of fewer bits, Pillow itself turns the values
+
+
+def _gray(image: Image.Image, span: tuple[int, int]) -> Gray:
+    if image.mode.startswith("I;16"):
+        wide = _deep(image, span).astype(np.uint32)
+        return ((wide + 128) // 257).astype(np.uint8)
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image.convert("RGBA"))
+        straight = image.convert("LA") if image.mode == "La" else image
+        image = Image.alpha_composite(white, straight.convert("RGBA"))
     if image.mode != "L":
         image = image.convert("RGB").convert("L")
     return np.array(image)
 
 
-def _deep(image: Image.Image) -> NDArray[np.uint16]:
-    if image.mode.startswith("I;16"):
-        return np.asarray(image).astype(np.uint16)
-    return _gray(image).astype(np.uint16) * 257
+def _deep(image: Image.Image, span: tuple[int, int]) -> NDArray[np.uint16]:
+    if not image.mode.startswith("I;16"):
+        return _gray(image, span).astype(np.uint16) * 257
+    deep = np.asarray(image).astype(np.uint16)
+    if span != (0, DEEP):
+        deep = np.rint((deep - float(span[0])) * (DEEP / (span[1] - span[0]))).astype(np.uint16)
+    if (clear := image.info.get("transparency")) is not None:  # a value that is transparent: white
+        deep[deep == clear] = DEEP
+    return deep
 
 
 def centre_crop(gray: Gray, size: int) -> Crops:

@@ -13,21 +13,23 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from selfscale.data.decoding import Unusable, decode_deep
+from selfscale.data.decoding import Unusable, decode_deep, orientation, read_file
 from selfscale.data.sources import image_files
 from selfscale.errors import UserError
+from selfscale.files import user_path
 
 WHITE = 65535  # wanted outputs are kept with 16 bits until all of them are known
 
 
 class Pair(NamedTuple):
-    """The file of a wanted output; name, height and width of its input in pixels; where the crop lies."""
+    """The file of a wanted output; name, shape and EXIF orientation of its input; where the crop lies."""
 
     path: Path
     name: str
     shape: tuple[int, int]
     top: int
     left: int
+    orientation: int
 
 
 def paired(folder: str, manifest: Mapping[str, Any], where: str) -> list[Pair]:
@@ -37,7 +39,7 @@ def paired(folder: str, manifest: Mapping[str, Any], where: str) -> list[Pair]:
         UserError: a file has no partner or more than one, with `where` as the setting's key; or the
             images are not crops of whole files at their own scale.
     """
-    root = Path(folder).expanduser()
+    root = user_path(folder, where)
     wanted = _by_name(image_files(root, where), root, where)
     images = manifest["images"]
     if any(image["scale"] != 1 for image in images):
@@ -59,6 +61,7 @@ def paired(folder: str, manifest: Mapping[str, Any], where: str) -> list[Pair]:
             (image["height"], image["width"]),
             image["top"],
             image["left"],
+            image.get("orientation", 1),
         )
         for image in images
     ]
@@ -85,19 +88,32 @@ def state(pairs: Iterable[Pair]) -> list[tuple[str, int, int]]:
 
 
 def cut(pair: Pair, size: int) -> NDArray[np.uint16]:
-    """The wanted output of one crop, from 0 to 65535; UserError if the file is broken or of another size."""
+    """The wanted output of one crop, from 0 to 65535.
+
+    Raises:
+        UserError: the file is broken, or of another size or EXIF orientation than its input.
+    """
     try:
-        gray = decode_deep(pair.path.read_bytes())
+        content = read_file(pair.path)
+        gray, turned = decode_deep(content), orientation(content)
     except Unusable as error:
         raise UserError(f"{pair.path}: {error}") from error
-    except OSError as error:
-        raise UserError(f"{pair.path}: unreadable: {error.strerror}") from error
+    if turned != pair.orientation:  # and programs differ in which of them they turn
+        raise UserError(
+            f"{pair.path}: has the EXIF orientation {turned}, but its input {pair.name} has "
+            f"{pair.orientation}; turn both upright and save them without orientation"
+        )
     if gray.shape != pair.shape:
         found, wanted = (f"{width}x{height}" for height, width in (gray.shape, pair.shape))
         raise UserError(
             f"{pair.path}: has {found} pixels, but its input {pair.name} has {wanted}; make them equal"
         )
     return gray[pair.top : pair.top + size, pair.left : pair.left + size]
+
+
+def varies(pair: Pair) -> bool:
+    """Whether a wanted output has different values, also outside of the crop."""
+    return len(np.unique(decode_deep(read_file(pair.path)))) > 1
 
 
 def encoding(paths: Iterable[Path]) -> tuple[bool, Callable[[bytes], bytes]]:

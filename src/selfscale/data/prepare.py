@@ -11,27 +11,28 @@ import json
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import TypeAdapter
 
 from selfscale.data import shards
-from selfscale.data.decoding import Crop, Cropping, Unusable, decode_gray
+from selfscale.data.decoding import Crop, Cropping, Unusable, decode_gray, orientation, read_file
 from selfscale.data.sources import SOURCES, Photograph, photographs
 from selfscale.errors import UserError
 from selfscale.files import map_array, new_array, new_folder, read_json, write_bytes, write_json
 from selfscale.nn.input_pipeline import Split
+from selfscale.schemas import Prepared, Targets
+from selfscale.schemas import SplitName as SplitName
 from selfscale.settings import Data, Shares
 
-SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
 
 class Reading(NamedTuple):
     """What became of a photograph: its crops and the SHA-256 of each, or why there are none.
 
-    `shape` is its height and width in pixels, if it could be decoded.
+    `shape` is its height and width in pixels, upright, if it could be decoded.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Reading(NamedTuple):
     crops: tuple[Crop, ...] = ()
     hashes: tuple[str, ...] = ()
     reason: str = ""
+    turned: int = 1  # EXIF orientation that the file had
 
 
 READINGS = TypeAdapter(list[Reading])
@@ -52,7 +54,10 @@ class Shard(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """A usable photograph of height and width `shape`; its crops are rows of `path`, from `row` on."""
+    """A usable photograph of height and width `shape`; its crops are rows of `path`, from `row` on.
+
+    `turned` is the EXIF orientation that its file had.
+    """
 
     name: str
     shape: tuple[int, int]
@@ -60,6 +65,7 @@ class Stored(NamedTuple):
     row: int
     crops: tuple[Crop, ...]
     hashes: tuple[str, ...]
+    turned: int = 1
 
 
 def prepare(settings: Data, out: Path, workers: int | None = None) -> dict[str, Any]:
@@ -114,18 +120,18 @@ def read_shard(shard: Shard, size: int, crops: Cropping) -> tuple[Path, list[Rea
 def read(photograph: Photograph, size: int, crops: Cropping) -> tuple[Reading, list[bytes]]:
     """Decode and crop one photograph; what became of it, and its crops' pixels."""
     try:
-        gray = decode_gray(photograph.read())
+        content = read_file(photograph.path, photograph.offset, photograph.length)
+        gray, turned = decode_gray(content), orientation(content)
     except Unusable as error:
         return Reading(photograph.name, reason=str(error)), []
-    except OSError as error:  # the file itself cannot be read
-        return Reading(photograph.name, reason=f"unreadable: {error.strerror}"), []
     height, width = gray.shape
     found = crops(gray, size)
     if not found:
         return Reading(photograph.name, reason=f"too small: {width}x{height}"), []
     pixels = [crop.tobytes() for _, crop in found]
     hashes = tuple(hashlib.sha256(crop).hexdigest() for crop in pixels)
-    return Reading(photograph.name, (height, width), tuple(crop for crop, _ in found), hashes), pixels
+    places = tuple(crop for crop, _ in found)
+    return Reading(photograph.name, (height, width), places, hashes, turned=turned), pixels
 
 
 def choose(
@@ -151,7 +157,8 @@ def choose(
             if reason:
                 skipped.append({"name": reading.name, "reason": reason})
             else:
-                usable.append(Stored(reading.name, reading.shape, path, row, reading.crops, reading.hashes))
+                place = reading.shape, path, row, reading.crops, reading.hashes, reading.turned
+                usable.append(Stored(reading.name, *place))
                 names.add(reading.name)
                 by_pixels[reading.hashes] = reading.name
             row += len(reading.crops)
@@ -191,6 +198,7 @@ def _manifest(
             "width": stored.shape[1],
             **crop._asdict(),
             "sha256": sha256,
+            **({"orientation": stored.turned} if stored.turned != 1 else {}),
         }
         for split, members in splits.items()
         for stored in members
@@ -229,9 +237,9 @@ def check_targets(prepared: Path, targets: Path) -> dict[str, Any]:
 
     Raises UserError if either folder is missing, or if the targets were made from other images.
     """
-    images_of = read_json(prepared / "manifest.json", stage="prepare")
-    targets_of = read_json(targets / "manifest.json", stage=f"targets {targets.name}")
-    if targets_of.get("images") != images_of.get("fingerprint"):
+    images_of = read_json(prepared / "manifest.json", "prepare", Prepared)
+    targets_of = read_json(targets / "manifest.json", f"targets {targets.name}", Targets)
+    if targets_of["images"] != images_of["fingerprint"]:
         raise other_images(prepared, targets)
     return dict(images_of)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from selfscale.data import voc2012
 from selfscale.data.decoding import Cropping, Crops, Gray, centre_crop, tiles
 from selfscale.errors import UserError
+from selfscale.files import find_files, user_path
 from selfscale.settings import Data
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
@@ -46,11 +47,6 @@ class Photograph:
         found = self.path.stat()
         place = str(self.path.absolute()), self.offset, self.length
         return self.name, *place, found.st_size, found.st_mtime_ns
-
-    def read(self) -> bytes:
-        with self.path.open("rb") as file:
-            file.seek(self.offset)
-            return file.read(self.length)
 
 
 @dataclass(frozen=True)
@@ -96,7 +92,7 @@ def folder(settings: Data) -> list[Photograph]:
     """Every image file below `data.folder.path`, by its suffix in small or capital letters."""
     if settings.folder.path is None:
         raise UserError("data.folder.path: name the folder of photographs that data.source: folder reads")
-    root = Path(settings.folder.path).expanduser()
+    root = user_path(settings.folder.path, "data.folder.path")
     files = image_files(root, "data.folder.path")
     return [Photograph(path.relative_to(root).as_posix(), path) for path in files]
 
@@ -106,10 +102,10 @@ def image_files(root: Path, where: str) -> list[Path]:
     if not root.is_dir():
         problem = "is not a folder" if root.exists() else "does not exist"
         raise UserError(f"{where}: {root} {problem}")
-    files = [path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
+    files = find_files(root, SUFFIXES)
     if not files:
         raise UserError(f"{where}: {root} has no image file ({', '.join(sorted(SUFFIXES))})")
-    return sorted(files)
+    return files
 
 
 def voc(settings: Data) -> list[Photograph]:

@@ -16,6 +16,7 @@ from selfscale.data.operators import OPERATORS, Operator, own_code, resolve
 from selfscale.data.prepare import SPLITS
 from selfscale.errors import UserError
 from selfscale.files import map_array, new_array, new_folder, read_json, write_bytes, write_json
+from selfscale.schemas import Prepared
 from selfscale.settings import Task
 
 
@@ -58,7 +59,7 @@ def make_targets(task: Task, prepared: Path, out: Path, workers: int | None = No
     does not fit its input, if there are no prepared images, and if `out` cannot be written; `out` is
     then as it was before.
     """
-    manifest = read_json(prepared / "manifest.json", stage="prepare")
+    manifest = read_json(prepared / "manifest.json", "prepare", Prepared)
     shapes = {split: map_array(prepared / f"{split}.npy").shape for split in SPLITS}
     way = by_operator(task, manifest) if task.operator else by_files(task, manifest, out.name)
     hashes = {split: hashlib.sha256() for split in SPLITS}
@@ -70,10 +71,15 @@ def make_targets(task: Task, prepared: Path, out: Path, workers: int | None = No
         check_loss(out.name, task, discrete=discrete)
         for split in SPLITS:
             with new_array(folder / f"{split}.npy", target_dtype(discrete), shapes[split]) as file:
+                values: set[float] = set()
                 for shard in work[split]:
                     targets = encode(shard.path.read_bytes())
                     file.write(targets)
                     hashes[split].update(targets)
+                    numbers = np.frombuffer(targets, target_dtype(discrete))
+                    values |= {float(numbers.min()), float(numbers.max())}
+            if len(values) == 1:
+                raise constant_targets(out.name, task, split, values.pop(), work[split])
         made = {
             **way.described,
             "discrete": discrete,
@@ -91,6 +97,17 @@ def check_loss(name: str, task: Task, *, discrete: bool) -> None:
         wanted = f"wanted outputs of just two values, which those in {task.targets} have not"
         needs = "a discrete operator" if task.operator else wanted
         raise UserError(f"tasks.{name}.loss: soft_f1 needs {needs}; use mae or mse")
+
+
+def constant_targets(name: str, task: Task, split: str, value: float, work: Sequence[Shard]) -> UserError:
+    """The error for a split whose targets are the same everywhere: any network does that."""
+    outside = ""
+    if task.targets and any(pairs.varies(pair) for shard in work for pair in shard.items):
+        outside = " in the crops, but not in the whole files: what varies lies outside of data.size;"
+    return UserError(
+        f"tasks.{name}: every pixel of the {split} targets is {value:g}{outside or ';'} nothing could be "
+        "learnt, or told apart, by them; choose other images, another data.split_seed or another task"
+    )
 
 
 def _shards(state: Path, prepared: Path, split: str, way: Way, images: Sequence[Any]) -> list[Shard]:

@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 import pooch
 import requests
 
-from selfscale.errors import UserError
+from selfscale.errors import UserError, reason
+from selfscale.files import user_path
 from selfscale.settings import Voc2012
 
 DOWNLOADS = Path("data/raw")
@@ -31,7 +32,7 @@ def archives(settings: Voc2012) -> list[Path]:
     """The local archives that the settings name, or else the official one, downloaded if need be."""
     if not settings.archives:
         return [download(settings.url, settings.md5)]
-    paths = [Path(path).expanduser() for path in settings.archives]
+    paths = [user_path(path, "data.voc2012.archives") for path in settings.archives]
     for path in paths:
         if not path.is_file():
             problem = "is not a file" if path.exists() else "does not exist"
@@ -96,8 +97,8 @@ def members(archive: Path) -> list[Member]:
             # tarfile takes an archive that ends between two members, or in rubbish, for a whole one.
             tar.fileobj.seek(tar.offset)
             ended = tar.fileobj.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
-    except (tarfile.TarError, OSError) as error:
-        raise UserError(f"{archive}: not a whole, uncompressed tar archive: {error}") from error
+    except Exception as error:  # whatever tarfile raises on damaged bytes
+        raise UserError(f"{archive}: not a whole, uncompressed tar archive: {reason(error)}") from error
     if not ended:
         raise UserError(f"{archive}: the archive is cut off or damaged; fetch it again")
     if not found:

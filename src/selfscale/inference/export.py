@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from selfscale import files
-from selfscale.errors import UserError
+from selfscale import files, model_files
+from selfscale.errors import UserError, reason
 from selfscale.files import new_folder
 from selfscale.processes import silent_stderr
 
@@ -82,8 +82,7 @@ def export(
         except Exception as error:  # each converter has its own ways to fail
             if isinstance(error, OSError) and error.errno is not None:  # the disk's, not the converter's
                 raise
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"--to {name}: this network cannot be converted: {reason}") from error
+            raise UserError(f"--to {name}: this network cannot be converted: {reason(error)}") from error
         differences = [_difference(name, *pair) for pair in zip(outputs, expected, strict=True)]
         largest = float(np.max([difference.max() for difference in differences]))
         if calibration is None and not largest <= TOLERANCE:  # also where it is not a number
@@ -142,9 +141,7 @@ def require(name: str) -> None:
 
 
 def load_keras(path: Path) -> Function:
-    import keras
-
-    model = keras.saving.load_model(path, compile=False)
+    model = model_files.read(path)
     return lambda images: np.asarray(model(images, training=False))
 
 

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from selfscale.data import sources
-from selfscale.data.decoding import FORMATS, Unusable, decode_gray
+from selfscale.data.decoding import FORMATS, Unusable, decode_gray, read_file
 from selfscale.errors import UserError
+from selfscale.files import find_files, user_path
 
 # Formats of training photographs, and GIF: its few colours matter less here.
 READABLE = (*FORMATS, "GIF")
@@ -56,7 +57,7 @@ def find(words: Sequence[str], out: Path) -> list[ImageFile]:
 
 def _matches(word: str) -> Iterator[tuple[Path, Path]]:
     """Yield files and folders, each with its name from where the word's pattern begins."""
-    path = Path(word).expanduser()
+    path = user_path(word, "an image's path")
     if path.exists():
         yield path, Path() if path.is_dir() else Path(path.name)
         return
@@ -79,9 +80,8 @@ def _below(folder: Path, name: Path, out: Path) -> Iterator[ImageFile]:
     if folder.resolve() == out:
         raise UserError(f"--out: {folder} is the folder of the images; choose another one for the results")
     inside = out.is_relative_to(folder.resolve())
-    for path in sorted(folder.rglob("*")):
-        former = inside and path.resolve().is_relative_to(out)
-        if path.suffix.lower() in SUFFIXES and not former and path.is_file():
+    for path in find_files(folder, SUFFIXES):
+        if not (inside and path.resolve().is_relative_to(out)):
             yield ImageFile(path, name / path.relative_to(folder))
 
 
@@ -108,6 +108,8 @@ def process(
             write(_read(file.path), file, target)
         except Unusable as error:
             yield f"{file.path}: skipped: {error}"
+        except OSError as error:  # of the result: the others may have room, or a shorter name
+            yield f"{file.path}: skipped: {target} cannot be written: {error.strerror}"
         else:
             yield None
 
@@ -120,8 +122,4 @@ def gray_png(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def _read(path: Path) -> NDArray[np.uint8]:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise Unusable(f"unreadable: {error.strerror}") from error
-    return decode_gray(content, LARGEST, READABLE)
+    return decode_gray(read_file(path), LARGEST, READABLE)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from selfscale import model_files
 from selfscale.errors import UserError
+from selfscale.files import user_path
 
 if TYPE_CHECKING:
     import keras
@@ -36,7 +37,7 @@ def find(reference: str) -> Iterator[Path]:
         UserError: There is no such network; the message lists what there is.
         StoreError: The MLflow store fails.
     """
-    path = Path(reference).expanduser()
+    path = user_path(reference, "the network")
     if path.is_dir():
         if not (path / COMPACT).is_file():
             raise UserError(
@@ -80,7 +81,7 @@ def _version_of(reference: str) -> tuple[str, str] | None:
 
 def task_of(reference: str, path: Path) -> str | None:
     """Return the task of the network that `find` found: the registry's, or that of `result.json`, or None."""
-    if not Path(reference).expanduser().exists() and (version := _version_of(reference)):
+    if not user_path(reference, "the network").exists() and (version := _version_of(reference)):
         return version[0]
     try:
         return str(json.loads(path.with_name("result.json").read_text(encoding="utf-8"))["task"])
@@ -98,13 +99,10 @@ def load(path: Path, reference: str) -> keras.Model:
     Raises:
         UserError: It cannot be loaded, or is another kind of model.
     """
-    import keras
-
     try:
-        model = keras.saving.load_model(path, compile=False)
-    except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{reference}: is no Keras model that can be loaded: {reason}") from error
+        model = model_files.read(path)
+    except ValueError as error:
+        raise UserError(f"{reference}: is no Keras model that can be loaded: {error}") from error
     shapes = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
     if shapes[0] != (None, None, None, 1) or shapes[1] != (None, None, None, 1):
         raise UserError(

@@ -15,6 +15,7 @@ from selfscale.inference.export import Function
 from selfscale.nn.input_pipeline import spread
 from selfscale.nn.losses import LOSSES, ratio
 from selfscale.paths import PREPARED, TARGETS
+from selfscale.schemas import Targets
 
 SIDE = 256
 SCORED = 32  # images
@@ -59,7 +60,7 @@ def scores(task: str, before: Function, after: Function) -> Scores | None:
     """
     try:
         split = load_split(PREPARED, TARGETS / task, "validation")
-        discrete = read_json(TARGETS / task / "manifest.json", f"targets {task}").get("discrete")
+        discrete = read_json(TARGETS / task / "manifest.json", f"targets {task}", Targets)["discrete"]
     except UserError:
         return None
     name = "soft_f1" if discrete else "mae"

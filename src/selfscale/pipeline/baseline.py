@@ -18,6 +18,7 @@ from selfscale.pipeline.results import as_rows
 from selfscale.pipeline.train import trainer_for
 from selfscale.progress import SILENT, Progress
 from selfscale.records import SessionRecord
+from selfscale.schemas import Budget
 from selfscale.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ def train_baseline(settings: Settings, baseline: Baseline, progress: Progress = 
     """
     task, seed = baseline.task, baseline.seed
     with only_one(f"baseline-{baseline.name}"):
-        steps = files.read_json(baseline.budget, "budget")["steps"]
+        steps = files.read_json(baseline.budget, "budget", Budget)["steps"]
         initial = Training(task, seed).output / "initial.keras"
         network = MaskedNetwork(files.load_model(initial, f"train {task} --seed {seed}"))
         trainer = trainer_for(settings, task, network)

@@ -18,6 +18,7 @@ from selfscale.reporting import figures, pareto, statistics, tables
 from selfscale.reporting.exhaustive import read_benchmark
 from selfscale.reporting.html import Champion, html_page
 from selfscale.reporting.statistics import BASELINE
+from selfscale.schemas import BaselineResult, Result
 from selfscale.settings import Runs, Settings
 
 
@@ -31,7 +32,9 @@ def jobs(settings: Settings) -> list[Job]:
 
 def read_results(settings: Settings) -> dict[str, dict[str, Any]]:
     """The results of all tasks, strategies and seeds by name; UserError names the stage of a missing one."""
-    return {job.name: files.read_json(job.output / "result.json", job.command) for job in jobs(settings)}
+    return {
+        job.name: files.read_json(job.output / "result.json", job.command, Result) for job in jobs(settings)
+    }
 
 
 def shrinking(settings: Settings) -> list[str]:
@@ -68,7 +71,7 @@ def read_baselines(settings: Settings, results: Mapping[str, dict[str, Any]]) ->
     """
     baselines, runs = {}, settings.runs
     for chosen in starmap(Baseline, product(runs.tasks, runs.seeds)):
-        baseline = files.read_json(chosen.result, chosen.command)
+        baseline = files.read_json(chosen.result, chosen.command, BaselineResult)
         took = max(
             results[Job(chosen.task, name, chosen.seed).name]["training_steps"]
             for name in shrinking(settings)

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
 
-from selfscale import files
+from selfscale import files, schemas
 from selfscale.paths import PREPARED, TARGETS, Job, Work, store_root
 from selfscale.settings import Settings
 from selfscale.tracking.sync import Syncer
@@ -26,7 +26,7 @@ EXECUTION = {"threads", "deterministic", "mixed_precision", "xla", "blocks"}
 
 def about(settings: Settings, work: Work, sections: set[str], **more: Any) -> dict[str, Any]:
     """What a record's `run.json` says: the job, and the settings and images that it depends on."""
-    manifest = files.read_json(PREPARED / "manifest.json", "prepare")
+    manifest = files.read_json(PREPARED / "manifest.json", "prepare", schemas.Prepared)
     include: Any = {**dict.fromkeys(sections, True), "execution": EXECUTION}
     chosen = settings.model_dump(mode="json", include=include)
     chosen["tasks"] = {work.task: settings.tasks[work.task].model_dump(mode="json")}
@@ -47,7 +47,7 @@ def clock_of(work: Work) -> dict[str, Any] | None:
     """The clock of the execution that made an output; DVC may have taken another from its cache."""
     if not work.clock.exists():
         return None
-    found: dict[str, Any] = files.read_json(work.clock, work.command)
+    found: dict[str, Any] = files.read_json(work.clock, work.command, schemas.Clock)
     return found if found["content"] == files.content(work.output) else None
 
 
@@ -68,7 +68,7 @@ class Execution:
 
             open_store(store_root())  # a wrong one is told before the work; a server may come back during it
         self._path = clock
-        former = files.read_json(clock, "doctor") if clock.exists() else {"status": "FINISHED"}
+        former = files.read_json(clock, "doctor", schemas.Clock) if clock.exists() else {"status": "FINISHED"}
         goes_on = former["status"] != "FINISHED"
         self.clock = {**former, "status": "RUNNING", "ended": None} if goes_on else new_clock()
         files.write_json(record / "run.json", about)

@@ -13,7 +13,7 @@ from typing import Any
 
 from selfscale.data import operators
 from selfscale.data.sources import image_files
-from selfscale.files import new_folder, write_json
+from selfscale.files import new_folder, user_path, write_json
 from selfscale.search.growth import GROWTH_STRATEGIES
 from selfscale.search.importance import STRATEGIES
 from selfscale.settings import Data, Settings, Task
@@ -41,13 +41,13 @@ def look(settings: Settings, out: Path) -> dict[str, Any]:
 def state_of_photographs(data: Data) -> str:
     if data.source != "folder" or data.folder.path is None:
         return ""
-    root = Path(data.folder.path).expanduser()
+    root = user_path(data.folder.path, "data.folder.path")
     return state(root, image_files(root, "data.folder.path"))
 
 
 def state_of_task(task: Task, name: str) -> dict[str, str]:
     if task.targets is not None:
-        root = Path(task.targets).expanduser()
+        root = user_path(task.targets, f"tasks.{name}.targets")
         return {"files": state(root, image_files(root, f"tasks.{name}.targets"))}
     return {"code": operators.own_code(operators.OPERATORS, task.operator or "", f"tasks.{name}.operator")}
 

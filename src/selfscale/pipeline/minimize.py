@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selfscale import files
+from selfscale import files, schemas
 from selfscale.config import Minimization
 from selfscale.errors import UserError
 from selfscale.nn.fcn import build, size
@@ -111,7 +111,7 @@ class Course:
 
 def begun(settings: Settings, job: Job, snapshot: Path | None, waited: bool) -> Course:
     """A minimization before its next decision: that of `snapshot`, one that was killed, or a new one."""
-    training = files.read_json(job.training.output / "training.json", job.training.command)
+    training = files.read_json(job.training.result, job.training.command, schemas.Trained)
     model = files.load_model(job.training.output / "initial.keras", job.training.command)
     trainer = trainer_for(settings, job.task, MaskedNetwork(model))
     initial = trainer.evaluator(trainer.validation)
@@ -126,7 +126,7 @@ def begun(settings: Settings, job: Job, snapshot: Path | None, waited: bool) -> 
     if not done:
         return Course(job, training, trainer, initial, [], state, shown)
     if done.finished and not snapshot:  # what another process has just finished is the same execution
-        clock = files.read_json(job.clock, job.command)
+        clock = files.read_json(job.clock, job.command, schemas.Clock)
         files.write_json(state / "clock.json", {**clock, "status": "RUNNING", "content": ""})
     records = list(done.records)
     log.info("%s: going on after decision %s", job.name, len(records))
@@ -169,10 +169,10 @@ def scale(settings: Settings, job: Job, progress: Progress = SILENT) -> str:
     if not job.start:
         wanted = about(settings, job.training, {"network", "training", "evaluation"})
         record, result = job.training.output / "run.json", job.training.result
-        if not result.exists() or files.read_json(record, job.training.command) != wanted:
+        if not result.exists() or files.read_json(record, job.training.command, schemas.Run) != wanted:
             train(settings, job.training, progress=progress)
     run_minimization(settings, job, progress=progress)
-    result = files.read_json(job.output / "result.json", job.command)
+    result = files.read_json(job.result, job.command, schemas.Result)
     test = result["test"]
     return (
         f"{job.task}, seed {job.seed}: {result['macs_per_pixel_initial']:g} -> "

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from selfscale import files
+from selfscale import files, schemas
 from selfscale.errors import UserError, unknown
 from selfscale.paths import PICKS, Job
 from selfscale.pipeline import compare as report
@@ -57,7 +57,9 @@ def networks(settings: Settings, task: str) -> list[pareto.Candidate]:
             )
         raise UserError(unknown("task", task, settings.runs.tasks))
     jobs = [job for job in report.jobs(settings) if job.task == task]
-    results = {job.name: files.read_json(job.output / "result.json", job.command) for job in jobs}
+    results = {
+        job.name: files.read_json(job.output / "result.json", job.command, schemas.Result) for job in jobs
+    }
     return pareto.pareto_front(pareto.candidates(results, jobs))
 
 
@@ -73,10 +75,11 @@ def read_picks() -> dict[str, Any]:
     """
     if not PICKS.exists():
         return {}
-    picks = files.read_json(PICKS, "pick TASK")
-    if not isinstance(picks, dict) or not all(isinstance(pick, dict) for pick in picks.values()):
-        raise UserError(f"{PICKS}: is damaged; write {{}} into it, and run `selfscale pick TASK` again")
-    return picks
+    try:
+        return files.read_json(PICKS, "", dict[str, schemas.Pick])
+    except UserError as error:
+        message = f"{PICKS}: is damaged; write {{}} into it, and run `selfscale pick TASK` again"
+        raise UserError(message) from error
 
 
 def unpick(task: str) -> bool:

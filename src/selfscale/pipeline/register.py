@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from selfscale import files
+from selfscale import files, schemas
 from selfscale.errors import UserError
 from selfscale.paths import PREPARED, REPORTS, TARGETS, Job, store_root
 from selfscale.pipeline.pick import picked
@@ -28,7 +28,10 @@ def register(settings: Settings, task: str) -> Standing:
 
     Returns what became of the alias `champion`.
     """
-    rule, comparison = settings.registry, files.read_json(REPORTS / "comparison.json", "compare")
+    rule, comparison = (
+        settings.registry,
+        files.read_json(REPORTS / "comparison.json", "compare", schemas.Comparison),
+    )
     chosen = picked(comparison["results"], task)
     result = chosen[0] if chosen else pareto.choose_by_rule(comparison, task, rule)
     job = Job(task, result["strategy"], result["seed"])
@@ -59,8 +62,8 @@ def described(settings: Settings, job: Job, model: Path, result: Mapping[str, An
 
     devices.configure(settings.execution)
     use_float16()
-    prepared = files.read_json(PREPARED / "manifest.json", "prepare")
-    targets = files.read_json(TARGETS / job.task / "manifest.json", f"targets {job.task}")
+    prepared = files.read_json(PREPARED / "manifest.json", "prepare", schemas.Prepared)
+    targets = files.read_json(TARGETS / job.task / "manifest.json", f"targets {job.task}", schemas.Targets)
     evaluator = Evaluator(files.load_model(model, job.command), discrete=targets["discrete"])
     tested = evaluator(load_split(PREPARED, TARGETS / job.task, "test"), (result["loss"],))
     interval = statistics.over_photographs(tested.sums[result["loss"]])

@@ -17,6 +17,7 @@ from typing import Any
 from selfscale import files
 from selfscale.errors import UserError
 from selfscale.paths import TARGETS
+from selfscale.schemas import Benchmark, Targets
 from selfscale.settings import Settings
 
 TRAINED = ("completed", "stagnated")  # how the session of a network ends that has learnt something
@@ -32,7 +33,7 @@ def inputs_digest(settings: Settings, task: str) -> str:
     """Hash the settings and images that training from scratch depends on, but for the widths."""
     inputs = settings.model_dump(include={"training", "evaluation", "network"}) | {
         "task": settings.tasks[task].model_dump(),
-        "targets": files.read_json(TARGETS / task / "manifest.json", f"targets {task}"),
+        "targets": files.read_json(TARGETS / task / "manifest.json", f"targets {task}", Targets),
     }
     del inputs["network"]["widths"]
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
@@ -44,11 +45,10 @@ def read_benchmark(settings: Settings, task: str) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        benchmark: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(
-            f"{path}: is damaged; delete it, or run `python benchmarks/exhaustive.py {task}` again"
-        ) from error
+        benchmark: dict[str, Any] = files.read_json(path, "", Benchmark)
+    except UserError as error:
+        message = f"{path}: is damaged; delete it, or run `python benchmarks/exhaustive.py {task}` again"
+        raise UserError(message) from error
     if benchmark["inputs"] == inputs_digest(settings, task):
         return benchmark
     log.warning("%s: made with other settings or images, and so left out", path)

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from selfscale import files
+from selfscale import files, schemas
 from selfscale.records import Filter, in_words
 from selfscale.tracking import points
 from selfscale.tracking.points import Picture, Point, RunData
@@ -54,6 +54,7 @@ class Record:
     kind = "training"  # the run's tag
     decisions: Sequence[Mapping[str, Any]] = ()  # of a minimization
     result_file = "training.json"  # only a finished record has it
+    schema: type = schemas.Trained  # of that file
 
     def __init__(self, path: Path, about: Mapping[str, Any], content: str, clock: Clock | None) -> None:
         self.path, self.about, self.content, self.clock = path, about, content, clock
@@ -95,14 +96,12 @@ class Record:
 
     @cached_property
     def result(self) -> dict[str, Any]:
-        return files.read_json(self.path / self.result_file, self.kind)
+        return files.read_json(self.path / self.result_file, self.kind, self.schema)
 
     @cached_property
     def session(self) -> dict[str, Any]:
         rows = files.read_csv(self.path / "curve.csv", self.kind)
-        losses, scores = (
-            [(int(row["step"]), float(row[name])) for row in rows] for name in ("loss", "score")
-        )
+        losses, scores = ([(int(row["step"]), row[name]) for row in rows] for name in ("loss", "score"))
         return {"losses": losses, "scores": scores, "steps": losses[-1][0] if losses else 0}
 
     def timed(self, key: object) -> Mapping[str, Any]:
@@ -117,7 +116,7 @@ class Record:
 
 
 class Baseline(Record):
-    kind, result_file = "baseline", "result.json"
+    kind, result_file, schema = "baseline", "result.json", schemas.BaselineResult
 
     def note(self, run_id: str) -> str:
         steps, kept = self.result["training_steps"], self.result["kept"]
@@ -125,7 +124,7 @@ class Baseline(Record):
 
 
 class Minimization(Record):
-    kind, result_file = "minimization", "result.json"
+    kind, result_file, schema = "minimization", "result.json", schemas.Result
 
     def chart(self, charted: set[int]) -> list[Point]:
         found = []
@@ -231,13 +230,14 @@ def read(path: Path, clock: Path | None, *, writing: bool = False) -> Record | N
     source = path if path.suffix == ".json" else path / "run.json"
     if not source.exists():
         return None
-    about = files.read_json(source, "minimize")
+    about = files.read_json(source, "minimize", schemas.Ablation if source is path else schemas.Run)
     kinds: dict[str, type[Record]] = {each.kind: each for each in (Record, Baseline, Minimization)}
     kind = Ablation if source is path else kinds[about["kind"]]
     # Before the clock, which a job writes first: so it has the times of all these.
-    decisions = files.read_json(made, "minimize") if (made := path / "decisions.json").exists() else ()
+    made = path / "decisions.json"
+    decisions = files.read_json(made, "minimize", list[schemas.Decision]) if made.exists() else ()
     content = files.content(path) if (source.with_name(kind.result_file or path.name)).exists() else ""
-    timed = Clock(**files.read_json(clock, "minimize")) if clock and clock.exists() else None
+    timed = Clock(**files.read_json(clock, "minimize", schemas.Clock)) if clock and clock.exists() else None
     if content and timed and timed.content != content:
         if writing and timed.status == "RUNNING":
             return None
