@@ -171,8 +171,14 @@ def write_training(folder: Path, kind: str = "training") -> Path:
     run = {"kind": kind, "task": "sobel", "seed": 3, "settings": {"training": {"batch": 8}}}
     files.write_json(folder / "run.json", run)
     files.write_csv(folder / "curve.csv", ("step", "loss", "score"), [(20, 0.5, 0.3), (40, 0.25, 0.2)])
-    result = {"task": "sobel", "seed": 3, "filters": [5, 5], "test": {"mae": 0.01}, "ended": "stagnated"}
-    more = {"kept": "initial", "training_steps": 40} if kind == "baseline" else {}
+    scores = {"mae": 0.01}
+    result = {"task": "sobel", "seed": 3, "filters": [5, 5], "ended": "stagnated", "training_steps": 40}
+    result |= {"parameters": 871, "macs_per_pixel": 850.0, "validation": scores, "test": scores}
+    more: dict[str, Any] = {}
+    if kind == "baseline":
+        both = {"initial": scores, "final": scores}
+        more = {"kept": "initial", "loss": "mae", "filters_kept": [5, 5], "decisions": 0, "steps": 40}
+        more |= {"validation": both, "test": both}
     files.write_json(folder / ("result.json" if more else "training.json"), result | more)
     return folder
 

@@ -59,8 +59,8 @@ class Prepared(Content):
 class Targets(Content):
     """`data/targets/TASK/manifest.json`."""
 
-    operator: str | None
-    arguments: dict[str, Any]
+    operator: str | None = None
+    arguments: dict[str, Any] = {}
     discrete: bool
     images: str
 
@@ -127,14 +127,14 @@ class Result(Trial):
 
     strategy: str
     filters_initial: list[Count]
-    filters_grown: list[Count]
+    filters_grown: list[Count] = []
     parameters_initial: Count
     macs_per_pixel_initial: Size
     accepted: Count
     reverted: Count
-    training_steps_initial: Count
-    targets: str
-    kept: list[Point]
+    training_steps_initial: Count = 0
+    targets: str = ""
+    kept: list[Point] = []
 
 
 class Session(Content):
@@ -191,8 +191,8 @@ class Run(Content):
     task: str
     seed: Count
     strategy: str = ""
-    settings: dict[str, Any]
-    dataset: Dataset
+    settings: dict[str, Any] = {}
+    dataset: Dataset | None = None
 
 
 class Tested(Content):
@@ -232,7 +232,7 @@ class Clock(Content):
     key: str
     started: float
     ended: float | None = None
-    status: Literal["RUNNING", "FINISHED", "KILLED", "FAILED"]
+    status: Literal["RUNNING", "FINISHED", "KILLED", "FAILED"] = "RUNNING"
     content: str = ""
     seconds: float = 0.0
     decisions: dict[str, dict[str, Any]]

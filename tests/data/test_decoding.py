@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import io
+import os
+import struct
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from selfscale.data.decoding import Unusable, centre_crop, decode_deep, decode_gray, tiles
+from selfscale.data.decoding import Unusable, centre_crop, decode_deep, decode_gray, read_file, tiles
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 # ITU-R 601-2, in floats.
@@ -197,14 +201,130 @@ def test_half_size_tiles_are_means_of_four_pixels() -> None:
     assert np.abs(half[0][1] - means[2:18, 4:20]).max() <= 0.5
 
 
-def test_16_bit_channels_in_separate_planes_are_refused_as_pillow_reads_them_wrongly():
-    pixels = np.random.default_rng(0).integers(0, 65536, (20, 30, 3)).astype("uint16")
-    for layout, values in (("separate", np.moveaxis(pixels, -1, 0)), ("contig", pixels)):
-        file = io.BytesIO()
-        tifffile.imwrite(file, values, photometric="rgb", planarconfig=layout)
-        if layout == "separate":
-            with pytest.raises(Unusable, match="separate planes are read wrongly; save it interleaved"):
-                decode_gray(file.getvalue())
+RAMP = np.linspace(0, 65535, 15 * 20).round().astype(np.uint16).reshape(15, 20)
+BYTES = (RAMP >> 8).astype(np.uint8)
+RGB = np.random.default_rng(1).integers(0, 256, (15, 20, 3), dtype=np.uint8)
+
+
+def tiff(pixels: np.ndarray, **options: object) -> bytes:
+    file = io.BytesIO()
+    tifffile.imwrite(file, pixels, **options)
+    return file.getvalue()
+
+
+def retagged(content: bytes, tag: int, value: int) -> bytes:
+    """A TIFF file with another value of a tag: its pixels are not converted."""
+    file = io.BytesIO(content)
+    with tifffile.TiffFile(file, mode="r+b") as opened:
+        opened.pages[0].tags[tag].overwrite(value)
+    return file.getvalue()
+
+
+def png(depth: int, kind: int, rows: list[bytes], width: int, clear: bytes) -> bytes:
+    """A PNG file with a transparent value, as the specification says."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        checksum = struct.pack(">I", zlib.crc32(name + content))
+        return struct.pack(">I", len(content)) + name + content + checksum
+
+    head = struct.pack(">IIBBBBB", width, len(rows), depth, kind, 0, 0, 0)
+    pixels = zlib.compress(b"".join(b"\0" + row for row in rows))
+    parts = [(b"IHDR", head), (b"tRNS", clear), (b"IDAT", pixels), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_tiff_in_which_white_is_zero(byteorder: str) -> None:
+    for pixels in (BYTES, RAMP):
+        most = np.iinfo(pixels.dtype).max
+        content = tiff(most - pixels, photometric="miniswhite", byteorder=byteorder)
+        if (most, byteorder) == (65535, ">"):  # Pillow does not know these
+            with pytest.raises(Unusable, match="not a PNG, JPEG, TIFF"):
+                decode_deep(content)
+            continue
+        found = decode_deep(content)
+        np.testing.assert_array_equal(found, pixels if most > 255 else pixels.astype(int) * 257)
+        assert np.abs(decode_gray(content).astype(int) - RAMP / 257).max() <= 1
+    bits = BYTES > 127
+    content = retagged(tiff(bits, photometric="minisblack"), 262, 0)
+    np.testing.assert_array_equal(decode_gray(content), np.where(bits, 0, 255))
+
+
+def test_twelve_bits_use_their_full_range() -> None:
+    """Two pixels in three bytes, the upper bits first."""
+    values = np.arange(0, 4096, 39, dtype=np.uint16)[:100].reshape(5, 20)
+    left, right = values[:, ::2], values[:, 1::2]
+    packed = np.stack([left >> 4, (left & 15) << 4 | right >> 8, right & 255], -1).astype(np.uint8)
+    raw = tiff(np.zeros((5, 20), np.uint16), photometric="minisblack")
+    with tifffile.TiffFile(io.BytesIO(raw)) as opened:
+        place = opened.pages[0].dataoffsets[0]
+    content = bytearray(retagged(retagged(raw, 258, 12), 279, packed.size))
+    content[place : place + packed.size] = packed.tobytes()
+    expected = np.rint(values * (65535 / 4095)).astype(np.uint16)
+    np.testing.assert_array_equal(decode_deep(bytes(content)), expected)
+
+
+def test_transparent_values_of_png_are_white() -> None:
+    for depth in (1, 2, 4, 8, 16):
+        most = 2**depth - 1
+        values = np.array([0, most, most // 2, 0]) if depth > 1 else np.array([0, 1, 1, 0])
+        if depth == 16:
+            row = values.astype(">u2").tobytes()
         else:
-            expected = np.asarray(Image.fromarray((pixels >> 8).astype("uint8")).convert("L"))
-            np.testing.assert_array_equal(decode_gray(file.getvalue()), expected)
+            row = bytes(np.packbits([int(bit) for v in values for bit in f"{v:0{depth}b}"]))
+        for clear in {0, most // 2}:
+            expected = np.where(values == clear, 65535, np.rint(values * (65535 / most)))
+            found = decode_deep(png(depth, 0, [row], 4, struct.pack(">H", clear)))[0]
+            assert np.abs(found - expected).max() <= 128, (depth, clear)
+    colours = png(8, 2, [bytes([1, 2, 3, 9, 9, 9])], 2, struct.pack(">HHH", 1, 2, 3))
+    assert decode_gray(colours).tolist() == [[255, 9]]
+    with pytest.raises(Unusable, match="16-bit colours, one of them transparent"):
+        decode_gray(png(16, 2, [bytes(6)], 1, bytes(6)))
+
+
+def test_associated_alpha_is_seen_on_white() -> None:
+    """Colours that are stored multiplied by their alpha: what is seen is colour + 1 - alpha."""
+    alpha = np.full((15, 20), 128, np.uint8)
+    for colours, photometric in ((BYTES // 2, "minisblack"), (RGB // 2, "rgb")):
+        content = tiff(np.dstack([colours, alpha]), photometric=photometric, extrasamples=["assocalpha"])
+        luma = colours if colours.ndim == 2 else colours @ np.array([0.299, 0.587, 0.114])
+        assert np.abs(decode_gray(content) - (luma + 127.0)).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (tiff(np.zeros((8, 8), np.int8), photometric="minisblack"), "signed or floating-point"),
+        (tiff(np.zeros((8, 8), np.int16), photometric="minisblack"), "signed or floating-point"),
+        (tiff(np.zeros((8, 8), np.float16), photometric="minisblack"), ""),
+        (tiff(np.zeros((3, 8, 8), np.uint16), photometric="rgb", planarconfig="separate"), "separate planes"),
+        (retagged(tiff(RGB, photometric="rgb"), 262, 6), "YCbCr"),
+        (retagged(tiff(RGB, photometric="rgb"), 262, 8), "colours of the TIFF kind 8"),
+        (retagged(tiff(np.dstack([RGB, BYTES]), photometric="separated"), 262, 2), "a fourth channel"),
+        (encoded(Image.new("CMYK", (8, 8)), "JPEG").replace(b"Adobe", b"Adopt"), "CMYK without Adobe's mark"),
+    ],
+)
+def test_what_would_be_read_wrongly_is_refused(content: bytes, reason: str) -> None:
+    for decode in (decode_gray, decode_deep):
+        with pytest.raises(Unusable, match=reason):
+            decode(content)
+
+
+def test_deep_colours_keep_their_upper_byte() -> None:
+    pixels = np.random.default_rng(0).integers(0, 65536, (20, 30, 3)).astype("uint16")
+    expected = np.asarray(Image.fromarray((pixels >> 8).astype("uint8")).convert("L"))
+    np.testing.assert_array_equal(decode_gray(tiff(pixels, photometric="rgb")), expected)
+
+
+@pytest.mark.parametrize("name", ["pipe", "folder", "sparse", "gone"])
+def test_what_is_no_file_of_a_usable_size_is_not_read(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if name == "pipe":
+        os.mkfifo(path)
+    elif name == "folder":
+        path.mkdir()
+    elif name == "sparse":
+        with path.open("wb") as file:
+            file.truncate(200 * 2**30)
+    with pytest.raises(Unusable, match=r"is not a file|too large: 214748364800 bytes|No such file"):
+        read_file(path)

@@ -270,3 +270,42 @@ def test_cut_off_it_goes_on_unless_a_file_changed(here, monkeypatch, changed):
 def test_a_task_has_one_teacher(task, message):
     with pytest.raises(ValueError, match=message):
         Task(**task, loss="mae")
+
+
+@pytest.mark.parametrize("turned", ["input", "wanted"])
+def test_a_pair_of_different_orientations_is_refused(here, turned):
+    """Square images: which of the two was turned by the program that wrote it, nobody can know."""
+    for number in range(4):
+        gray = np.random.default_rng(number).integers(0, 256, (SIZE, SIZE), dtype=np.uint8)
+        for kind in ("inputs", "wanted"):
+            save(Path(kind) / f"{number}.png", gray)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    folder = Path("inputs" if turned == "input" else "wanted")
+    Image.fromarray(np.rot90(gray)).save(folder / "3.png", exif=exif)
+    found = "orientation 1, but its input 3.png has 6" if turned == "input" else "orientation 6, but .* has 1"
+    with pytest.raises(UserError, match=rf"wanted/3\.png: has the EXIF {found}; turn both upright"):
+        made_of()
+    Image.fromarray(np.rot90(gray)).save(Path("inputs/3.png"), exif=exif)
+    Image.fromarray(np.rot90(gray)).save(Path("wanted/3.png"), exif=exif)
+    made_of()
+    pixels = {name: target[..., 0] for name, target in rows()}["3.png"]
+    np.testing.assert_allclose(pixels, gray / 255, atol=1e-3)
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+@pytest.mark.parametrize("outside", [False, True])
+def test_masks_of_a_split_without_a_single_one_are_refused(here, split, outside):
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        save(Path("inputs") / f"{number}.png", rng.integers(0, 256, (SIZE + 4, SIZE + 4), dtype=np.uint8))
+        save(Path("wanted") / f"{number}.png", rng.integers(0, 2, (SIZE + 4, SIZE + 4), dtype=np.uint8) * 255)
+    made_of("soft_f1")
+    for image in read_json(Path("prepared/manifest.json"), "prepare")["images"]:
+        if image["split"] == split:
+            mask = np.zeros((SIZE + 4, SIZE + 4), np.uint8)
+            mask[0, 0] = 255 * outside
+            save(Path("wanted") / image["name"], mask)
+    found = " in the crops, but not in the whole files" if outside else ";"
+    with pytest.raises(UserError, match=f"tasks.out: every pixel of the {split} targets is 0{found}"):
+        made_of("soft_f1")

@@ -256,7 +256,7 @@ def targets_for(prepared: Path, targets: Path, shape: tuple[int, ...] | None = N
         images = np.load(prepared / f"{split}.npy")
         np.save(targets / f"{split}.npy", np.zeros(shape or images.shape, np.float16))
     fingerprint = json.loads((prepared / "manifest.json").read_text())["fingerprint"]
-    write_json(targets / "manifest.json", {"images": fingerprint})
+    write_json(targets / "manifest.json", {"images": fingerprint, "discrete": False})
 
 
 def test_load_split(photos: Path, tmp_path: Path) -> None:

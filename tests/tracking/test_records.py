@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,9 +60,9 @@ def test_a_decision_that_comes_while_the_record_is_read_waits_for_the_next_time(
     write_clock(clock, count=1)
     read_json = files.read_json
 
-    def slow(path: Path, stage: str):
+    def slow(path: Path, stage: str, schema: Any):
         """Of each file, as it is just before the job writes the clock and the next decision."""
-        content = read_json(path, stage)
+        content = read_json(path, stage, schema)
         if path in (clock, folder / "decisions.json"):
             write_clock(clock, count=2)
             write_minimization(folder, [record(1), record(2)], finished=False)

@@ -143,7 +143,7 @@ def misread(image: Image.Image) -> str:
 def misread_tiff(tags: Mapping[int, Any]) -> str:
     bits, kind = tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,)), tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))
     photometric = tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION, 0)
-    if set(kind) != {1}:
+    if set(kind) != {1} and max(bits) < 32:
         return "pixels that are signed or floating-point numbers: the range of their values is not known"
     if tags.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2 and len(bits) > 1 and max(bits) > 8:
         return "16-bit channels in separate planes"

@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from selfscale.data import shards
-from selfscale.data.decoding import Crop, Cropping, Unusable, decode_gray, orientation, read_file
+from selfscale.data.decoding import Crop, Cropping, Unusable, decode_gray, orientation
 from selfscale.data.sources import SOURCES, Photograph, photographs
 from selfscale.errors import UserError
 from selfscale.files import map_array, new_array, new_folder, read_json, write_bytes, write_json
@@ -54,10 +54,7 @@ class Shard(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """A usable photograph of height and width `shape`; its crops are rows of `path`, from `row` on.
-
-    `turned` is the EXIF orientation that its file had.
-    """
+    """A usable photograph; its crops are rows of `path`, from `row` on. The rest is as in `Reading`."""
 
     name: str
     shape: tuple[int, int]
@@ -120,7 +117,7 @@ def read_shard(shard: Shard, size: int, crops: Cropping) -> tuple[Path, list[Rea
 def read(photograph: Photograph, size: int, crops: Cropping) -> tuple[Reading, list[bytes]]:
     """Decode and crop one photograph; what became of it, and its crops' pixels."""
     try:
-        content = read_file(photograph.path, photograph.offset, photograph.length)
+        content = photograph.read()
         gray, turned = decode_gray(content), orientation(content)
     except Unusable as error:
         return Reading(photograph.name, reason=str(error)), []
@@ -237,11 +234,11 @@ def check_targets(prepared: Path, targets: Path) -> dict[str, Any]:
 
     Raises UserError if either folder is missing, or if the targets were made from other images.
     """
-    images_of = read_json(prepared / "manifest.json", "prepare", Prepared)
+    images_of: dict[str, Any] = read_json(prepared / "manifest.json", "prepare", Prepared)
     targets_of = read_json(targets / "manifest.json", f"targets {targets.name}", Targets)
     if targets_of["images"] != images_of["fingerprint"]:
         raise other_images(prepared, targets)
-    return dict(images_of)
+    return images_of
 
 
 def other_images(prepared: Path, targets: Path) -> UserError:

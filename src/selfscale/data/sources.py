@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selfscale.data import voc2012
-from selfscale.data.decoding import Cropping, Crops, Gray, centre_crop, tiles
+from selfscale.data.decoding import Cropping, Crops, Gray, centre_crop, read_file, tiles
 from selfscale.errors import UserError
 from selfscale.files import find_files, user_path
 from selfscale.settings import Data
@@ -47,6 +47,9 @@ class Photograph:
         found = self.path.stat()
         place = str(self.path.absolute()), self.offset, self.length
         return self.name, *place, found.st_size, found.st_mtime_ns
+
+    def read(self) -> bytes:
+        return read_file(self.path, self.offset, self.length)
 
 
 @dataclass(frozen=True)
