@@ -271,9 +271,7 @@ def full(path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "written"),
     [
-        (["train", "sobel"], JOB.training.output / ".written-initial.keras"),
         (["train", "sobel"], JOB.training.output / ".training.json.tmp"),
-        (["minimize", "sobel"], JOB.output / ".written-compact.keras"),
         (["minimize", "sobel"], JOB.output / ".compact.keras.tmp"),
         (["minimize", "sobel"], JOB.output / ".removed_filters.npy.tmp"),
         (["minimize", "sobel"], JOB.output / ".decisions.json.tmp"),
