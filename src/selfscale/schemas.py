@@ -23,16 +23,6 @@ class Content(BaseModel):
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
 
-class Counts(Content):
-    photographs: Count
-    images: Count
-
-
-class Skipped(Content):
-    name: str
-    reason: str
-
-
 class Image(Content):
     split: SplitName
     name: str
@@ -50,9 +40,9 @@ class Prepared(Content):
     source: str
     size: Annotated[int, Field(ge=1)]
     split_seed: int
-    counts: dict[SplitName, Counts]
+    counts: dict[SplitName, dict[str, Count]]
     fingerprint: str
-    skipped: list[Skipped]
+    skipped: list[dict[str, str]]
     images: list[Image]
 
 
