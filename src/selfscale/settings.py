@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
-from ruamel.yaml import YAML
 
 from selfscale.config import (
     Evaluation,
@@ -23,9 +22,8 @@ from selfscale.config import (
     Training,
     Widths,
 )
-from selfscale.errors import UserError, reason, shown, unknown
-
-LARGEST, MOST_VALUES, DEEPEST = 2**20, 20_000, 20  # bytes, values and levels of a file of settings
+from selfscale.errors import UserError, shown, unknown
+from selfscale.yaml_files import read_yaml
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.]*$", max_length=60)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -190,36 +188,11 @@ def load(path: Path) -> Settings:
     Raises:
         UserError: the file is missing, is not YAML, or has an unknown or wrong key.
     """
-    if not path.is_file():
-        problem = "is not a file" if path.exists() else "there is no such file"
-        raise UserError(f"{path}: {problem}; run this in the project's folder or name it with --params")
-    if path.stat().st_size > LARGEST:
-        raise UserError(f"{path}: is too large for a file of settings; at most {LARGEST} bytes are read")
-    try:
-        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-        _require_plain([content], MOST_VALUES)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}; make it readable") from error
-    except Exception as error:  # YAML builds dates and numbers as it reads, and each fails in its own way
-        raise UserError(f"{path}: is not valid YAML: {reason(error)}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: expected settings by section (key: value), found {type(content).__name__}")
+    content = read_yaml(path)
     try:
         return Settings.model_validate(content)
     except ValidationError as error:
         raise UserError(f"{path}: {_first_problem(error)}") from error
-
-
-def _require_plain(value: Any, left: int, depth: int = 0) -> int:
-    """Raise ValueError for values without end, as an alias within what it names; return how many are left."""
-    if left < 0 or depth > DEEPEST:
-        raise ValueError(f"more than {MOST_VALUES} values, or more than {DEEPEST} levels of them")
-    if isinstance(value, int) and value.bit_length() > 64:
-        raise ValueError("a number of more than 64 bits")
-    children = [*value, *value.values()] if isinstance(value, dict) else value
-    for child in children if isinstance(children, list) else ():
-        left = _require_plain(child, left - 1, depth + 1)
-    return left
 
 
 def _first_problem(error: ValidationError) -> str:
