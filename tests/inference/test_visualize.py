@@ -69,16 +69,6 @@ def test_removed_filters_and_layers_are_crossed_out_with_their_decisions(minimiz
     np.testing.assert_array_equal(array[:3, 4:7], model.layers[2].kernel.numpy()[:, :, 0, 0])
 
 
-def test_outputs_are_those_of_each_layer(minimized):
-    model = keras.saving.load_model(minimized)
-    gray = pictures(1, seed=0)[0, ..., 0]
-    figures = visualizing.image_figures(read_view(model, minimized), gray, "a.png", None, "thesis")
-    assert sorted(figures) == ["comparison.png", "network.png", *(f"output-{n}.png" for n in range(4))]
-    output = np.asarray(model(gray[None, ..., None] / np.float32(255)))[0, ..., 0]
-    (shown_output,) = figures["output-3.png"]().axes[0].images
-    np.testing.assert_allclose(shown_output.get_array(), output, atol=1e-6)
-
-
 def test_any_other_network_has_all_its_filters(minimized, tmp_path):
     model = build([2, 1], kernel=3)
     for path in (tmp_path / "other.keras", tmp_path / "none" / "compact.keras"):

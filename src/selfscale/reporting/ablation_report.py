@@ -19,14 +19,8 @@ from selfscale.records import Filter
 from selfscale.search.ablation import CONFIDENCE, TESTS, AblationRecord, ScoreChange, hidden
 
 HEADER = (
-    "filter",
-    "test",
-    "score before the session",
-    "after it",
-    "difference to the untouched network",
-    "to the baseline",
-    "other filter that moved most",
-    "most like the tested one was",
+    *("filter", "test", "score before the session", "after it", "difference to the untouched network"),
+    *("to the baseline", "other filter that moved most", "most like the tested one was"),
 )
 NOT_TESTED = "not possible: it is the only filter of its layer"
 COLUMN, ROW = 0.55, 0.22  # inches of a picture's cells

@@ -59,7 +59,7 @@ def _draw(
     tolerance: float,
     benchmark: Mapping[str, Any] | None,
 ) -> Figure:
-    figure = Figure(figsize=(5.6, 4), layout="constrained")
+    figure = Figure(figsize=(5.6, 4.3), layout="constrained")
     axes = figure.subplots()
     for position, (name, front) in enumerate(fronts.items()):
         draw_front(axes, front, COLOURS[position % len(COLOURS)])
@@ -77,7 +77,7 @@ def _draw(
         axis.set_major_formatter(lambda value, _: f"{value:g}")
         axis.set_minor_formatter(NullFormatter())
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    figure.legend(fontsize=8, loc="outside lower center", ncols=3)
     return figure
 
 

@@ -38,15 +38,6 @@ class Champion(NamedTuple):
     frontier: bytes
 
 
-class EmbeddedImage(NamedTuple):
-    """An image inside the page; width and height in pixels, so that nothing moves while it loads."""
-
-    source: str
-    alt: str
-    width: int
-    height: int
-
-
 def html_page(
     comparison: Mapping[str, Any],
     seeds: int,
@@ -104,7 +95,7 @@ def task_of(comparison: Mapping[str, Any], seeds: int, found: Champion, rule: Re
     }
 
 
-def network_figures(job: Job, result: Mapping[str, Any]) -> list[tuple[str, EmbeddedImage]]:
+def network_figures(job: Job, result: Mapping[str, Any]) -> list[tuple[str, markupsafe.Markup]]:
     """The initial network and all that were accepted, in words and on the first of the images.
 
     Raises:
@@ -124,9 +115,11 @@ def network_figures(job: Job, result: Mapping[str, Any]) -> list[tuple[str, Embe
     return found
 
 
-def embedded(png: bytes, alt: str) -> EmbeddedImage:
+def embedded(png: bytes, alt: str) -> markupsafe.Markup:
+    """A PNG file inside the page; with its width and height, so that nothing moves while it loads."""
     width, height = (int.from_bytes(part) for part in (png[SIZE][:4], png[SIZE][4:]))
-    return EmbeddedImage(f"data:image/png;base64,{base64.b64encode(png).decode()}", alt, width, height)
+    tag = markupsafe.Markup('<img src="data:image/png;base64,{}" alt="{}" width="{}" height="{}">')
+    return tag.format(base64.b64encode(png).decode(), alt, width, height)
 
 
 def code(text: str) -> markupsafe.Markup:
