@@ -446,3 +446,86 @@ def bidirectional_after_removable():
     inputs = keras.Input((7, 3))
     x = layers.Bidirectional(layers.GRU(4, return_sequences=True))(inputs)
     return inputs, layers.Dense(2)(layers.Dense(6)(x))
+
+
+class Nameless(layers.Layer):
+    """As people write them: the configuration leaves out the name."""
+
+    def __init__(self, units):
+        super().__init__()
+        self.units = units
+
+    def build(self, shape):
+        self.kernel = self.add_weight((shape[-1], self.units), name="kernel")
+
+    def call(self, x):
+        return x @ self.kernel
+
+    def get_config(self):
+        return {"units": self.units}
+
+
+@model(7)
+def layers_without_names():
+    inputs = keras.Input((5,))
+    x = Nameless(4)(layers.Dense(6)(inputs))
+    x = layers.Dense(4)(layers.Dense(7)(Nameless(3)(x)))
+    return inputs, layers.Add()([Nameless(3)(x), Nameless(3)(inputs)])
+
+
+@model(4 + 5 + 7)
+def nested_of_dictionaries():
+    a, b = keras.Input((4,), name="a"), keras.Input((3,), name="b")
+    inner = keras.Model({"a": a, "b": b}, {"p": layers.Dense(5)(a), "q": layers.Dense(7)(b)})
+    inputs = keras.Input((3,))
+    outputs = inner({"b": inputs, "a": layers.Dense(4)(inputs)})
+    return inputs, {"u": layers.Dense(2)(outputs["p"]), "v": layers.Dense(2)(outputs["q"])}
+
+
+@model(6)
+def slices_of_other_axes():
+    inputs = keras.Input((5, 3))
+    x = layers.Dense(6)(inputs)
+    x = ops.where(x > 0, x, 0.1 * x)
+    return inputs, layers.Dense(2)(x[:, 0] + x[:, -1, :] + x[:, 1:2][:, 0, ...])
+
+
+@model(8)
+def low_rank_adaptation():
+    dense = layers.Dense(8)
+    made = keras.Sequential([keras.Input((5,)), layers.Dense(6), dense, layers.Dense(8), layers.Dense(2)])
+    dense.enable_lora(2)
+    return made
+
+
+@model(16)
+def masked_attention():
+    inputs = keras.Input((7,), dtype="int32")
+    x = layers.Embedding(9, 8, mask_zero=True)(inputs)
+    x = x + layers.MultiHeadAttention(2, 4)(x, x)
+    x = layers.LayerNormalization()(x + layers.Dense(8)(layers.Dense(16, activation="relu")(x)))
+    return inputs, layers.Dense(2)(layers.GlobalAveragePooling1D()(x))
+
+
+@model(6 + 8)
+def detection_heads():
+    inputs = image(3, 16)
+    x = conv(inputs, 6, strides=2, activation="relu")
+    y = conv(x, 8, strides=2, activation="relu")
+    boxes = [layers.Reshape((-1, 4))(conv(each, 12)) for each in (x, y)]
+    classes = [layers.Reshape((-1, 3))(conv(each, 9)) for each in (x, y)]
+    return inputs, {
+        "boxes": layers.Concatenate(axis=1)(boxes),
+        "classes": layers.Softmax()(layers.Concatenate(axis=1)(classes)),
+    }
+
+
+@model(6 + 8 + 5 + 5)
+def feature_pyramid():
+    inputs = image(3, 16)
+    a = conv(inputs, 6, strides=2)
+    b = conv(a, 8, strides=2)
+    p = conv(b, 5, 1)
+    q = conv(a, 5, 1) + layers.UpSampling2D(2)(p)
+    tower, head = layers.Conv2D(5, 3, padding="same", activation="relu"), layers.Conv2D(2, 1)
+    return inputs, [head(tower(p)), head(tower(q))]

@@ -71,21 +71,22 @@ def test_a_compact_model_equals_the_masked_one(name):
     model = random_weights(build())
     graph = trace(model)
     assert sum(group.size for group in graph.groups if group.removable) == removable, graph.groups
-    for seed in range(2):
-        keep = random_masks(graph, seed)
-        compact = rewrite(model, graph, keep)
-        inputs = random_inputs(model, seed + 1)
-        close(outputs_with_zeros(model, graph, keep, inputs), compact(inputs), model)
-        if name != SHARED_ACROSS:
-            assert graph.cost(keep).parameters == compact.count_params()
-        assert trace(compact).cost() == graph.cost(keep)
+    keep = random_masks(graph, 0)
+    compact = rewrite(model, graph, keep)
+    inputs = random_inputs(model, 1)
+    close(outputs_with_zeros(model, graph, keep, inputs), compact(inputs), model)
+    if name != SHARED_ACROSS:
+        assert graph.cost(keep).parameters == compact.count_params()
+    assert trace(compact).cost() == graph.cost(keep)
+    if graph.branches:
+        rewrite(model, graph, keep, without=graph.branches)
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name != SHARED_ACROSS])
 def test_a_grown_model_computes_the_same_until_it_is_trained(name):
     model = random_weights(MODELS[name][0]())
     graph = trace(model)
-    for group in filter(growable, graph.groups):
+    for group in [each for each in graph.groups if growable(each)][-1:]:
         larger = grow(model, graph, group.index, 3, np.random.default_rng(0))
         again = trace(larger)
         sizes = [each.size for each in graph.groups]

@@ -13,7 +13,7 @@ import numpy as np
 from selfscale.nn.graph_bypasses import Bypass, find_bypasses
 from selfscale.nn.graph_recording import FOLLOWER, PRODUCER, READER, Path, Recording
 from selfscale.nn.graph_tracing import Tracing, check
-from selfscale.nn.graph_walk import every_layer
+from selfscale.nn.graph_walk import configuration, every_layer
 
 ONLY_ONE = "it has one channel only"
 Keep = Mapping[int, np.ndarray]  # group -> boolean, one per channel; a group that is left out is kept
@@ -191,7 +191,7 @@ def _graph(model: Any, recording: Recording) -> ChannelGraph:
         )
         for index, ((paths, pins), members) in enumerate(signatures.items())
     )
-    bypasses = list(find_bypasses(model, model.get_config(), recording))
+    bypasses = list(find_bypasses(model, configuration(model), recording))
     bypasses = [
         replace(each, channels=(roots[each.channels[0]], roots[each.channels[1]])) for each in bypasses
     ]

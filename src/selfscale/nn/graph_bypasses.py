@@ -14,6 +14,8 @@ from selfscale.nn.graph_recording import Path, Recording
 from selfscale.nn.graph_walk import (
     Arguments,
     Walk,
+    configuration,
+    every_layer,
     history,
     is_graph,
     leaves,
@@ -23,6 +25,7 @@ from selfscale.nn.graph_walk import (
 )
 
 Node = tuple[str, int]
+MASKING = keras.layers.Masking
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +54,10 @@ def find_bypasses(
 ) -> Iterator[Bypass]:
     """Yield the residual branches and layers of a model, and of those nested in it, that may be removed."""
     operations = operations_of(model)
+    if any(getattr(each, "mask_zero", False) or isinstance(each, MASKING) for _, each in every_layer(model)):
+        return  # around a bypass, masks of time steps would go another way
     for entry in config["layers"]:
-        name = entry["config"]["name"]
+        name = entry["name"]
         if name in operations and is_graph(operations[name]):
             yield from find_bypasses(operations[name], entry["config"], recording, (*path, name))
     wiring = Wiring(config)
@@ -72,7 +77,8 @@ def find_bypasses(
         operand = max(range(len(inputs)), key=lambda each: len(removed[each] or ()))
         layers = tuple((*path, each) for each in removed[operand] or () if each != name or not addition)
         channels = tensors[operand].ids, output.ids
-        if layers and channels[0] is not None and channels[1] is not None:
+        weights = any(getattr(operations.get(each[-1]), "weights", None) for each in layers)
+        if weights and channels[0] is not None and channels[1] is not None:
             yield Bypass("/".join(at), at, operand, layers, (channels[0], channels[1]))
 
 
@@ -81,7 +87,7 @@ class Wiring:
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.inputs: dict[Node, list[Node]] = {}
-        entries = {entry["config"]["name"]: entry for entry in config["layers"]}
+        entries = {entry["name"]: entry for entry in config["layers"]}
         if "input_layers" not in config:  # a chain
             names = list(entries)
             self.inputs = {(b, 0): [(a, 0)] for a, b in pairwise(names)}
@@ -128,8 +134,8 @@ def bypassed(config: dict[str, Any], bypasses: Sequence[Bypass]) -> None:
     for bypass in bypasses:
         place = config
         for name in bypass.at[:-1]:
-            place = next(each for each in place["layers"] if each["config"]["name"] == name)["config"]
-        entry = next((each for each in place["layers"] if each["config"]["name"] == bypass.at[-1]), None)
+            place = next(each for each in place["layers"] if each["name"] == name)["config"]
+        entry = next((each for each in place["layers"] if each["name"] == bypass.at[-1]), None)
         if entry is None:  # in a branch that is gone
             continue
         if "input_layers" in place:
@@ -137,7 +143,7 @@ def bypassed(config: dict[str, Any], bypasses: Sequence[Bypass]) -> None:
             for other in place["layers"]:
                 _redirect(other["inbound_nodes"], bypass.at[-1], operand)
         gone = {path[-1] for path in bypass.layers} | {bypass.at[-1]}
-        place["layers"] = [each for each in place["layers"] if each["config"]["name"] not in gone]
+        place["layers"] = [each for each in place["layers"] if each["name"] not in gone]
 
 
 def _redirect(value: Any, name: str, operand: list[Any]) -> None:
@@ -156,7 +162,7 @@ class Bypassed(Walk[Any]):
         self.operands = {bypass.at: bypass.operand for bypass in bypasses}
 
     def __call__(self, model: keras.Model, inputs: Any) -> list[Any]:
-        return self.through(model, model.get_config(), (), keras.tree.flatten(inputs))
+        return self.through(model, configuration(model), (), keras.tree.flatten(inputs))
 
     def enter(self, entry: dict[str, Any], path: Path, given: Any) -> Any:
         return keras.ops.convert_to_tensor(given)

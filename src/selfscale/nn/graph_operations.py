@@ -18,7 +18,10 @@ HardSilu HardTanh LeakyRelu Log1p LogSigmoid Negative Relu Relu6 Round Rsqrt Sat
 Silu Sin SoftShrink Softplus Softsign SparsePlus SparseSigmoid Sqrt Square Squareplus StopGradient Tanh
 TanhShrink Threshold AveragePool AdaptiveAveragePool AdaptiveMaxPool MaxPool Resize
 """
-BINARY = "Add Subtract Multiply Divide TrueDivide Maximum Minimum Fmax Fmin Power Logaddexp"
+BINARY = """
+Add Subtract Multiply Divide TrueDivide Maximum Minimum Fmax Fmin Power Logaddexp Greater GreaterEqual Less
+LessEqual Where
+"""
 REDUCTIONS = "Mean Sum Max Min Amax Amin Var Std Prod"
 
 
@@ -101,9 +104,11 @@ def _reduction(use: Use) -> np.ndarray:
 def _slice(use: Use) -> np.ndarray:
     """Pass channels on if the slice leaves the last axis alone."""
     key = _operands(use)[1]
-    key = key if isinstance(key, list | tuple) else [key]
-    taken = [each for each in key if each is not None]
-    if len(taken) >= len(use.inputs[0].shape) or not all(isinstance(each, int | slice) for each in taken):
+    taken = [each for each in (key if isinstance(key, list | tuple) else [key]) if each is not None]
+    if not all(isinstance(each, int | slice) or each is Ellipsis for each in taken):
+        raise OpaqueError("it selects by a tensor")
+    reaches_last = Ellipsis in taken or len(taken) >= len(use.inputs[0].shape)
+    if reaches_last and taken[-1] is not Ellipsis and taken[-1] != slice(None):
         raise OpaqueError("it selects channels")
     return use.ids
 
@@ -131,7 +136,7 @@ def _transpose(use: Use) -> np.ndarray:
 
 def _reshape(use: Use) -> np.ndarray:
     shape, key = use.config.get("newshape"), "newshape"
-    if not isinstance(shape, list | tuple) or shape[0] != -1:
+    if not isinstance(shape, list | tuple) or shape[0] not in (-1, use.inputs[0].shape[0]):
         raise OpaqueError("its new shape is not known")
     ids = _reshaped(use)
     if shape[-1] != -1:

@@ -41,7 +41,7 @@ def _of_rank(name: str, *ranks: int) -> list[type]:
     *(cls for kind in ("Max", "Average") for cls in _of_rank(f"Global{kind}Pooling")),
     *(cls for kind in ("Max", "Average") for cls in _of_rank(f"Adaptive{kind}Pooling")),
     *(cls for kind in ("ZeroPadding", "Cropping", "UpSampling") for cls in _of_rank(kind)),
-    layers.Resizing,
+    *(layers.Resizing, layers.CenterCrop),
 )
 def passes(use: Use) -> np.ndarray:
     """Pass every channel on, each by itself."""

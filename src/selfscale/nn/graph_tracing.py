@@ -9,7 +9,7 @@ import keras
 
 from selfscale.nn.graph_operations import OPERATIONS
 from selfscale.nn.graph_recording import RULES, OpaqueError, Path, Recording, Rule, Tensor, Use
-from selfscale.nn.graph_walk import Arguments, Walk, every_layer, is_graph
+from selfscale.nn.graph_walk import Arguments, Walk, configuration, every_layer, is_graph
 
 UNKNOWN = 64  # what an axis of unknown size counts as, in the costs
 
@@ -55,7 +55,7 @@ class Tracing(Walk[Tensor]):
             for variable in layer.weights:
                 owners.setdefault(id(variable), []).append(path)
         self.tied = {path for paths in owners.values() if len(paths) > 1 for path in paths}
-        for tensor in self.through(model, model.get_config(), (), None):
+        for tensor in self.through(model, configuration(model), (), None):
             self.recording.pin(tensor.ids, "an output of the model")
 
     def enter(self, entry: dict[str, Any], path: Path, given: Tensor | None) -> Tensor:
@@ -119,10 +119,12 @@ class Tracing(Walk[Tensor]):
         for tensor in use.inputs:
             self.recording.pin(tensor.ids, f"read by {kind}")
         self.recording.pin(self.recording.produced.get(use.path), f"written by {kind}")
-        for (path, _), axes in self.recording.weights.items():
-            if path == use.path:
-                for _, ids in axes.values():
-                    self.recording.pin(ids, f"weights of {kind}")
+        for key in [key for key in self.recording.weights if key[0] == use.path]:
+            for _, ids in self.recording.weights.pop(key).values():
+                self.recording.pin(ids, f"weights of {kind}")
+        for key in [key for key in self.recording.shapes if key[0] == use.path]:
+            del self.recording.shapes[key]
+        self.recording.products = [each for each in self.recording.products if each[0] != use.path]
         kernels = sum(math.prod(v.shape) for v in getattr(use.layer, "weights", ()) if len(v.shape) > 1)
         positions = math.prod(size or 1 for size in specs[0].shape[1:-1]) if specs else 1
         self.recording.opaque[use.path] = self.recording.opaque.get(use.path, 0) + kernels * positions

@@ -40,6 +40,23 @@ def every_layer(model: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
             yield (*path, name), each
 
 
+def configuration(model: Any) -> dict[str, Any]:
+    """Return a model's configuration, with the names of all layers, also of those that leave them out."""
+    config = model.get_config()
+    _name(model, config)
+    return config
+
+
+def _name(model: Any, config: dict[str, Any]) -> None:
+    operations = operations_of(model)
+    names = iter(operations)
+    for entry in config["layers"]:
+        if isinstance(model, keras.Sequential):
+            entry["name"] = entry["config"]["name"] if entry["class_name"] == "InputLayer" else next(names)
+        if is_graph(nested := operations.get(entry["name"])):
+            _name(nested, entry["config"])
+
+
 class Walk(Generic[T]):
     """Passes values of some kind through a model, through nested models once per use.
 
@@ -86,7 +103,7 @@ class Walk(Generic[T]):
     def _sequential(self, model: Any, config: dict[str, Any], path: Path, given: list[T] | None) -> list[T]:
         operations, values = operations_of(model), given or []
         for entry in config["layers"]:
-            name = entry["config"]["name"]
+            name = entry["name"]
             if entry["class_name"] == "InputLayer":
                 values = [self.enter(entry, (*path, name), given[0] if given else None)]
             else:
@@ -94,10 +111,15 @@ class Walk(Generic[T]):
         return values
 
     def step(self, operation: Any, entry: dict[str, Any], path: Path, arguments: Arguments) -> list[T]:
-        if is_graph(operation) and not any(isinstance(each, dict) for each in arguments[0]):
-            given = keras.tree.flatten(arguments[0] or arguments[1]["inputs"])
-            return self.through(operation, entry["config"], path, given)
-        return self.use(operation, entry, path, arguments)
+        positional, named = arguments
+        if not positional and "inputs" in named:
+            positional = [named.pop("inputs")]
+        if is_graph(operation) and positional:
+            expected = entry["config"].get("input_layers")
+            names = [set(each) if isinstance(each, dict) else None for each in (positional[0], expected)]
+            if names[0] == names[1]:
+                return self.through(operation, entry["config"], path, keras.tree.flatten(positional[0]))
+        return self.use(operation, entry, path, (positional, named))
 
 
 def map_leaves(structure: Any, function: Callable[[list[Any]], Any]) -> Any:
