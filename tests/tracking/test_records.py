@@ -78,8 +78,9 @@ def test_a_decision_that_comes_while_the_record_is_read_waits_for_the_next_time(
 def test_what_differs_from_the_defaults_is_in_the_name_and_a_parameter(folder):
     settings = {"network": {"widths": [5, 4]}, "minimization": {"tolerance": 0.2}}
     found = read(write_minimization(folder, settings=settings), None)
-    changed = "network.widths [5, 4], minimization.tolerance 0.2"
-    assert (found.name, found.params["changed"]) == (f"random - seed 3 - {changed}", changed)
+    changed = "widths [5, 4], tolerance 0.2"
+    assert found.params["changed"] == changed
+    assert found.name == "random - seed 3 - widths [5, 4] - tolerance 0.2"
 
 
 def test_what_a_decision_says(folder):
@@ -153,6 +154,7 @@ def test_a_finished_minimization(folder):
     assert (points["test_initial_mae"], points["test_final_mae"]) == (0.013, 0.012)
     assert (points["accepted"], points["reverted"]) == (1, 1)
     assert "seed" not in points
+    assert found.facts() == {"macs": "15%", "validation": "0.012", "test": "0.012"}
     steps = {point.metric: point.step for point in found.final_points()}
     assert {steps.pop(name) for name in ("filters_kept", "parameters", "macs_per_pixel")} == {3}
     assert set(steps.values()) == {0}  # of which MLflow draws bars

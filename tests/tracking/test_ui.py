@@ -75,7 +75,7 @@ def test_the_pages_of_a_moved_store(tmp_path, monkeypatch, capsys):
             experiment = requests.get(f"{base}/api/2.0/mlflow/experiments/get", asked, timeout=10).json()
             tags = {tag["key"]: tag["value"] for tag in experiment["experiment"]["tags"]}
             columns = json.loads(tags["mlflow.sharedViewState.selfscale"])["selectedColumns"]
-            assert "metrics.`layers_kept`" in columns
+            assert "tags.`macs`" in columns
             assert requests.get(base, timeout=10).ok
             page = f"{base}/get-artifact"
             answer = requests.get(page, {"run_uuid": run_id, "path": "compact.keras"}, timeout=10)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,6 +50,29 @@ class RunData:
     children: Sequence[RunData] = ()
 
 
+@dataclass(frozen=True)
+class Clock:
+    """When an execution did what, in seconds since 1970; `content` is the digest of the record it left.
+
+    `system` and each decision's `system` are samples of the machine: [[at, {name: value}], ...].
+    """
+
+    key: str
+    started: float
+    ended: float | None = None
+    status: str = "RUNNING"
+    reason: str = ""
+    content: str = ""
+    seconds: float = 0.0
+    decisions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    system: Sequence[tuple[float, Mapping[str, float]]] = ()
+
+    @property
+    def last(self) -> float:
+        """When it ended or, if it was killed, its last decision."""
+        return self.ended or max([self.started, *(found["at"] for found in self.decisions.values())])
+
+
 def as_points(values: Mapping[str, float | None], step: int = 0, at: float | None = None) -> list[Point]:
     """A point for each value, but for those that JSON has no number for."""
     return [Point(name, value, step, at) for name, value in values.items() if value is not None]
@@ -66,13 +89,22 @@ def flatten(values: Mapping[str, Any], separator: str, prefix: str = "") -> dict
     return flat
 
 
-def changed(settings: Mapping[str, Any]) -> str:
-    """The settings that are not the defaults, in words; of tasks and strategies there are no defaults."""
+def facts(result: Mapping[str, Any]) -> dict[str, str]:
+    """What a minimization came to, as tags: MLflow's tables cut numbers to three decimals, but not text.
+
+    Short ones, for its narrow columns: the share of the initial multiply-accumulates, and the losses.
+    """
+    told = {"macs": f"{result['macs_per_pixel'] / result['macs_per_pixel_initial']:.0%}"}
+    return told | {split: f"{result[split]['final'][result['loss']]:.4g}" for split in ("validation", "test")}
+
+
+def changed(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The settings that are not the defaults, by their last words; tasks and strategies have no defaults."""
     sections = {name: Settings.model_fields[name].default for name in settings.keys() & Settings.model_fields}
     models = {name: each for name, each in sections.items() if isinstance(each, BaseModel)}
     defaults = flatten({name: each.model_dump(mode="json") for name, each in models.items()}, ".")
     found = {key: value for key, value in flatten(settings, ".").items() if defaults.get(key, value) != value}
-    return ", ".join(f"{key} {text(value)}" for key, value in found.items())
+    return {key.rpartition(".")[2]: text(value) for key, value in found.items()}
 
 
 def of_result(result: Mapping[str, Any], step: int = 0) -> list[Point]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,33 +15,10 @@ from typing import Any
 from selfscale import files, schemas
 from selfscale.records import Filter, in_words
 from selfscale.tracking import points
-from selfscale.tracking.points import Picture, Point, RunData
+from selfscale.tracking.points import Clock, Picture, Point, RunData
 
 NAME_LENGTH = 120
 NETWORK = "network.png"
-
-
-@dataclass(frozen=True)
-class Clock:
-    """When an execution did what, in seconds since 1970; `content` is the digest of the record it left.
-
-    `system` and each decision's `system` are samples of the machine: [[at, {name: value}], ...].
-    """
-
-    key: str
-    started: float
-    ended: float | None = None
-    status: str = "RUNNING"
-    reason: str = ""
-    content: str = ""
-    seconds: float = 0.0
-    decisions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    system: Sequence[tuple[float, Mapping[str, float]]] = ()
-
-    @property
-    def last(self) -> float:
-        """When it ended or, if it was killed, its last decision."""
-        return self.ended or max([self.started, *(found["at"] for found in self.decisions.values())])
 
 
 class Record:
@@ -66,10 +42,11 @@ class Record:
         self.tags = {key: str(about[key]) for key in ("task", "strategy", "seed") if key in about}
         self.tags["kind"] = self.kind
         changed = points.changed(about.get("settings", {}))
-        parts = (about.get("strategy", self.kind), f"seed {about['seed']}", changed)
-        self.name = textwrap.shorten(" - ".join(filter(None, parts)), NAME_LENGTH, placeholder=" ...")
+        parts = (about.get("strategy", self.kind), f"seed {about['seed']}", *map(" ".join, changed.items()))
+        self.name = textwrap.shorten(" - ".join(parts), NAME_LENGTH, placeholder=" ...")
         told = {key: about[key] for key in ("strategy", "seed") if key in about}
-        self.params = points.flatten(about.get("settings", {}), ".") | told | {"changed": changed}
+        told["changed"] = ", ".join(parts[2:])
+        self.params = points.flatten(about.get("settings", {}), ".") | told
 
     def chart(self, charted: set[int]) -> list[Point]:
         """The points by decision, but for the decisions `charted`; the `score` is each one's last."""
@@ -89,6 +66,10 @@ class Record:
 
     def artifacts(self) -> list[Path]:
         return sorted(path for path in self.path.iterdir() if path.is_file() and path.name[0] != ".")
+
+    def facts(self) -> dict[str, str]:
+        """Tags of what it came to."""
+        return {}
 
     def note(self, run_id: str) -> str:
         """What it came to, in Markdown."""
@@ -177,6 +158,9 @@ class Minimization(Record):
 
     def final_points(self) -> list[Point]:
         return points.of_result(self.result, max((found["number"] for found in self.decisions), default=0))
+
+    def facts(self) -> dict[str, str]:
+        return points.facts(self.result)
 
     def note(self, run_id: str) -> str:
         # MLflow shows no picture from a data URI.

@@ -133,7 +133,8 @@ class StoredRun:
         end, tags = self._time(record.end), {"reason": record.reason} if record.reason else {}
         points: Sequence[Point] = ()
         if record.content:
-            points, tags = record.final_points(), {NOTE: record.note(self.id), "content": record.content}
+            points = record.final_points()
+            tags = record.facts() | {NOTE: record.note(self.id), "content": record.content}
             for file in record.artifacts():
                 self.client.log_artifact(self.id, str(file))
         # Later than the charts' last points: a logged model takes one value a step and time.

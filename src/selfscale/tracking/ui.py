@@ -40,7 +40,7 @@ CHARTS = f"{MACHINE_LEARNING}&compareRunsMode=CHART&searchFilter={quote(FILTER)}
 # A view of the table of runs, as MLflow's own button "Share" saves it in a tag of the experiment.
 VIEW = "selfscale"
 VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
-COLUMNS = ("filters_kept", "layers_kept", "parameters", "macs_per_pixel", "accepted", "reverted")
+COLUMNS = ("tags.`macs`", "tags.`test`", "tags.`validation`", "params.`changed`", "params.`experiment`")
 
 
 def serve_ui(root: Path = Path(), port: int = 5000) -> None:
@@ -140,13 +140,7 @@ def print_addresses(client: Client, base: str) -> None:
 
 def share_view(client: Client, experiment: Experiment) -> None:
     """Have the table of a task's minimizations show what they came to; MLflow's own has no such columns."""
-    runs = client.search_runs([experiment.experiment_id], FILTER, max_results=1)
-    loss = runs[0].data.params.get(f"tasks.{experiment.name}.loss") if runs else None
-    scores = [f"{split}_final_{loss}" for split in ("validation", "test")] if loss else []
-    view = {
-        "searchFilter": FILTER,
-        "selectedColumns": ["attributes.`Created`", *(f"metrics.`{name}`" for name in (*COLUMNS, *scores))],
-    }
+    view = {"searchFilter": FILTER, "selectedColumns": COLUMNS}
     client.set_experiment_tag(experiment.experiment_id, VIEW_TAG, json.dumps(view))
 
 
