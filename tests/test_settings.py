@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -139,3 +140,52 @@ def test_what_is_no_mapping_is_refused(tmp_path, content):
     path.write_text(content, encoding="utf-8")
     with pytest.raises(UserError, match="expected settings by section"):
         load(path)
+
+
+def numbers(schema: object, path: str = "") -> Iterator[tuple[str, set[str]]]:
+    """Every number of a JSON schema, with the names of its limits."""
+    if isinstance(schema, dict):
+        if schema.get("type") in ("integer", "number"):
+            yield path, {name[-7:].lower() for name in schema if name.lower().endswith("imum")}
+        for key, value in schema.items():
+            yield from numbers(value, f"{path}.{key}")
+    elif isinstance(schema, list):
+        for value in schema:
+            yield from numbers(value, path)
+
+
+def test_every_number_has_two_limits():
+    found = list(numbers(Settings.model_json_schema()))
+    assert len(found) > 40
+    assert [path for path, limits in found if limits != {"minimum", "maximum"}] == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("seeds: [0]", "seeds: [0, 0, 0]", "runs.seeds: the same twice counts as two runs, but is one"),
+        ("tasks: [sobel,", "tasks: [sobel, sobel,", "runs.tasks: the same twice"),
+        ("[random, sequential", "[random, random, sequential", "runs.strategies: the same twice"),
+        (
+            "widths: [5, 5]",
+            "widths: [1024, 1024, 1024, 1024, 1024, 1024, 1024, 1024]",
+            "has 1.8e\\+08 weights",
+        ),
+        ("crop: 64", "crop: 8192", "values in a training step"),
+        ("batch: 8 ", "batch: !!int x ", "is not valid YAML: invalid literal"),
+        ("batch: 8 ", "batch: 2020-99-99 ", "is not valid YAML: month must be in 1..12"),
+        ("arguments: {sigma: 1.0,", "arguments: &a {b: *a, sigma: 1.0,", "more than 20 levels"),
+        ("batch: 8 ", f"batch: {'[' * 3000}{']' * 3000} ", "is not valid YAML: "),
+        ("batch: 8 ", f"batch: 0x{'f' * 5000} ", "a number of more than 64 bits"),
+    ],
+)
+def test_values_without_bounds_are_one_line(tmp_path, old, new, message):
+    with pytest.raises(UserError, match=message) as error:
+        load_changed(tmp_path, old, new)
+    assert len(str(error.value)) < 600
+
+
+@pytest.mark.parametrize("start", [(1_000_000,), (0,), (1024,) * 60, (5,) * 65])
+def test_a_start_from_the_command_line_has_the_limits_of_the_file(start):
+    with pytest.raises(UserError, match="the start: "):
+        loading.load(ROOT / "params.yaml").starting_from(start)

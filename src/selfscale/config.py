@@ -15,6 +15,10 @@ from selfscale.errors import shown
 STEPS = 10_000_000
 FILTERS = 1024  # of a layer
 Steps = Annotated[int, Field(ge=1, le=STEPS)]
+Few = Annotated[int, Field(ge=1, le=1024)]
+Positive = Annotated[float, Field(gt=0, le=1e9)]
+Relative = Annotated[float, Field(ge=0, le=1e6)]
+Macs = Annotated[float, Field(ge=0, le=1e12)]
 Widths = Annotated[list[Annotated[int, Field(ge=1, le=FILTERS)]], Field(min_length=1, max_length=64)]
 
 
@@ -31,9 +35,11 @@ class Network(Section):
         [5, 5], description="filters of the hidden layers; one more filter makes the output"
     )
     kernel: int = Field(5, ge=1, le=63, description="side of the square kernels in pixels")
-    init_mean: float = Field(0.0, description="of the first weights, a truncated normal distribution")
-    init_deviation: float = Field(
-        0.1, gt=0, description="of the first weights; what is beyond two of them is drawn again"
+    init_mean: float = Field(
+        0.0, ge=-1e3, le=1e3, description="of the first weights, a truncated normal distribution"
+    )
+    init_deviation: Positive = Field(
+        0.1, description="of the first weights; what is beyond two of them is drawn again"
     )
 
 
@@ -57,14 +63,14 @@ class Training(Section):
     crop: int | None = Field(
         64, ge=8, le=8192, description="side of the random crops to train on; null: whole images"
     )
-    learning_rate: float = Field(
-        0.005, gt=0, description="Adam's, after a linear warm-up; then a cosine decay to zero"
+    learning_rate: Positive = Field(
+        0.005, description="Adam's, after a linear warm-up; then a cosine decay to zero"
     )
     warmup: float = Field(
         0.1, ge=0, le=1, description="share of a session's steps in which the learning rate rises"
     )
-    clip_norm: float = Field(
-        0.1, gt=0, description="of all gradients together; longer ones are scaled down to it"
+    clip_norm: Positive = Field(
+        0.1, description="of all gradients together; longer ones are scaled down to it"
     )
     evaluations: int = Field(4, ge=1, le=10_000, description="per session, on the validation images")
     first: FirstSession = Field(
@@ -132,7 +138,7 @@ class LayerRemoval(Section):
     steps: Steps = Field(
         5000, description="training steps of a trial: more, as the network has to find another way"
     )
-    learning_rate: float = Field(0.01, gt=0, description="of these trials")
+    learning_rate: Positive = Field(0.01, description="of these trials")
 
 
 class Limits(Section):
@@ -140,8 +146,8 @@ class Limits(Section):
 
     decisions: int | None = Field(None, ge=1, le=1_000_000, description="trials")
     steps: Steps | None = Field(11500, description="of training; the last session comes on top")
-    seconds: float | None = Field(None, gt=0, description="of training")
-    macs_per_pixel: float | None = Field(None, ge=0, description="no trial below this size")
+    seconds: Positive | None = Field(None, description="of training")
+    macs_per_pixel: Macs | None = Field(None, description="no trial below this size")
 
 
 class Minimization(Section):
@@ -152,10 +158,9 @@ class Minimization(Section):
     last_session_steps: int = Field(
         3500, ge=0, le=STEPS, description="training steps of the session after the last trial; 0: none"
     )
-    tolerance: float = Field(0.1, ge=0, description="of the validation score over the reference's, relative")
-    near: float = Field(
+    tolerance: Relative = Field(0.1, description="of the validation score over the reference's, relative")
+    near: Relative = Field(
         0.4,
-        ge=0,
         description="a trial that is not within the tolerance, but within this, trains on for another cycle",
     )
     max_cycles: int = Field(3, ge=1, le=1000, description="of a trial at most")
@@ -181,8 +186,8 @@ class Growth(Section):
     select: str = Field("uniform", description="uniform | widest_gain | gradient: where to grow")
     arguments: dict[str, Any] = Field({}, description="of that function")
     steps: Steps = Field(3000, description="training steps of a trial, which doubles layers or inserts one")
-    min_gain: float = Field(
-        0.003, ge=0, description="what a growth has to gain of score, for each thousand of what it adds"
+    min_gain: Relative = Field(
+        0.003, description="what a growth has to gain of score, for each thousand of what it adds"
     )
     per: Literal["macs_per_pixel", "parameters"] = Field(
         "macs_per_pixel", description="macs_per_pixel | parameters: the unit of what it adds"
@@ -196,12 +201,14 @@ class Scaling(Section):
     mode: Literal["shrink", "grow", "both"] | None = Field(
         None, description="shrink | grow | both; null: both from a small start, else shrink"
     )
-    small: float = Field(
-        1000.0, ge=0, description="a start of up to so many multiply-accumulates per pixel is a small one"
+    small: Macs = Field(
+        1000.0, description="a start of up to so many multiply-accumulates per pixel is a small one"
     )
-    max_macs_per_pixel: float | None = Field(None, gt=0, description="no growth beyond these; null: no limit")
-    max_parameters: int | None = Field(None, ge=1, description="no growth beyond these; null: no limit")
-    max_seconds: float | None = Field(None, gt=0, description="seconds of the growth at most; null: no limit")
+    max_macs_per_pixel: Positive | None = Field(None, description="no growth beyond these; null: no limit")
+    max_parameters: int | None = Field(
+        None, ge=1, le=10**9, description="no growth beyond these; null: no limit"
+    )
+    max_seconds: Positive | None = Field(None, description="seconds of the growth at most; null: no limit")
     max_steps: int = Field(
         40000,
         ge=0,
@@ -226,17 +233,11 @@ class Execution(Section):
     engine: Literal["processes", "ray"] = Field(
         "processes", description="processes of this machine | ray: a Ray cluster"
     )
-    workers: int | None = Field(
-        None,
-        ge=1,
-        le=1024,
-        description="processes side by side; null: as many as fit the cores and the memory",
+    workers: Few | None = Field(
+        None, description="processes side by side; null: as many as fit the cores and the memory"
     )
-    threads: int = Field(
-        1,
-        ge=1,
-        le=1024,
-        description="of each of them; another number sums in another order, and so gives other networks",
+    threads: Few = Field(
+        1, description="of each of them; another number sums in another order, and so gives other networks"
     )
     deterministic: bool = Field(True, description="the same seed gives the same weights, also on a GPU")
     mixed_precision: bool = Field(

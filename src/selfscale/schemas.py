@@ -28,7 +28,7 @@ class Image(Content):
     name: str
     height: Count
     width: Count
-    scale: Annotated[int, Field(ge=1)]
+    scale: Annotated[float, Field(ge=1)]
     top: Count
     left: Count
     sha256: str
@@ -97,8 +97,6 @@ class Trial(Content):
 
 class BaselineResult(Trial):
     steps: Count
-    ended: str
-    kept: str
 
 
 class Point(Content):

@@ -6,10 +6,11 @@ Unknown or mistyped keys are an error that names the key and what was expected.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_validator
 
 from selfscale.config import (
     Evaluation,
@@ -17,16 +18,28 @@ from selfscale.config import (
     Growth,
     Minimization,
     Network,
+    Relative,
     Scaling,
     Section,
     Training,
     Widths,
 )
 from selfscale.errors import UserError, shown, unknown
-from selfscale.yaml_files import read_yaml
+from selfscale.yaml_files import first_problem, read_yaml
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.]*$", max_length=60)]
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+# Of 4 bytes: of a network, which training holds several times; and of all layers in a training step.
+MOST_WEIGHTS, MOST_ACTIVATIONS = 2**27, 2**31
+
+
+def _each_once(values: list[Any]) -> list[Any]:
+    if len(set(values)) < len(values):
+        raise ValueError("the same twice counts as two runs, but is one; leave it out")
+    return values
+
+
+Once = AfterValidator(_each_once)
 
 
 class Folder(Section):
@@ -45,6 +58,7 @@ class Voc2012(Section):
     )
     url: str = Field(
         "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
+        pattern=r"^https?://\S+$",
         description="what is downloaded",
     )
     md5: str = Field(
@@ -118,9 +132,13 @@ class Strategy(Section):
 class Runs(Section):
     """What the pipeline runs: every combination of these."""
 
-    tasks: list[Name] = Field(min_length=1, description="names of the section tasks")
-    strategies: list[Name] = Field(min_length=1, description="names of the section strategies")
-    seeds: list[Seed] = Field(
+    tasks: Annotated[list[Name], Once] = Field(
+        min_length=1, max_length=1000, description="names of the section tasks"
+    )
+    strategies: Annotated[list[Name], Once] = Field(
+        min_length=1, max_length=1000, description="names of the section strategies"
+    )
+    seeds: Annotated[list[Seed], Once] = Field(
         min_length=1,
         max_length=10_000,
         description="numbers from which a run's random numbers come; each one trains a network of its own",
@@ -134,7 +152,7 @@ class Registry(Section):
         "smallest",
         description="fewest multiply-accumulates of those within tolerance | score: best test score",
     )
-    tolerance: float = Field(0.1, ge=0, description="of the test score over the initial network's, relative")
+    tolerance: Relative = Field(0.1, description="of the test score over the initial network's, relative")
 
 
 class Settings(Section):
@@ -166,6 +184,24 @@ class Settings(Section):
         return self
 
     @model_validator(mode="after")
+    def fits_a_memory(self) -> Settings:
+        for widths in (self.network.widths, *(one.start for one in self.strategies.values() if one.start)):
+            self.require_memory(widths)
+        return self
+
+    def require_memory(self, widths: Sequence[int]) -> None:
+        """Raise ValueError for hidden layers of so many filters if no machine's memory holds them."""
+        channels, batch = [1, *widths, 1], self.training.batch
+        weights = self.network.kernel**2 * sum(a * b for a, b in pairwise(channels))
+        activations = batch * (self.training.crop or self.data.size) ** 2 * sum(channels)
+        if weights > MOST_WEIGHTS or activations > MOST_ACTIVATIONS:
+            raise ValueError(
+                f"a network of {shown(list(widths))} filters has {weights:.1e} weights (at most "
+                f"{MOST_WEIGHTS:.1e}) and {activations:.1e} values in a training step (at most "
+                f"{MOST_ACTIVATIONS:.1e}); lower the filters, network.kernel, training.batch or training.crop"
+            )
+
+    @model_validator(mode="after")
     def runs_are_defined(self) -> Settings:
         for kind in ("tasks", "strategies"):
             known = getattr(self, kind)
@@ -178,6 +214,12 @@ class Settings(Section):
         """The settings for another start than `network.widths`; without one, these."""
         if not start:
             return self
+        try:
+            self.require_memory(TypeAdapter(Widths).validate_python(list(start)))
+        except ValidationError as error:
+            raise UserError(f"the start: {first_problem(error, Settings)}") from error
+        except ValueError as error:
+            raise UserError(f"the start: {error}") from error
         network = self.network.model_copy(update={"widths": list(start)})
         return self.model_copy(update={"network": network})
 
@@ -192,34 +234,4 @@ def load(path: Path) -> Settings:
     try:
         return Settings.model_validate(content)
     except ValidationError as error:
-        raise UserError(f"{path}: {_first_problem(error)}") from error
-
-
-def _first_problem(error: ValidationError) -> str:
-    """One line for the first of pydantic's errors: the key, what is wrong, what was expected."""
-    # A mistyped key also shows as a missing one: name what was written before what was not.
-    problem = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
-    keys = [str(key) for key in problem["loc"] if key != "[key]"]
-    where = ".".join(keys)
-    if problem["type"] == "extra_forbidden":
-        return unknown(".".join(keys[:-1]) or "settings", keys[-1], _valid_keys(keys[:-1]))
-    if problem["type"] == "missing":
-        return f"{where}: is missing"
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "value_error":
-        return f"{where}: {message}" if where else message
-    if problem["type"] == "literal_error" and isinstance(problem["input"], str):
-        expected = problem["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
-        return unknown(where, problem["input"], expected)
-    return f"{where}: {message[0].lower()}{message[1:]}, not {shown(problem['input'])}"
-
-
-def _valid_keys(keys: Sequence[str]) -> list[str]:
-    """The keys of the section that `keys` leads to."""
-    section: Any = Settings
-    for key in keys:
-        if isinstance(section, type) and issubclass(section, Section):
-            section = section.model_fields[key].annotation
-        else:  # a mapping of names to sections
-            section = section.__args__[-1]
-    return list(section.model_fields)
+        raise UserError(f"{path}: {first_problem(error, Settings)}") from error

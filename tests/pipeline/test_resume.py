@@ -384,8 +384,8 @@ records = st.builds(
 @given(records)
 def test_a_record_survives_json(record: DecisionRecord):
     back: dict[str, Any] = json.loads(json.dumps(asdict(record)))
-    assert resume.as_record(back) == record
-    assert all(isinstance(filter, Filter) for filter in resume.as_record(back).filters)
+    assert resume.RECORDS.validate_python([back])[0] == record
+    assert all(isinstance(filter, Filter) for filter in resume.RECORDS.validate_python([back])[0].filters)
 
 
 # -- after a layer was removed -------------------------------------------------------------------

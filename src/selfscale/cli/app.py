@@ -193,6 +193,8 @@ def main() -> None:
     log_to_stderr()
     clean_up_when_asked_to_end()
     try:
+        if any(word == "" or (word.startswith("--") and word.endswith("=")) for word in sys.argv[1:]):
+            raise UserError("an argument is empty, as a shell's variable that is not set; name what is meant")
         sys.exit(app(standalone_mode=False))
     except UsageError as error:
         message = usage_line(error)

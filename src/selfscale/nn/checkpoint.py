@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -69,5 +68,5 @@ class Checkpoint:
                     for group in (*STATE, "optimizer")
                 )
                 return cls(MaskState(*network), optimizer, json.loads(str(archive["data"])))
-        except (ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+        except Exception as error:  # whatever zipfile, zlib, NumPy and JSON raise on damaged bytes
             raise ValueError("is not a snapshot, or is damaged") from error

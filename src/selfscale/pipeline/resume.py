@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
+from tensorflow.errors import OpError
 
 from selfscale import files
 from selfscale.errors import UserError
@@ -21,11 +23,12 @@ from selfscale.nn.trainer import Trainer
 from selfscale.paths import STATE, TARGETS, Job, Training
 from selfscale.pipeline.execution import EXECUTION
 from selfscale.pipeline.inputs import own_code
-from selfscale.records import DecisionRecord, Filter, SessionRecord
+from selfscale.records import DecisionRecord
 from selfscale.search.growth_trials import replayed
 from selfscale.settings import Settings
 
 STATE_FILE = "state.npz"
+RECORDS = TypeAdapter(tuple[DecisionRecord, ...])  # from JSON, which has no tuples
 
 
 @dataclass(frozen=True)
@@ -111,15 +114,14 @@ def load(path: Path) -> Done:
     """Raises UserError if the file is missing or damaged."""
     try:
         snapshot = Checkpoint.from_bytes(path.read_bytes())
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: there is no such snapshot") from error
+    except OSError as error:
+        raise UserError(f"{path}: is no snapshot that can be read: {error.strerror}") from error
     except ValueError as error:
         raise UserError(f"{path}: {error}; delete it to start anew") from error
     data = snapshot.data
     try:
-        records = tuple(as_record(content) for content in data["records"])
-        return Done(data["finished"], records, snapshot)
-    except (KeyError, TypeError) as error:
+        return Done(bool(data["finished"]), RECORDS.validate_python(data["records"]), snapshot)
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: is not a snapshot of a minimization") from error
 
 
@@ -140,7 +142,7 @@ def restore(done: Done, trainer: Trainer, path: Path) -> Trainer:
         if not trainer.network.has_filters_of(state):
             trainer = trainer.of(with_filters(trainer.network, state.layers, state.indices))
         done.snapshot.restore(trainer)
-    except ValueError as error:
+    except (ValueError, TypeError, LookupError, OpError) as error:
         raise UserError(f"{path}: is a snapshot of another network than the trained one") from error
     return trainer
 
@@ -153,19 +155,3 @@ def judged_anew(records: Sequence[DecisionRecord], sums: np.ndarray) -> list[Dec
     last = max((record.number for record in records if record.accepted), default=0)
     kept = tuple((float(a), float(b)) for a, b in sums)
     return [replace(record, photograph_sums=kept if record.number == last else ()) for record in records]
-
-
-def as_record(content: dict[str, Any]) -> DecisionRecord:
-    """A record as it was before JSON, which has no tuples."""
-    session = dict(content["session"])
-    for curve in ("losses", "scores"):
-        session[curve] = tuple((step, value) for step, value in session[curve])
-    return DecisionRecord(
-        **{
-            **content,
-            "filters": tuple(Filter(*filter) for filter in content["filters"]),
-            "photograph_sums": tuple((a, b) for a, b in content["photograph_sums"]),
-            "filters_kept": tuple(content["filters_kept"]),
-            "session": SessionRecord(**session),
-        }
-    )
