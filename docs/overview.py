@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from selfscale import files
+from selfscale.inference.latency import milliseconds
 from selfscale.paths import PREPARED, TARGETS
 from selfscale.pipeline.compare import job_of
-from selfscale.pipeline.pick import measured_milliseconds
 from selfscale.reporting import pareto
 from selfscale.settings import load
 
@@ -29,15 +29,15 @@ def main() -> None:
         ("photograph", f"{image.shape[2]}x{image.shape[1]} pixels", image),
         ("wanted", "Sobel's operator", np.load(TARGETS / TASK / "test.npy")[PHOTOGRAPH : PHOTOGRAPH + 1]),
     ]
-    for title, version, size, path in (
-        ("network", "initial", "_initial", job.training.output / "initial.keras"),
-        ("minimized network", "final", "", job.output / "compact.keras"),
-    ):
+    initial = files.load_model(job.training.output / "initial.keras", job.training.command)
+    models = [initial, files.load_model(job.output / "compact.keras", job.command)]
+    names = [("network", "initial", "_initial"), ("minimized network", "final", "")]
+    for (title, version, size), model, took in zip(names, models, milliseconds(models), strict=True):
         words = (
             f"{result[f'macs_per_pixel{size}']:g} MACs/pixel, {result[f'parameters{size}']} parameters\n"
-            f"{measured_milliseconds(path):.0f} ms per megapixel, error {result['test'][version][loss]:.4f}"
+            f"{took:.0f} ms per megapixel, error {result['test'][version][loss]:.4f}"
         )
-        shown.append((title, words, np.asarray(files.load_model(path, job.command)(image))))
+        shown.append((title, words, np.asarray(model(image))))
     figure = Figure(figsize=(12, 3.7), layout="constrained")
     for axes, (title, words, picture) in zip(figure.subplots(1, 4), shown, strict=True):
         top = 1.0 if title == "photograph" else float(shown[1][2].max())

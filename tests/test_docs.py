@@ -12,12 +12,15 @@ import ast
 import importlib
 import re
 import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import click
+import keras
 import numpy as np
 import pytest
 import typer
@@ -187,6 +190,37 @@ def test_what_is_wrong_with_the_site_is_found(tmp_path, page, text):
         file.write(f"\n{text}\n")
     with pytest.raises(Abort):
         site(docs, tmp_path / "site")
+
+
+LARGER_THAN_ITS_TASK = """
+import keras
+import numpy as np
+
+keras.utils.set_random_seed(0)
+images = np.random.default_rng(0).normal(size=(1000, 4)).astype("float32")
+labels = (images[:, 0] > 0).astype("int64")
+np.save("images.npy", images)
+np.save("labels.npy", labels)
+layers = [keras.layers.Dense(16, activation="relu"), keras.layers.Dense(2, activation="softmax")]
+model = keras.Sequential([keras.Input((4,)), *layers])
+model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+model.fit(images, labels, epochs=5, verbose=0)
+model.save("model.keras")
+"""
+
+
+@pytest.mark.pipeline
+def test_the_readme_minimizes_a_model(tmp_path):
+    """Its ten lines, as they stand there."""
+    (code,) = (block.code for block in blocks(CHECKOUT / "README.md") if block.language == "python")
+    assert len([line for line in code.splitlines() if line]) <= 10
+    for script in (LARGER_THAN_ITS_TASK, code):
+        words = [sys.executable, "-c", script]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert "accepted" in done.stdout
+    models = [keras.saving.load_model(tmp_path / name) for name in ("small.keras", "model.keras")]
+    assert models[0].count_params() < models[1].count_params()
 
 
 def test_the_strategies_of_the_page_answer_a_number_for_each_candidate():

@@ -29,13 +29,13 @@ data: {size: 128}
 tasks:
   sobel: {operator: sobel, loss: mae}
 training:
-  first: {steps: 400, max_cycles: 3}
+  first: {steps: 500, max_cycles: 4}
 minimization:
-  removal: {steps: 300}
-  layers: {tries: 1, steps: 600}
-  last_session_steps: 400
+  removal: {steps: 400}
+  layers: {tries: 1, steps: 1200}
+  last_session_steps: 600
   max_cycles: 1
-  limits: {steps: 2400}
+  limits: {steps: 3200}
 strategies:
   cosine: {select: cosine}
 """
