@@ -142,7 +142,7 @@ class Evaluator:
         )
 
     def _compile(self, names: tuple[str, ...]) -> tf.types.experimental.PolymorphicFunction:
-        @tf.function(reduce_retracing=True)
+        @tf.function(reduce_retracing=True, autograph=False)
         def evaluate(images: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             target = tf.cast(targets, tf.float32)
             output = Chain(self._model, images.shape[1:3]).on_images(to_float(images))

@@ -95,7 +95,7 @@ class Probe:
 
     @cached_property
     def _sums(self) -> tf.types.experimental.PolymorphicFunction:
-        @tf.function(reduce_retracing=True)
+        @tf.function(reduce_retracing=True, autograph=False)
         def sums(images: tf.Tensor, targets: tf.Tensor, gates: list[tf.Tensor]) -> tf.Tensor:
             chain = self._chain(self._network)
             blocks, target = chain.to_blocks(to_float(images)), chain.to_blocks(tf.cast(targets, tf.float32))
@@ -110,7 +110,7 @@ class Probe:
 
     @cached_property
     def _derivatives(self) -> tf.types.experimental.PolymorphicFunction:
-        @tf.function(reduce_retracing=True)
+        @tf.function(reduce_retracing=True, autograph=False)
         def derivatives(images: tf.Tensor, targets: tf.Tensor, gates: list[tf.Tensor]) -> list[tf.Tensor]:
             gates, chain = [tf.convert_to_tensor(gate) for gate in gates], self._chain(self._network)
             with tf.GradientTape() as tape:
@@ -123,7 +123,7 @@ class Probe:
 
     @cached_property
     def _activity(self) -> tf.types.experimental.PolymorphicFunction:
-        @tf.function(reduce_retracing=True)
+        @tf.function(reduce_retracing=True, autograph=False)
         def activity(images: tf.Tensor, targets: tf.Tensor, gates: list[tf.Tensor]) -> list[tf.Tensor]:
             chain, hidden = self._chain(self._network), list[tf.Tensor]()
             chain(chain.to_blocks(to_float(images)), gates=gates, hidden=hidden)

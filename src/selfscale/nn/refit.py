@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import keras
 import numpy as np
 
+from selfscale.nn.blocking import Chain
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.metrics import to_float
 from selfscale.records import Filter
@@ -124,9 +125,9 @@ def _switch(network: MaskedNetwork, filters: Sequence[Filter], on: bool) -> None
 def _read(network: MaskedNetwork, reader: int, seed: int, images: np.ndarray) -> Iterator[np.ndarray]:
     """What the convolution at a position of the chain reads, in the same positions for the same seed."""
     rng, count = np.random.default_rng(seed), max(1, POSITIONS // len(images))
-    features = network.features((*network.layers, len(network.widths))[reader])
+    features = Chain(network.features((*network.layers, len(network.widths))[reader]), images.shape[1:3])
     for start in range(0, len(images), IMAGES_PER_CALL):
-        batch = np.asarray(features(to_float(images[start : start + IMAGES_PER_CALL]), training=False))
+        batch = np.asarray(features.on_images(to_float(images[start : start + IMAGES_PER_CALL])))
         for one in batch:
             yield patches(network.blocks[reader].convolution, one, count, rng)
 

@@ -90,6 +90,7 @@ class Trainer:
             self._train_steps,
             input_signature=[tuple(self.feed.signature), tf.TensorSpec((None,), tf.float32)],
             jit_compile=compilation.xla,
+            autograph=False,  # whose conversion takes longer than the tracing
         )
 
     def of(self, network: MaskedNetwork | None = None, compilation: Compilation | None = None) -> Trainer:
@@ -196,13 +197,13 @@ class Trainer:
         variables = self.network.graph.trainable_variables
         masks = self.network.update_masks()
         mask_of = {id(variable): mask for variable, mask in masks}
-        total = tf.constant(0.0)
         half = self.compilation.half
         scale = HALF_SCALE if half else 1.0
         with half_precision(self.network.model) if half else nullcontext():
             chain = Chain(self.network.graph, crop_size(self.train.images.shape, self.settings.crop))
         batch = self.feed.batches(crops, chain)
-        for step in tf.range(tf.shape(rates)[0]):
+
+        def train(step: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             images, targets = batch(step)
             before = [tf.identity(variable.value) for variable, _ in masks]
             with tf.GradientTape() as tape, half_precision(self.network.model) if half else nullcontext():
@@ -220,8 +221,10 @@ class Trainer:
             # Momentum moves weights that get no gradient: put them back after every update.
             for (variable, mask), old in zip(masks, before, strict=True):
                 variable.assign(tf.where(mask, variable.value, old))
-            total += loss
-        return total
+            return step + 1, total + loss
+
+        steps = tf.shape(rates)[0]
+        return tf.while_loop(lambda step, _: step < steps, train, (tf.constant(0), tf.constant(0.0)))[1]
 
 
 def joined(sessions: Sequence[SessionRecord]) -> SessionRecord:
