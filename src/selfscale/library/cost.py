@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from selfscale.errors import unknown
+from selfscale.library.network import Network
 from selfscale.library.result import Size
 from selfscale.nn.graph import ChannelGraph, Group, Keep
 
@@ -56,6 +57,10 @@ class CostMeter:
         if self.counted:
             return Size(counted.macs, counted.parameters, float(getattr(counted, str(self.cost))))
         return Size(counted.macs, counted.parameters, self.measured(model))
+
+    def size_of(self, network: Network) -> Size:
+        """Return the size of a network without its masked channels."""
+        return self.size(network.graph, network.keep, None if self.counted else network.compact())
 
     def measured(self, model: Any) -> float:
         """Return the cost of a model.

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
+from selfscale.library.candidates import Candidates
 from selfscale.library.cost import CostMeter
-from selfscale.library.examples import Batch, Source
+from selfscale.library.examples import Source
 from selfscale.library.network import Network, Task
-from selfscale.library.plan import Budget, Plan
+from selfscale.library.plan import Budget, Plan, State
 from selfscale.library.result import ChannelDecision, FrontierPoint
 from selfscale.progress import Progress
 from selfscale.search.acceptance import RULES, Judge, Verdict, relative_loss
-from selfscale.search.channel_importance import Arrays, ChannelSubject, importance_of
 from selfscale.search.channel_search import (
     FIRST_SHARE,
-    GroupState,
     Proposal,
     Tried,
     next_proposal,
@@ -28,21 +25,11 @@ from selfscale.search.channel_search import (
 )
 
 CYCLES = 2  # sessions of a trial that comes close
-PROBED = 8  # training batches that gradients are taken from
 NEAR = 2.0  # times the tolerance: so close, a trial gets a second session
 COMPACTED = 0.8  # of the multiply-accumulates, below which a new trace pays
 ROUND = 0.9  # of the cost: a round of trials that leaves less is followed by another
 MOST_BLOCKS = 2000  # that are resampled: of more examples, neighbours are added up
 LAST, BELOW = "last session", "below the tolerance"
-
-
-@dataclass
-class State:
-    """The network accepted last, all decisions, and the networks on the way."""
-
-    network: Network
-    decisions: list[ChannelDecision] = field(default_factory=list)
-    points: list[FrontierPoint] = field(default_factory=list)
 
 
 class Outcome(NamedTuple):
@@ -78,12 +65,12 @@ class Loop:
         reference: np.ndarray,
         progress: Progress,
     ) -> None:
-        self.state, self.plan, self.task, self.train, self.meter = state, plan, task, train, meter
+        self.state, self.plan, self.task, self.meter = state, plan, task, meter
         self.progress = progress
         rule = RULES["non_inferiority"]
         self.judge = Judge(in_blocks(reference), plan.tolerance, rule, plan.confidence, CYCLES)
+        self.candidates = Candidates(plan, train, meter)
         self._batches = train.endlessly(plan.seed, skip=self.steps)
-        self._probe: list[Batch] = []
         self._round = state.decisions[-1].round if state.decisions else 0
         self._started = time.monotonic() - sum(each.seconds for each in state.decisions)
 
@@ -104,7 +91,8 @@ class Loop:
                 break
             yield self._decide(proposal) if proposal else self._last_session()
         while plan.budget != Budget() and self._allows(plan.session_steps):
-            proposal = some_channels(BELOW, self._groups(), FIRST_SHARE, plan.round_to)
+            groups, _ = self.candidates.of(self.state.network, self.number)
+            proposal = some_channels(BELOW, groups, FIRST_SHARE, plan.round_to)
             if proposal is None or not proposal.saving:
                 return
             yield self._decide(proposal)
@@ -116,48 +104,33 @@ class Loop:
 
     def _propose(self) -> Proposal | None:
         """Return the next proposal; when all have been tried, from the beginning if that has gained much."""
-        groups, cost, decisions = self._groups(), self.state.points[-1].cost, self.state.decisions
+        cost, decisions = self.state.points[-1].cost, self.state.decisions
+        groups, branches = self.candidates.of(self.state.network, self.number)
         history = [
             Tried(each.target, sum(each.channels.values()) + len(each.branches), each.branches, each.accepted)
             for each in decisions
             if each.round == self._round
         ]
-        proposal = next_proposal(groups, [], history, cost=cost, round_to=self.plan.round_to)
+        proposal = next_proposal(groups, branches, history, cost=cost, round_to=self.plan.round_to)
         earlier = [each.size.cost for each in decisions if each.round < self._round]
         before = earlier[-1] if earlier else self.state.points[0].cost
         if proposal is None and cost <= ROUND * before:
             self._round += 1
-            proposal = next_proposal(groups, [], [], cost=cost, round_to=self.plan.round_to)
+            proposal = next_proposal(groups, branches, [], cost=cost, round_to=self.plan.round_to)
         return proposal
-
-    def _groups(self) -> list[GroupState]:
-        """Return what can be removed, by importance and by the cost that it saves."""
-        network, keep = self.state.network, self.state.network.keep
-        groups = network.removable(self.plan.protect)
-        rng = np.random.default_rng((self.plan.seed, self.number))
-        subject = ChannelSubject(groups, network.weights(), self._gradients, rng)
-        found = importance_of(self.plan.strategy, subject)
-        savings = self.meter.savings(network.graph, keep, groups, network.compact)
-        return [
-            GroupState(network.names[group.index], kept, each[kept], saving)
-            for group, each, saving in zip(groups, found, savings, strict=True)
-            for kept in [np.flatnonzero(keep[group.index])]
-        ]
-
-    def _gradients(self) -> Sequence[Arrays]:
-        if not self._probe:
-            self._probe = list(itertools.islice(self.train.endlessly(self.plan.seed), PROBED))
-        return self.state.network.gradients(self._probe)
 
     def _decide(self, proposal: Proposal) -> ChannelDecision:
         """Try a proposal; accept it, or revert."""
         network = self.state.network
-        before = network.masks.state()
-        network.disable(proposal.channels)
-        outcome = self._train(network, str(proposal))
+        before, trial = network.masks.state(), network
+        if proposal.branches:
+            trial = Network(network.compact(without=proposal.branches), self.task)
+        else:
+            network.disable(proposal.channels)
+        outcome = self._train(trial, str(proposal))
         completed, within = outcome.ended == "completed", outcome.verdict.accepted
         if completed and (within or proposal.target == BELOW):
-            self._accept(network, outcome, within)
+            self._accept(trial, outcome, within)
         else:
             network.masks.restore(before)
         return self._record(proposal, outcome, self._reason(outcome))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -199,7 +198,7 @@ def name_of(metric: Any) -> str:
     if isinstance(metric, str):
         return metric
     name = getattr(metric, "name", None) or getattr(metric, "__name__", None) or type(metric).__name__
-    return re.sub(r"\W+", "_", str(name))
+    return str(name)
 
 
 def as_float(values: tf.Tensor) -> tf.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,12 +12,15 @@ import keras
 import numpy as np
 
 from selfscale.errors import UserError
+from selfscale.library.checkpoint import Checkpoint, settings_of
 from selfscale.library.cost import CostMeter
-from selfscale.library.examples import Source, check_inputs, in_memory
-from selfscale.library.loop import Loop, State
+from selfscale.library.examples import Batch, Source, check_inputs, in_memory
+from selfscale.library.loop import Loop
 from selfscale.library.metric import Direction
+from selfscale.library.mlflow_runs import log_result
 from selfscale.library.network import Network, Task
 from selfscale.library.options import Options
+from selfscale.library.plan import State
 from selfscale.library.result import ChannelDecision, FrontierPoint, MinimizationResult, pareto
 from selfscale.nn.graph import trace
 from selfscale.nn.rewriting import rewrite
@@ -82,22 +86,52 @@ def run(options: Options) -> MinimizationResult:
     meter = CostMeter(options.cost, keras.tree.map_structure(lambda values: values[:1], validation[0].x))
     network = Network(rewrite(model, graph, {}), task)
     check_removable(network, plan.protect)
+    check_computable(network, next(train.endlessly(options.seed)))
     reference = reference_of(network)
     size = meter.size(graph, {}, model)
     state = State(network, [], [FrontierPoint(0, size, task.metric.score(reference), True, model)])
-    loop = Loop(state, plan, task, train, meter, reference, progress_of(options.progress))
-    for decision in loop.run():
+    checkpoint = None
+    if options.directory is not None:
+        settings = settings_of(model, plan, meter.name, task.metric.name, len(reference))
+        checkpoint = Checkpoint(Path(options.directory), settings, model)
+        state = checkpoint.load(state, task)
+    for decision in Loop(state, plan, task, train, meter, reference, progress_of(options.progress)).run():
+        if checkpoint:
+            checkpoint.save(state)
         for callback in options.callbacks:
             callback(decision)
-    return result_of(options, state, task, meter)
+    result = result_of(options, state, task, meter)
+    if options.mlflow:
+        log_result(result, plan)
+    return result
 
 
 def check_removable(network: Network, protect: Sequence[str]) -> None:
     """Raise ValueError if no channel may go."""
+    network.graph.removable()
     if not network.removable(protect):
-        pins = {group.name: group.pins[0] if group.pins else "protected" for group in network.graph.groups}
-        found = "; ".join(f"{name}: {why}" for name, why in pins.items()) or "it has no channels"
-        raise ValueError(f"{network.model.name}: no channel may be removed: {found}")
+        raise ValueError(f"protect: nothing else may be removed from {network.model.name} than what it names")
+
+
+def check_computable(network: Network, batch: Batch) -> None:
+    """Raise ValueError, of one line, if the loss of a batch or the metric can't be computed."""
+    task, first = network.task, network.task.validation[0]
+
+    def loss() -> None:
+        outputs = network.model(batch.x, training=False)
+        network.model.compute_loss(x=batch.x, y=batch.y, y_pred=outputs, sample_weight=batch.weights)
+
+    def metric() -> None:
+        task.metric.function(first.y, network.model(first.x, training=False), first.weights)
+
+    for name, compute in (("loss:", loss), (f"metric: {task.metric.name}", metric)):
+        try:
+            compute()
+        except Exception as error:  # whatever a function of the user's raises
+            line = " ".join(re.sub(r"\{\{.*?\}\}", "", str(error)).split())
+            if line.startswith("metric: "):
+                raise
+            raise ValueError(f"{name} can't be computed from outputs and targets: {line[:300]}") from error
 
 
 def reference_of(network: Network) -> np.ndarray:

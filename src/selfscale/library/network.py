@@ -15,6 +15,7 @@ from selfscale.library.metric import Metric
 from selfscale.library.training import ChannelTrainer
 from selfscale.nn.channel_masks import ChannelMasks
 from selfscale.nn.graph import ChannelGraph, Group, Keep, trace
+from selfscale.nn.graph_bypasses import Bypass
 from selfscale.nn.graph_walk import every_layer
 from selfscale.nn.rewriting import rewrite
 from selfscale.search.channel_importance import Arrays
@@ -73,9 +74,24 @@ class Network:
         """Return the metric's sums per validation example, as those of a loss."""
         return self._evaluate(self.task.validation)
 
-    def compact(self, keep: Keep | None = None) -> keras.Model:
-        """Return the plain model of the channels in `keep` only: by default, without the masked ones."""
-        return rewrite(self.model, self.graph, self.masks.keep if keep is None else keep)
+    def bypasses(self, protect: Sequence[str] = ()) -> dict[str, Bypass]:
+        """Return the branches and layers that may go now, by name."""
+        kept = self.graph.kept(self.masks.keep)
+        return {
+            bypass.name: bypass
+            for bypass in (*self.graph.branches, *self.graph.layers)
+            if np.array_equal(*(kept[ids] for ids in bypass.channels))
+            and not any(set(layer) & set(protect) for layer in bypass.layers)
+        }
+
+    def compact(self, keep: Keep | None = None, without: Sequence[str] = ()) -> keras.Model:
+        """Return the plain model of the channels in `keep` only, without some branches.
+
+        By default without the masked channels.
+        """
+        bypasses = self.bypasses() if without else {}
+        gone = [bypasses[name] for name in without]
+        return rewrite(self.model, self.graph, self.masks.keep if keep is None else keep, without=gone)
 
     def weights(self) -> Arrays:
         """Return the weights that the graph knows, by layer and name."""

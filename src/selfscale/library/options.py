@@ -58,6 +58,8 @@ class Options:
         whole("round_to", self.round_to, 1)
         whole("batch_size", self.batch_size, 1)
         whole("seed", self.seed, 0)
+        if not isinstance(self.budget, Mapping | None):
+            raise ValueError(f"budget: must be a dict of {', '.join(LIMITS)}, not {self.budget!r}")
         for key, limit in (self.budget or {}).items():
             if key not in LIMITS:
                 raise ValueError(unknown("budget", key, LIMITS))

@@ -1,10 +1,12 @@
-"""How a minimization goes: tolerance, strategy, lengths of sessions, limits."""
+"""How a minimization goes, and how far it is."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from selfscale.library.network import Network
+from selfscale.library.result import ChannelDecision, FrontierPoint
 from selfscale.search.channel_importance import ChannelStrategy
 
 
@@ -40,3 +42,12 @@ class Plan:
     last_steps: int
     budget: Budget
     seed: int
+
+
+@dataclass
+class State:
+    """The network accepted last, all decisions, and the networks on the way."""
+
+    network: Network
+    decisions: list[ChannelDecision] = field(default_factory=list)
+    points: list[FrontierPoint] = field(default_factory=list)

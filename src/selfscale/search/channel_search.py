@@ -38,11 +38,12 @@ class GroupState:
 
 
 class BranchState(NamedTuple):
-    """A residual branch that may go: its importance, and the cost that goes with it."""
+    """A residual branch or a layer that may go: its importance, the cost that goes with it, its layers."""
 
     name: str
     importance: float
     saving: float
+    parts: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -167,8 +168,11 @@ def some_channels(
 
 
 def some_branches(branches: Sequence[BranchState], share: float) -> Proposal | None:
-    """Return that share of the branches, those of least importance by cost."""
-    order = sorted(branches, key=lambda branch: branch.importance / max(branch.saving, TINY))
-    chosen = order[: max(1, round(share * len(order)))]
+    """Return that share of the branches, those of least importance by cost; none lies in another."""
+    count = max(1, round(share * len(branches)))
+    chosen: list[BranchState] = []
+    for branch in sorted(branches, key=lambda branch: branch.importance / max(branch.saving, TINY)):
+        if len(chosen) < count and not any(branch.parts & other.parts for other in chosen):
+            chosen.append(branch)
     names, saving = tuple(branch.name for branch in chosen), sum(branch.saving for branch in chosen)
     return Proposal(BRANCHES, {}, names, saving) if chosen else None
