@@ -92,8 +92,8 @@ def train(settings: Settings, task: str, state: Path, network: Network) -> dict[
 def session(trainer: Trainer, network: Network, attempt: int) -> tuple[SessionRecord, Evaluation]:
     import numpy as np
 
-    from selfscale.nn.first_session import first_session
     from selfscale.nn.trainer import Plan
+    from selfscale.search.first_session import first_session
 
     if network.steps is None:
         return first_session(trainer, network.seed, attempt)

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 
 from rows import TASK, Row, settings
 
-from selfscale.config import Limits
-from selfscale.nn.first_session import first_session
 from selfscale.nn.input_pipeline import Split
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.trainer import Trainer
 from selfscale.pipeline import train as pipeline
+from selfscale.search.first_session import first_session
 from selfscale.search.importance import STRATEGIES
 from selfscale.search.loop import minimize
+from selfscale.search_config import Limits
 
 WIDTHS = (5, 16, 32, 64)
 SEEDS = (0, 1, 2)
@@ -67,7 +67,7 @@ def sessions(width: int, seed: int) -> tuple[float, float, float]:
     )
     _, initial = first_session(trainer, seed, 0)
     started, count = time.perf_counter(), 0
-    for record, _, kept, _ in minimize(
+    for record, _, kept, *_ in minimize(
         trainer,
         STRATEGIES.bind("magnitude", {}, "strategies"),
         minimization,

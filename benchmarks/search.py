@@ -12,11 +12,11 @@ from rows import TASK, Row, settings
 
 from selfscale.data.prepare import load_split
 from selfscale.nn.fcn import size
-from selfscale.nn.first_session import first_session
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.trainer import Plan
 from selfscale.paths import PREPARED, TARGETS
 from selfscale.pipeline import train as pipeline
+from selfscale.search.first_session import first_session
 from selfscale.search.importance import STRATEGIES
 from selfscale.search.loop import minimize
 
@@ -77,7 +77,7 @@ def selfscale(seed: int) -> tuple[Found, pipeline.Trainer, float]:
     steps, limit = session.steps, initial.score(trainer.loss) * (1 + chosen.minimization.tolerance)
     strategy = chosen.strategies["random"]
     select = STRATEGIES.bind(strategy.select, strategy.arguments, "strategies")
-    for record, _, kept, _ in minimize(
+    for record, _, kept, *_ in minimize(
         trainer, select, chosen.minimization, seed=seed, initial=initial, curves=curves
     ):
         trainer, steps = kept, steps + record.session.steps

@@ -24,7 +24,13 @@ from selfscale.search.importance import STRATEGIES, Subject
 devices.configure(Execution())
 
 TINY = Training(
-    batch=4, crop=24, evaluations=2, first=FirstSession(steps=60, max_cycles=2, min_gain=0.05, restarts=2)
+    optimizer="adam",
+    clip_norm=0.1,
+    learning_rate=0.005,
+    batch=4,
+    crop=24,
+    evaluations=2,
+    first=FirstSession(starts=1, steps=60, max_cycles=4, min_gain=0.05, restarts=2),
 )
 
 
@@ -63,7 +69,7 @@ def new_trainer(
 ) -> Trainer:
     if model is None:
         model = build([3, 4], kernel=3, deviation=0.3, seed=(1,))
-        calibrate(model, train.images / np.float32(255), float(train.targets.mean()))
+        calibrate(model, train.images / np.float32(255), float(train.targets.mean()), center=False)
     network = MaskedNetwork(model)
     evaluator = Evaluator(network.graph, discrete=False)
     return Trainer(network, train, validation, loss="mae", settings=settings, evaluator=evaluator)

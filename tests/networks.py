@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 
 from selfscale.nn.fcn import build
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.trainer import Trainer
+from selfscale.search_config import Removal
 
 PICTURES = np.random.default_rng(0).integers(256, size=(3, 20, 24, 1), dtype=np.uint8)
 IMAGES = PICTURES / np.float32(255)
@@ -49,3 +52,8 @@ def chain(*layers: keras.layers.Layer) -> MaskedNetwork:
 
 def conv(filters: int, **arguments) -> keras.layers.Conv2D:
     return keras.layers.Conv2D(filters, 3, **{"padding": "same", "activation": "relu"} | arguments)
+
+
+def plain_removal(**update: Any) -> Removal:
+    """Trials as the thesis has them: nothing is refitted, and each has its session."""
+    return Removal(**{"refit": False, "sessions": "always", **update})

@@ -10,11 +10,11 @@ from rich.console import Console
 
 from conftest import bind
 from selfscale.cli.display import Shown, display
-from selfscale.config import Limits, Minimization
-from selfscale.nn.first_session import first_session
 from selfscale.progress import EVERY, Lines, Moment, Pace, Progress, in_words, rounded, time_left
 from selfscale.search.ablation import ablate
+from selfscale.search.first_session import first_session
 from selfscale.search.loop import minimize, most_steps
+from selfscale.search_config import Limits, Minimization
 
 
 class Clock:
@@ -142,15 +142,18 @@ def test_the_first_session_tells_its_cycles(trainer, heard):
     scores = [moment for moment in heard if moment.score is not None]
     assert [(moment.done, moment.score) for moment in scores] == list(session.scores)
     assert [moment.step for moment in heard[:3]] == [0, 30, 60]
-    assert {moment.most for moment in heard} == {120}
+    assert {moment.most for moment in heard} == {240}
     assert heard[0].tried == "cycle 1"
-    assert heard[-1].done <= 120
+    assert heard[-1].done <= 240
     assert heard[-1].filters == (3, 4)
 
 
 def test_a_minimization_tells_each_decision(trainer, heard):
     settings = Minimization(
-        removal={"steps": 10}, layers={"tries": 0}, last_session_steps=10, limits=Limits(steps=60)
+        removal={"steps": 10, "sessions": "always"},
+        layers={"tries": 0},
+        last_session_steps=10,
+        limits=Limits(steps=60),
     )
     initial = trainer.evaluator(trainer.validation)
     most = most_steps(settings)

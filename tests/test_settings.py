@@ -34,7 +34,10 @@ def test_settings_are_frozen():
 
 def test_floats_may_be_written_as_in_yaml_1_2(tmp_path):
     assert (
-        load_changed(tmp_path, "learning_rate: 0.005", "learning_rate: 5e-3").training.learning_rate == 0.005
+        load_changed(
+            tmp_path, "learning_rate: 0.01 # of the f", "learning_rate: 5e-3 # of the f"
+        ).training.learning_rate
+        == 0.005
     )
 
 
@@ -43,7 +46,7 @@ def test_floats_may_be_written_as_in_yaml_1_2(tmp_path):
     [
         ("size: 256", "sze: 256", "data: 'sze' is unknown; did you mean 'size'? valid: folder, "),
         (
-            "    max_cycles: 6",
+            "    max_cycles: 3",
             "    max_cycle: 6",
             "training.first: 'max_cycle' is unknown; did you mean 'max_cycles'?",
         ),
@@ -64,9 +67,9 @@ def test_floats_may_be_written_as_in_yaml_1_2(tmp_path):
         ("widths: [5, 5]", "widths: [99999]", "network.widths.0: input should be less than or equal to 1024"),
         ("crop: 64", "crop: 99999", "training.crop: input should be less than or equal to 8192"),
         ("size: 256", "size: 99999", "data.size: input should be less than or equal to 8192"),
-        ("    steps: 5000", "    steps: 99999999", "minimization.layers.steps: input should be less than or"),
+        ("    steps: 2000", "    steps: 99999999", "minimization.layers.steps: input should be less than or"),
         (
-            "    steps: 11500",
+            "    steps: 4500",
             "    steps: 99999999",
             "minimization.limits.steps: input should be less than or",
         ),
@@ -103,7 +106,11 @@ def test_floats_may_be_written_as_in_yaml_1_2(tmp_path):
             "minimization.acceptance.confidence: input should be less than 1",
         ),
         ("tries: 2", "tries: -1", "minimization.layers.tries: "),
-        ("learning_rate: 0.01 ", "learning_rate: 0 ", "minimization.layers.learning_rate: "),
+        (
+            "learning_rate: 0.01 # of these",
+            "learning_rate: 0 # of these",
+            "minimization.layers.learning_rate: ",
+        ),
         ("  layers: #", "  layer: #", "minimization: 'layer' is unknown; did you mean 'layers'?"),
         ("decisions: null", "decisions: 0", "minimization.limits.decisions: "),
         ("seconds: null", "second: 5", "minimization.limits: 'second' is unknown; did you mean 'seconds'?"),

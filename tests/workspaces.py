@@ -38,9 +38,15 @@ TINY = {
     "training.batch": 4,
     "training.crop": 24,
     "training.evaluations": 2,
+    "network.center": False,
+    "training.optimizer": "adam",  # at tiny sizes it decides more often either way
+    "training.learning_rate": 0.005,
+    "training.clip_norm": 0.1,
+    "training.first.starts": 1,
     "training.first.steps": 60,
     "evaluation.max_images": 8,
     "minimization.removal.steps": 20,
+    "minimization.removal.sessions": "always",
     "minimization.layers.tries": 0,  # else little would be left to interrupt
     "minimization.layers.steps": 20,
     "minimization.limits.steps": None,

@@ -122,6 +122,7 @@ class Result(Trial):
     reverted: Count
     training_steps_initial: Count = 0
     targets: str = ""
+    frontier_steps: Count = 0
     kept: list[Point] = []
 
 

@@ -12,19 +12,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_validator
 
-from selfscale.config import (
-    Evaluation,
-    Execution,
-    Growth,
-    Minimization,
-    Network,
-    Relative,
-    Scaling,
-    Section,
-    Training,
-    Widths,
-)
+from selfscale.config import Evaluation, Execution, Network, Relative, Section, Training, Widths
 from selfscale.errors import UserError, shown, unknown
+from selfscale.search_config import Growth, Minimization, Scaling
 from selfscale.yaml_files import first_problem, read_yaml
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.]*$", max_length=60)]
@@ -209,6 +199,10 @@ class Settings(Section):
                 if name not in known:
                     raise ValueError(unknown(f"runs.{kind}", name, known))
         return self
+
+    def may_grow(self, strategy: str) -> bool:
+        """Whether minimizations by a strategy depend on `growth` and `scaling`."""
+        return self.strategies[strategy].scaling or self.minimization.target is not None
 
     def starting_from(self, start: Sequence[int]) -> Settings:
         """The settings for another start than `network.widths`; without one, these."""

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from conftest import bind, new_trainer
-from networks import assert_equal, everything
-from selfscale.config import LayerRemoval, Limits, Minimization, Removal
+from networks import assert_equal, everything, plain_removal
 from selfscale.nn import redundancy
 from selfscale.nn.alterations import ALTERATIONS, reinitialize
 from selfscale.nn.checkpoint import Checkpoint
@@ -20,6 +19,7 @@ from selfscale.nn.trainer import Plan
 from selfscale.progress import Moment, Progress
 from selfscale.records import Filter
 from selfscale.search.loop import minimize
+from selfscale.search_config import LayerRemoval, Limits, Minimization
 
 FILTERS = (Filter(0, 2), Filter(1, 0), Filter(1, 3))
 BOUNDLESS = Evaluation({"mae": np.array([[1e9, 1.0]] * 5)}, 0.0, 1.0)
@@ -28,7 +28,7 @@ UNREACHABLE = Evaluation({"mae": np.array([[1e-9, 1.0]] * 5)}, 0.0, 1.0)
 
 def settings(alteration: str, **limits: int) -> Minimization:
     return Minimization(
-        removal=Removal(alterations=[alteration], group=1, steps=12),
+        removal=plain_removal(alterations=[alteration], group=1, steps=12),
         layers=LayerRemoval(tries=0),
         last_session_steps=0,
         max_cycles=1,
@@ -177,7 +177,7 @@ def test_a_filter_drawn_anew_is_kept_only_if_that_was_better(trained):
     chosen = settings("reinitialize", decisions=8).model_copy(update={"tolerance": 1e9})
     decisions = minimize(trained, bind("sequential", {}), chosen, seed=0, initial=BOUNDLESS)
     records = []
-    for record, _, kept, _ in decisions:
+    for record, _, kept, *_ in decisions:
         records.append(record)
         assert kept.network.filters_kept == (3, 4)
     best = 1e9  # of the initial network, which this minimization was told
@@ -206,7 +206,11 @@ def test_each_filter_is_drawn_anew_once(trained):
 def test_alterations_are_tried_in_their_order(trained):
     """Filters that may not go are drawn anew before the minimization ends, and only then."""
     both = settings("disable").model_copy(
-        update={"removal": Removal(alterations=["disable", "reinitialize"], group=1, steps=4)}
+        update={
+            "removal": plain_removal(
+                alterations=["disable", "reinitialize"], group=1, steps=4, max_failures=None
+            )
+        }
     )
     decisions = minimize(trained, bind("sequential", {}), both, seed=0, initial=UNREACHABLE)
     names = [decision.record.alteration for decision in decisions]

@@ -22,7 +22,7 @@ CONFIGURED = """
 import sys
 import tensorflow as tf
 from selfscale.nn import devices
-from selfscale.config import Execution
+from selfscale.config import (Execution)
 
 threads, deterministic = int(sys.argv[1]), sys.argv[2] == "True"
 print(devices.configure(Execution(threads=threads, deterministic=deterministic)))

@@ -88,11 +88,17 @@ def test_evaluation_changes_nothing(trainer):
         np.testing.assert_array_equal(old, new)
 
 
-def test_reset_zeroes_all_of_adam(trainer):
+@pytest.mark.parametrize("name", ["adam", "soap", "nadam", "adagrad"])  # the last two do not start at zero
+def test_reset_makes_the_optimizer_as_new(name, train_split, validation_split):
+    settings = TINY.model_copy(update={"optimizer": name})
+    trainer = new_trainer(train_split, validation_split, settings=settings)
+    fresh = [v.numpy().copy() for v in trainer.optimizer.variables]
     trainer.session(Plan(5, 1), np.random.default_rng(0))
-    assert any(np.any(v.numpy()) for v in trainer.optimizer.variables)
+    now = trainer.optimizer.variables
+    assert not all(np.array_equal(v.numpy(), old) for v, old in zip(now, fresh, strict=True))
     trainer.reset()
-    assert not any(np.any(v.numpy()) for v in trainer.optimizer.variables)
+    for variable, old in zip(now, fresh, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), old)
 
 
 def test_a_dead_network_and_a_loss_that_is_no_number_end_the_session(train_split, validation_split):

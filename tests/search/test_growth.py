@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from conftest import new_trainer
-from selfscale.config import Growth as GrowthSettings
-from selfscale.config import LayerRemoval, Limits, Minimization, Removal, Scaling
+from networks import plain_removal
 from selfscale.errors import UserError
 from selfscale.nn.fcn import build, calibrate, filters_per_layer, size
 from selfscale.nn.masking import MaskedNetwork
@@ -22,6 +21,8 @@ from selfscale.search.growth import GROWTH_STRATEGIES, GrowthSubject
 from selfscale.search.growth_trials import Growing, candidates, replayed
 from selfscale.search.importance import STRATEGIES
 from selfscale.search.loop import minimize
+from selfscale.search_config import Growth as GrowthSettings
+from selfscale.search_config import LayerRemoval, Limits, Minimization, Scaling
 
 bind_growth = functools.partial(GROWTH_STRATEGIES.bind, where="growth")
 
@@ -103,7 +104,7 @@ def test_an_unknown_growth_strategy_or_argument_is_an_error():
 
 def settings(**limits) -> Minimization:
     return Minimization(
-        removal=Removal(steps=20),
+        removal=plain_removal(steps=20),
         layers=LayerRemoval(tries=0),
         last_session_steps=20,
         limits=Limits(**{"steps": None, "decisions": 2} | limits),
@@ -132,7 +133,7 @@ def run(trainer, grow: Growing, history=(), seed: int = 0):
 @pytest.fixture
 def single(train_split, validation_split):
     model = build([1], kernel=3, deviation=0.3, seed=(3,))
-    calibrate(model, train_split.images / np.float32(255), float(train_split.targets.mean()))
+    calibrate(model, train_split.images / np.float32(255), float(train_split.targets.mean()), center=False)
     trainer = new_trainer(train_split, validation_split, model)
     trainer.session(Plan(200, 1), np.random.default_rng(0))
     return trainer

@@ -25,6 +25,9 @@ class Measured:
     def losses_without(self, candidates):
         return np.array([1.0 + 0.1 * ((3 * f.layer + f.index + 2) % 5) for f in candidates])
 
+    def losses_refitted(self, candidates, rng):
+        return np.array([0.9 if f == Filter(1, 2) else 2.0 for f in candidates])
+
     def gradients(self):
         return [np.array([0.3, -0.1, 0.2, 0.4]), np.array([0.5, -0.6, 0.7])]
 
@@ -100,7 +103,8 @@ def test_sequential_goes_on_behind_the_last_and_starts_over():
 @pytest.mark.parametrize(
     ("name", "arguments", "expected"),
     [
-        ("leave_one_out", {}, Filter(0, 3)),  # the loss without it is 1.0
+        ("leave_one_out", {"refit": False}, Filter(0, 3)),  # the loss without it is 1.0
+        ("leave_one_out", {}, Filter(1, 2)),  # 0.9, once what reads it is refitted
         ("magnitude", {}, Filter(0, 0)),  # weights 1, 0, 0, as small as those of filter 2, but first
         ("taylor", {}, Filter(0, 1)),
         ("activation", {}, Filter(1, 1)),

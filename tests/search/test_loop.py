@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from conftest import bind, new_trainer
-from networks import assert_equal, everything
-from selfscale.config import Acceptance, LayerRemoval, Limits, Minimization, Removal
+from networks import assert_equal, everything, plain_removal
 from selfscale.errors import UserError
 from selfscale.nn import redundancy
 from selfscale.nn.checkpoint import Checkpoint
@@ -21,12 +20,14 @@ from selfscale.nn.trainer import Plan, Trainer
 from selfscale.pipeline import resume
 from selfscale.records import MERGE, REMOVE_LAYER, TRAIN, DecisionRecord, Filter, layers_of
 from selfscale.search import loop
-from selfscale.search.acceptance import Verdict, reason, reference_of
+from selfscale.search.acceptance import Judge, Verdict, reference_of, threshold
 from selfscale.search.loop import Decision, minimize
+from selfscale.search_config import Acceptance, LayerRemoval, Limits, Minimization
 from stores import record as a_record
 
 SETTINGS = Minimization(
-    removal=Removal(alterations=["disable"], group=1, steps=12),
+    removal=plain_removal(alterations=["disable"], group=1, steps=12),
+    learning_rate=0.005,
     layers=LayerRemoval(tries=2, steps=16, learning_rate=0.005),
     last_session_steps=10,
     tolerance=0.1,
@@ -122,14 +123,14 @@ def test_a_limit_that_nothing_meets_steps_back_from_everything(trained, nothing_
 @pytest.mark.parametrize("setting", ["disable", "disable_and_freeze", "group"])
 def test_every_trial_of_filters_is_stepped_back_from_exactly(trained, nothing_is_merged, setting):
     removal = {
-        "group": Removal(group=3, steps=4),
-        "disable": Removal(alterations=["disable"], group=1, steps=4),
-        "disable_and_freeze": Removal(alterations=["disable_and_freeze"], group=1, steps=4),
+        "group": plain_removal(group=3, steps=4),
+        "disable": plain_removal(alterations=["disable"], group=1, steps=4),
+        "disable_and_freeze": plain_removal(alterations=["disable_and_freeze"], group=1, steps=4),
     }[setting]
     settings = changed(removal=removal, limits=Limits(decisions=4), last_session_steps=0, **NO_LAYERS)
     before = everything(trained)
     steps = minimize(trained, bind("random", {}), settings, seed=1, initial=UNREACHABLE)
-    for record, trained_to, trainer, _ in steps:
+    for record, trained_to, trainer, *_ in steps:
         assert not record.accepted and trainer is trained
         assert_equal(everything(trained), before)
         altered = np.concatenate([~active for active in trained_to.network.active])
@@ -145,7 +146,7 @@ def test_a_layer_that_is_not_missed_enough_comes_back_as_it_was(trained, nothing
     trained.session(Plan(6, 1), np.random.default_rng(5))  # Adam has momentum
     before = everything(trained)
     (decision,) = decisions(trained, changed(**FIRST_ONLY), initial=UNREACHABLE)
-    record, without_layer, trainer, _ = decision
+    record, without_layer, trainer, *_ = decision
     assert (record.alteration, record.accepted) == (REMOVE_LAYER, False)
     layer = record.filters[0].layer
     assert record.filters == tuple(filter for filter in trained.network.removable() if filter.layer == layer)
@@ -178,7 +179,7 @@ def test_down_from_five_layers(train_split, validation_split):
     trainer = new_trainer(train_split, validation_split, model)
     settings = changed(
         tolerance=1e9,
-        removal=Removal(group="adaptive", steps=2),
+        removal=plain_removal(group="adaptive", steps=2),
         layers=LayerRemoval(tries=2, steps=4),
         last_session_steps=2,
     )
@@ -236,7 +237,7 @@ def test_a_failed_filter_is_not_tried_again_before_something_was_changed(trained
 
 
 def test_records_tell_where_each_trial_started_and_what_is_left(trained):
-    records = run(trained, changed(**MIXED, removal=Removal(group=1, steps=2)))
+    records = run(trained, changed(**MIXED, removal=plain_removal(group=1, steps=2)))
     started, kept = 0, (3, 4)
     for number, record in enumerate(records, start=1):
         assert (record.number, record.started_from) == (number, started)
@@ -358,7 +359,7 @@ def test_an_interrupted_minimization_ends_like_an_uninterrupted_one(start, toler
     settings = changed(
         tolerance=tolerance,
         speculative=speculative,
-        removal=Removal(group="adaptive", steps=6),
+        removal=plain_removal(group="adaptive", steps=6),
         layers=LayerRemoval(tries=1, steps=6),
         stop_hopeless=True,
         last_session_steps=6,
@@ -412,7 +413,11 @@ def rounds(found: list[Decision]) -> list[list[Decision]]:
 
 def test_of_trials_at_once_the_best_acceptable_one_is_kept(start, nothing_is_merged):
     settings = changed(
-        tolerance=0.5, speculative=3, removal=Removal(group=1, steps=6), last_session_steps=0, **NO_LAYERS
+        tolerance=0.5,
+        speculative=3,
+        removal=plain_removal(group=1, steps=6),
+        last_session_steps=0,
+        **NO_LAYERS,
     )
     found = decisions(start(), settings, select="random")
     together = rounds(found)
@@ -439,7 +444,7 @@ def test_of_trials_at_once_the_best_acceptable_one_is_kept(start, nothing_is_mer
 
 def test_a_trial_beside_others_goes_as_it_would_alone(start, nothing_is_merged):
     """The first of a round draws what it draws by itself, and the others change nothing for it."""
-    settings = changed(removal=Removal(group=1, steps=6), limits=Limits(decisions=3), **NO_LAYERS)
+    settings = changed(removal=plain_removal(group=1, steps=6), limits=Limits(decisions=3), **NO_LAYERS)
     (alone, *_) = decisions(start(), settings, initial=UNREACHABLE)
     at_once = settings.model_copy(update={"speculative": 3})
     trainer = start()
@@ -457,7 +462,7 @@ def everything_in(snapshot: Checkpoint) -> list[np.ndarray]:
 def test_trials_at_once_keep_to_the_limits(start, nothing_is_merged):
     settings = changed(
         speculative=3,
-        removal=Removal(group=1, steps=6),
+        removal=plain_removal(group=1, steps=6),
         limits=Limits(decisions=4, steps=20),
         last_session_steps=0,
         **NO_LAYERS,
@@ -509,7 +514,8 @@ def test_the_session_after_the_removal_of_a_layer_ends_when_it_suffices(trained,
     ],
 )
 def test_reasons_in_words(ended, verdict, words):
-    assert words in reason(ended, verdict, 0.1)
+    judge = Judge(np.ones((2, 2)), 0.1, threshold, 0.95)
+    assert words in judge.reason(ended, verdict)
 
 
 def test_what_a_trial_is_compared_with():
@@ -598,7 +604,7 @@ def test_non_inferiority_refuses_what_the_threshold_accepts(trained, nothing_is_
 
 
 SHORT = Minimization(
-    removal=Removal(group="adaptive", steps=6),
+    removal=plain_removal(group="adaptive", steps=6),
     layers=LayerRemoval(tries=1, steps=6),
     last_session_steps=6,
     tolerance=1e9,
@@ -635,7 +641,7 @@ def test_a_search_goes_on_in_the_smaller_network(train_split, validation_split, 
     trainer = new_start(train_split, validation_split)
     initial = trainer.evaluator(trainer.validation)
     widths, removed = [], []
-    for record, _, kept, settled in minimize(trainer, bind("random", {}), chosen, seed=3, initial=initial):
+    for record, _, kept, settled, _ in minimize(trainer, bind("random", {}), chosen, seed=3, initial=initial):
         removed += record.filters if record.accepted else []
         if settled:
             assert kept.network.filters_kept == record.filters_kept

@@ -14,7 +14,6 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from conftest import sobel_split
-from selfscale.config import LayerRemoval, Limits, Minimization, Removal
 from selfscale.errors import UserError
 from selfscale.nn import redundancy
 from selfscale.nn.fcn import build
@@ -27,6 +26,7 @@ from selfscale.search import proposals
 from selfscale.search.importance import Subject
 from selfscale.search.proposals import group_size, loss_without, next_trials
 from selfscale.search.trial import Round, Trial
+from selfscale.search_config import LayerRemoval, Limits, Minimization, Removal
 from stores import record
 
 # Of a probe, only the images that redundant filters are looked for on are needed where losses are made up.
@@ -36,7 +36,7 @@ Verdict = Callable[[Trial], bool]
 
 def new_settings(group="adaptive", alterations=("disable",), tries=2, **limits) -> Minimization:
     return Minimization(
-        removal=Removal(alterations=list(alterations), group=group, steps=20),
+        removal=Removal(alterations=list(alterations), group=group, steps=20, max_failures=32),
         layers=LayerRemoval(tries=tries, steps=70, learning_rate=0.02),
         last_session_steps=50,
         limits=Limits(**{"steps": None} | limits),
@@ -105,7 +105,7 @@ class Course:
                 self.network = with_layers(self.network, left)
             elif accepted and trial.removes:
                 self.network.disable(*trial.filters)
-        assert trial == Trial(TRAIN, (), self.settings.last_session_steps)
+        assert trial == Trial(TRAIN, (), self.settings.last_session_steps, learning_rate=0.003)
 
 
 def trials(widths: Sequence[int], settings: Minimization, verdict: Verdict = no_trial) -> list[Trial]:
@@ -139,7 +139,7 @@ def test_several_layers_then_filters_then_single_layers():
     ]
     assert {(t.alteration, t.steps, t.learning_rate) for t in found} == {
         (REMOVE_LAYER, 70, 0.02),
-        ("disable", 20, None),
+        ("disable", 20, 0.003),
     }
 
 
@@ -493,9 +493,9 @@ def test_at_a_limit_the_last_session_still_comes():
     settings = new_settings(decisions=1)
     course = Course([2, 2], settings)
     assert len(list(course.run(no_trial))) == 1
-    assert course.next() == Trial(TRAIN, (), 50)
+    assert course.next() == Trial(TRAIN, (), 50, learning_rate=0.003)
     course.settings = settings.model_copy(update={"last_session_steps": 0})
-    assert course.next() == Trial(TRAIN, (), 0)
+    assert course.next() == Trial(TRAIN, (), 0, learning_rate=0.003)
 
 
 # -- the strategy's answer -----------------------------------------------------------------------
@@ -535,7 +535,7 @@ def test_ties_go_to_the_first():
 
 
 def test_a_trial_says_whether_it_removes_something():
-    trial = Trial("disable", (Filter(0, 0),), 20)
+    trial = Trial("disable", (Filter(0, 0),), 20, learning_rate=0.003)
     removing = {"disable", "disable_and_freeze", REMOVE_LAYER, "merge"}
     for name in (*removing, "reinitialize", TRAIN):
         assert replace(trial, alteration=name).removes == (name in removing)

@@ -63,32 +63,45 @@ def build(
     return keras.Model(inputs, x, name="fcn")
 
 
-def calibrate(model: keras.Model, images: np.ndarray, level: float) -> None:
-    """Initialize the output layer from data, so that the output starts close around `level`.
+def calibrate(model: keras.Model, images: np.ndarray, level: float, *, center: bool = True) -> None:
+    """Initialize biases from data (cf. Kraehenbuehl et al. 2016, arXiv:1511.06856).
 
-    Else the first steps all push the same way, and an output ReLU that is pushed below zero everywhere
-    never learns again: without it most networks died within 100 steps. The kernel is scaled to a
-    tenth, and the bias makes up for the rest (cf. Kraehenbuehl et al. 2016, arXiv:1511.06856).
+    The output starts close around `level`: else the first steps all push the same way, and an output ReLU
+    that is pushed below zero everywhere never learns again. Without it most networks died within 100
+    steps. Its kernel is scaled to a tenth. Hidden filters start at a mean of zero: photographs are
+    bright, and a filter whose weights have a negative sum would never fire, and so never learn.
 
     Args:
         model: Network to calibrate.
         images: float32 of shape `(N, H, W, C)`.
         level: Mean of the targets.
+        center: Whether hidden layers are calibrated, too.
     """
-    output = blocks(model)[-1].convolution
+    *hidden, output = (block.convolution for block in blocks(model))
+    for convolution in hidden if center else []:
+        calibrate_layer(convolution, keras.Model(model.input, convolution.input)(images), 0.0, scale=1.0)
     calibrate_layer(output, keras.Model(model.input, output.input)(images), level)
 
 
-def calibrate_layer(output: keras.layers.Conv2D, features: np.ndarray, level: float) -> None:
-    """Calibrate an output layer alone, by its input, float32 `(N, H, W, C)`, if it has a bias."""
-    if not output.use_bias:
+def calibrate_layer(
+    convolution: keras.layers.Conv2D, features: np.ndarray, level: float, scale: float = 0.1
+) -> None:
+    """Scale a layer's kernel, and set the mean of what it puts out before its activation, by its bias.
+
+    `features` are its input, float32 `(N, H, W, C)`. A layer without a bias stays as it is.
+    """
+    if not convolution.use_bias:
         return
-    kernel = output.kernel * 0.1
+    kernel = convolution.kernel * scale
     before = keras.ops.conv(
-        features, kernel, output.strides, output.padding, dilation_rate=output.dilation_rate
+        features,
+        kernel,
+        convolution.strides,
+        convolution.padding,
+        dilation_rate=convolution.dilation_rate,
     )
-    output.kernel.assign(kernel)
-    output.bias.assign(level - keras.ops.mean(before, axis=(0, 1, 2)))
+    convolution.kernel.assign(kernel)
+    convolution.bias.assign(level - keras.ops.mean(before, axis=(0, 1, 2)))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from selfscale.nn.input_pipeline import Split, spread
 from selfscale.nn.losses import LOSSES, quotient, ratio
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.metrics import to_float
+from selfscale.nn.refit import losses_refitted
 from selfscale.records import Filter
 
 IMAGES = 32
@@ -36,6 +37,16 @@ class Probe:
             gates[position[filter.layer]][row, self._network.channel(filter)] = 0.0
         sums = np.sum([self._sums(*batch, gates).numpy() for batch in self._batches()], axis=0)
         return quotient(sums)
+
+    def losses_refitted(self, candidates: Sequence[Filter], rng: np.random.Generator) -> np.ndarray:
+        """Return the loss with each candidate alone disabled and its readers refitted, float64."""
+
+        def loss() -> float:
+            gates = [gate[None] for gate in self._gates()]
+            sums = np.sum([self._sums(*batch, gates).numpy() for batch in self._batches()], axis=0)
+            return float(sums[0, 0] / sums[0, 1])
+
+        return losses_refitted(self._network, candidates, self.images[::2], rng, loss)
 
     def loss_of(self, network: MaskedNetwork) -> float:
         """Return the loss of another network on the same images."""

@@ -118,7 +118,7 @@ def duplicate(network: MaskedNetwork, layer: int) -> Redundant | None:
     if not all(map(_positively_homogeneous, network.block(layer).layers)):
         return None
     indices = np.flatnonzero(network.active[layer]).tolist()
-    rows = _effective_weights(network, layer)[indices].astype(np.float64)
+    rows = effective_weights(network, layer)[indices].astype(np.float64)
     lengths = np.linalg.norm(rows, axis=1)
     alike = cosine_similarity(rows) > 1 - TOLERANCE
     np.fill_diagonal(alike, False)
@@ -129,13 +129,15 @@ def duplicate(network: MaskedNetwork, layer: int) -> Redundant | None:
     return None
 
 
-def _effective_weights(network: MaskedNetwork, layer: int) -> np.ndarray:
-    """Return `filter_weights` without the columns that read disabled filters."""
-    convolution = network.block(layer).convolution
-    position = network.position(layer)
+def effective_weights(network: MaskedNetwork, layer: int) -> np.ndarray:
+    """Return a hidden layer's `filter_weights` without the columns that read disabled filters."""
+    rows = network.filter_weights(layer)
+    if layer not in network.layers:
+        return rows
+    convolution, position = network.block(layer).convolution, network.position(layer)
     reads = network.enabled()[position - 1] if position else np.ones(convolution.kernel.shape[2], bool)
     columns = np.tile(reads, prod(convolution.kernel_size))
-    return network.filter_weights(layer)[:, np.append(columns, np.ones(int(convolution.use_bias), bool))]
+    return rows[:, np.append(columns, np.ones(int(convolution.use_bias), bool))]
 
 
 def _positively_homogeneous(layer: keras.layers.Layer) -> bool:

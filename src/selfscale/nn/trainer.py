@@ -19,7 +19,7 @@ from selfscale.nn.input_pipeline import Split, crop_size
 from selfscale.nn.losses import LOSSES, ratio
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.metrics import Evaluation, Evaluator, to_float
-from selfscale.nn.optimizers import Adam, learning_rates
+from selfscale.nn.optimizers import create, learning_rates
 from selfscale.progress import SILENT, Progress
 from selfscale.records import SessionRecord
 
@@ -84,8 +84,9 @@ class Trainer:
         self.feed = feed or Streamed(train, settings.crop)
         self.network, self.train, self.validation = network, train, validation
         self.loss, self.settings, self.evaluator = loss, settings, evaluator
-        self.optimizer = Adam(settings.learning_rate, global_clipnorm=settings.clip_norm)
+        self.optimizer = create(settings.optimizer, settings.arguments, clip_norm=settings.clip_norm)
         self.optimizer.build(network.graph.trainable_variables)
+        self._fresh = [variable.numpy().copy() for variable in self.optimizer.variables]
         self._steps = tf.function(
             self._train_steps,
             input_signature=[tuple(self.feed.signature), tf.TensorSpec((None,), tf.float32)],
@@ -114,9 +115,9 @@ class Trainer:
         return mean
 
     def reset(self) -> None:
-        """Zero the optimizer's accumulators and step counter, as after every alteration (thesis 2.3)."""
-        for variable in self.optimizer.variables:
-            variable.assign(np.zeros(variable.shape, variable.dtype))
+        """Set the optimizer back to how it was made, as after every alteration (thesis 2.3)."""
+        for variable, value in zip(self.optimizer.variables, self._fresh, strict=True):
+            variable.assign(value)
 
     def evaluate_loss(self) -> float:
         """Return the validation loss of the network as it is now."""

@@ -55,7 +55,7 @@ def state_of_task(task: Task, name: str) -> dict[str, str]:
 def state_of_strategy(settings: Settings, name: str) -> dict[str, Any]:
     """Its own code, and the settings of growth if it grows, which other strategies do not depend on."""
     found: dict[str, Any] = {"code": own_code(settings, name)}
-    if settings.strategies[name].scaling:
+    if settings.may_grow(name):
         found |= settings.model_dump(mode="json", include={"growth", "scaling"})
     return found
 
@@ -64,7 +64,7 @@ def own_code(settings: Settings, strategy: str) -> list[str]:
     """A hash of the user's own code in a strategy, and in growth if it grows; empty where there is none."""
     chosen = settings.strategies[strategy]
     codes = [operators.own_code(STRATEGIES, chosen.select, f"strategies.{strategy}.select")]
-    if chosen.scaling:
+    if settings.may_grow(strategy):
         codes.append(operators.own_code(GROWTH_STRATEGIES, settings.growth.select, "growth.select"))
     return codes
 

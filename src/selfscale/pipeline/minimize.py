@@ -10,22 +10,26 @@ from pathlib import Path
 from typing import Any
 
 from selfscale import files, schemas
-from selfscale.config import Minimization
-from selfscale.errors import UserError
-from selfscale.nn.fcn import build, size
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.metrics import Evaluation
 from selfscale.nn.trainer import Trainer
 from selfscale.paths import Job, only_one
 from selfscale.pipeline import resume
+from selfscale.pipeline.aims import check_reached, check_target, growing_of, minimization_of
 from selfscale.pipeline.execution import Execution, about
-from selfscale.pipeline.results import decision_line, save_kept, save_pictures, without_seconds, write_result
+from selfscale.pipeline.results import (
+    decision_line,
+    kept_path,
+    save_frontier,
+    save_kept,
+    save_pictures,
+    without_seconds,
+    write_result,
+)
 from selfscale.pipeline.train import train, trainer_for
 from selfscale.progress import SILENT, Progress, time_left
 from selfscale.records import TRAIN, DecisionRecord
 from selfscale.reporting.network_picture import Example, examples
-from selfscale.search.growth import GROWTH_STRATEGIES
-from selfscale.search.growth_trials import Growing
 from selfscale.search.importance import STRATEGIES
 from selfscale.search.loop import Decision, minimize, most_steps
 from selfscale.settings import Settings
@@ -51,6 +55,7 @@ def run_minimization(
         if job.start:
             provide_start(settings, job, progress)
         course = begun(settings, job, snapshot, waited)
+        check_target(course.trainer, minimization)
         clock = course.state / "clock.json"
         with Execution(course.state, clock, course.about(settings)) as execution:
             course.save()
@@ -67,12 +72,14 @@ def run_minimization(
             )
             for decision in decisions:
                 record_decision(course, execution, decision, progress)
-            write_result(course.trainer, job, course.training, course.records, course.state)
+            spent = save_frontier(course.trainer, job, minimization, course.records, course.state, progress)
+            write_result(course.trainer, job, course.training, course.records, course.state, spent)
             seconds = sum(record.session.seconds for record in course.records)
             execution.finish(job.output, job.clock, seconds)
             course.save(finished=True)
             start = resume.start_folder(settings, job) if job.start else None
             resume.delete_others(course.state, job, start)
+    check_reached(course.trainer, job, minimization)
 
 
 @dataclass
@@ -98,7 +105,7 @@ class Course:
 
     def about(self, settings: Settings) -> dict[str, Any]:
         """What `run.json` says of it."""
-        grows = {"growth", "scaling"} if settings.strategies[self.job.strategy].scaling else set()
+        grows = {"growth", "scaling"} if settings.may_grow(self.job.strategy) else set()
         initial = {
             "score": self.initial.score(self.trainer.loss),
             "filters_kept": self.training["filters"],
@@ -138,11 +145,13 @@ def begun(settings: Settings, job: Job, snapshot: Path | None, waited: bool) -> 
 
 
 def record_decision(course: Course, execution: Execution, decision: Decision, progress: Progress) -> None:
-    record, trained, course.trainer, settled = decision
+    record, trained, course.trainer, settled, rejected = decision
     course.records.append(record)
     files.write_bytes(course.state / "sessions" / f"{record.number:03}.npz", trained.to_bytes())
     if record.accepted:
         save_kept(course.trainer.network, course.state, course.records, course.shown)
+    elif rejected:
+        files.save_model(rejected, kept_path(course.state, record.number))
     execution.decided(record.number, record.session.seconds)
     if settled:
         course.save()
@@ -181,37 +190,6 @@ def scale(settings: Settings, job: Job, progress: Progress = SILENT) -> str:
         f"{test['initial'][result['loss']]:.4g} -> {test['final'][result['loss']]:.4g}, "
         f"{result['training_steps_initial'] + result['training_steps']} training steps"
     )
-
-
-def growing_of(settings: Settings, job: Job) -> Growing | None:
-    """How the minimization grows its network first; None if it does not.
-
-    Raises:
-        UserError: the start is not within the limits of growth.
-    """
-    scaling, growth = settings.scaling, settings.growth
-    chosen = settings.starting_from(job.start).network
-    start = size(build(chosen.widths, kernel=chosen.kernel))
-    mode = scaling.mode_from(start.macs_per_pixel)
-    if not settings.strategies[job.strategy].scaling or mode == "shrink":
-        return None
-    if not scaling.allows(*start):
-        raise UserError(
-            f"scaling: the start has {start.parameters} parameters and {start.macs_per_pixel:g} "
-            "multiply-accumulates per pixel, which max_parameters or max_macs_per_pixel forbids; raise "
-            "it, or start from fewer filters"
-        )
-    select = GROWTH_STRATEGIES.bind(growth.select, growth.arguments, "growth")
-    return Growing(growth, scaling, select, mode == "both")
-
-
-def minimization_of(settings: Settings, job: Job, growing: Growing | None) -> Minimization:
-    """How it removes: a scaling strategy that does not grow may take as many steps more as growth might."""
-    chosen = settings.minimization
-    if growing or not settings.strategies[job.strategy].scaling or chosen.limits.steps is None:
-        return chosen
-    steps = chosen.limits.steps + settings.scaling.max_steps
-    return chosen.model_copy(update={"limits": chosen.limits.model_copy(update={"steps": steps})})
 
 
 def curves_of(job: Job, settings: Settings) -> list[list[float]]:

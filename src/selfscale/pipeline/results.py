@@ -15,13 +15,16 @@ from selfscale import files
 from selfscale.data.prepare import load_split
 from selfscale.inference.drawing import draw_images, png
 from selfscale.nn import compaction
-from selfscale.nn.fcn import Size, size
+from selfscale.nn.fcn import Size, filters_per_layer, size
 from selfscale.nn.input_pipeline import Split
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.trainer import Trainer
 from selfscale.paths import PREPARED, TARGETS, Job, pictures_folder
-from selfscale.records import DecisionRecord, SessionRecord, last_accepted
+from selfscale.progress import Progress
+from selfscale.records import TRAIN, DecisionRecord, SessionRecord, last_accepted
 from selfscale.reporting.network_picture import Example, before_and_after, network_pictures
+from selfscale.search.frontier import frontier
+from selfscale.search_config import Minimization
 
 
 def write_result(
@@ -30,6 +33,7 @@ def write_result(
     training: dict[str, Any],
     records: Sequence[DecisionRecord],
     state: Path,
+    frontier_steps: int = 0,
 ) -> dict[str, Any]:
     """Compact the network, measure it, and write the minimization's folder.
 
@@ -49,11 +53,8 @@ def write_result(
     for folder in ("kept", "pictures", "sessions"):
         shutil.rmtree(out / folder, ignore_errors=True)  # of a former result
         shutil.copytree(state / folder, out / folder)
-    for record in records:
-        if record.accepted and (path := kept_path(out, record)).exists():
-            found = files.load_model(path, job.command)
-            score = evaluator.of(found)(test, (trainer.loss,)).score(trainer.loss)
-            result["kept"].append(point_of_curve(record, score))
+    result["frontier_steps"] = frontier_steps
+    result["kept"] = points_of_curve(trainer, job, records, test)
     shutil.copyfile(pictures(out, last_accepted(records))[0], out / "network.png")
     shutil.copyfile(state / "run.json", out / "run.json")
     files.save_model(model, out / "compact.keras")
@@ -99,16 +100,43 @@ def result_of(
     }
 
 
-def point_of_curve(record: DecisionRecord, test: float) -> dict[str, Any]:
-    """A network on the way, as a point of the curve of test score against size."""
-    return {
-        "decision": record.number,
-        "filters_kept": list(record.filters_kept),
-        "parameters": record.parameters,
-        "macs_per_pixel": record.macs_per_pixel,
-        "validation": record.score,
-        "test": test,
-    }
+def points_of_curve(
+    trainer: Trainer, job: Job, records: Sequence[DecisionRecord], test: Split
+) -> list[dict[str, Any]]:
+    """The networks on the way, as points of the curve of score against size.
+
+    All that were accepted, and of the others those that none beats in size and validation score; the
+    files of the rest go. The test split is looked at last, for these alone.
+    """
+    accepted = {record.number: record for record in records if record.accepted}
+    points: dict[int, dict[str, Any]] = {}
+    evaluators = {}
+    for path in sorted((job.output / "kept").glob("*.keras")):
+        model, number = files.load_model(path, job.command), int(path.stem)
+        evaluators[number] = evaluator = trainer.evaluator.of(model)
+        record = accepted.get(number)
+        points[number] = {
+            "decision": number,
+            "filters_kept": list(record.filters_kept if record else filters_per_layer(model)),
+            **size(model)._asdict(),
+            "validation": record.score
+            if record
+            else evaluator(trainer.validation, (trainer.loss,)).score(trainer.loss),
+        }
+
+    def beaten(point: dict[str, Any]) -> bool:
+        measures = ("macs_per_pixel", "validation")
+        return any(
+            all(other[key] <= point[key] for key in measures) and other is not point
+            for other in points.values()
+        )
+
+    for number in [n for n, point in points.items() if n not in accepted and beaten(point)]:
+        del points[number]
+        kept_path(job.output, number).unlink()
+    for number, point in points.items():
+        point["test"] = evaluators[number](test, (trainer.loss,)).score(trainer.loss)
+    return list(points.values())
 
 
 def curve_of(records: Sequence[DecisionRecord]) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
@@ -119,6 +147,27 @@ def curve_of(records: Sequence[DecisionRecord]) -> tuple[tuple[str, ...], list[t
     ]
 
 
+def save_frontier(
+    trainer: Trainer,
+    job: Job,
+    settings: Minimization,
+    records: Sequence[DecisionRecord],
+    folder: Path,
+    progress: Progress,
+) -> int:
+    """Save networks below the tolerance, behind those of the decisions; returns the training steps."""
+    limit = settings.limits.steps
+    if not settings.frontier or limit is None:
+        return 0
+    left = limit - sum(r.steps for r in records if not r.grows and r.alteration != TRAIN)
+    spent = 0
+    points = frontier(trainer, settings, seed=job.seed, steps=left, progress=progress)
+    for number, point in enumerate(points, len(records) + 1):
+        files.save_model(point.model, kept_path(folder, number))
+        spent += point.steps
+    return spent
+
+
 def save_kept(
     network: MaskedNetwork, folder: Path, records: Sequence[DecisionRecord], shown: Sequence[Example]
 ) -> list[Path]:
@@ -127,7 +176,7 @@ def save_kept(
     Returns the files of its pictures (see `save_pictures`).
     """
     model = compaction.compact(network)
-    files.save_model(model, kept_path(folder, records[-1]))
+    files.save_model(model, kept_path(folder, records[-1].number))
     return save_pictures(model, network, folder, records, shown)
 
 
@@ -145,8 +194,8 @@ def save_pictures(
     return pictures(folder, number)
 
 
-def kept_path(folder: Path, record: DecisionRecord) -> Path:
-    return folder / "kept" / f"{record.number:03}.keras"
+def kept_path(folder: Path, number: int) -> Path:
+    return folder / "kept" / f"{number:03}.keras"
 
 
 def pictures(folder: Path, number: int) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,6 @@ from selfscale.errors import UserError
 from selfscale.nn.devices import check_batch, check_mixed_precision, visible_gpus
 from selfscale.nn.fcn import build, calibrate, filters_per_layer, size
 from selfscale.nn.feeding import feed_for
-from selfscale.nn.first_session import first_session
 from selfscale.nn.input_pipeline import spread
 from selfscale.nn.losses import without_skill
 from selfscale.nn.masking import MaskedNetwork
@@ -27,6 +27,7 @@ from selfscale.pipeline.execution import Execution, about
 from selfscale.pipeline.results import as_rows
 from selfscale.progress import SILENT, Progress
 from selfscale.records import SessionRecord
+from selfscale.search.first_session import best_start, first_session
 from selfscale.settings import Settings
 
 CALIBRATION_IMAGES = 16
@@ -128,9 +129,11 @@ def living_network(settings: Settings, training: Training, progress: Progress) -
     found: list[Started] = []
     steps = 0
     for attempt in range(first.restarts + 1):
-        model = new_network(settings, task, seed, attempt)
+        fresh = partial(new_network, settings, task, seed, attempt)
+        model, told = fresh(0), progress.job(training.title)
         trainer = trainer_for(settings, task, MaskedNetwork(model))
-        session, validation = first_session(trainer, seed, attempt, progress.job(training.title))
+        steps += best_start(trainer, fresh, seed, attempt, told)
+        session, validation = first_session(trainer, seed, attempt, told)
         ended, steps = session.ended, steps + session.steps
         if ended in ("completed", "stagnated"):
             found.append(Started(model, attempt + 1, session, validation))
@@ -148,16 +151,17 @@ def living_network(settings: Settings, training: Training, progress: Progress) -
     )
 
 
-def new_network(settings: Settings, task: str, seed: int, attempt: int) -> keras.Model:
-    """Fresh weights for each seed and attempt, calibrated to some training images."""
+def new_network(settings: Settings, task: str, seed: int, attempt: int, start: int) -> keras.Model:
+    """Fresh weights for each seed, attempt and start, calibrated to some training images."""
     chosen = settings.network
     model = build(
         chosen.widths,
         kernel=chosen.kernel,
         mean=chosen.init_mean,
         deviation=chosen.init_deviation,
-        seed=(seed, attempt),
+        seed=(seed, attempt * settings.training.first.starts + start),
     )
     some = spread(load_split(PREPARED, TARGETS / task, "train"), CALIBRATION_IMAGES)
-    calibrate(model, some.images / np.float32(255), float(some.targets.mean(dtype=np.float64)))
+    level = float(some.targets.mean(dtype=np.float64))
+    calibrate(model, some.images / np.float32(255), level, center=chosen.center)
     return model

@@ -11,6 +11,7 @@ from scipy import stats  # type: ignore[import-untyped]
 
 from selfscale.nn.losses import quotient, relative_change
 from selfscale.records import DecisionRecord
+from selfscale.search_config import Minimization
 
 RESAMPLES = 4000
 
@@ -110,17 +111,52 @@ class Judge:
     rule: Rule
     confidence: float
     looks: int = 1
+    target: float | None = None  # a loss that takes the place of the reference's, without a tolerance
 
     @property
     def limit(self) -> float:
         """Loss that the tolerance allows."""
+        if self.target is not None:
+            return self.target
         return float(quotient(self.reference.sum(axis=0)) * (1.0 + self.tolerance))
 
     def __call__(self, sums: np.ndarray, ended: str) -> Verdict:
+        reference, tolerance = self.reference, self.tolerance
+        if self.target is not None:  # sums of a network that has just this loss on every photograph
+            reference, tolerance = sums[:, 1:] * (self.target, 1.0), 0.0
         if ended in ("completed", "sufficient"):
             confidence = 1 - (1 - self.confidence) / self.looks
-            return self.rule(sums, self.reference, self.tolerance, confidence)
-        return threshold(sums, self.reference, self.tolerance, self.confidence)._replace(accepted=False)
+            return self.rule(sums, reference, tolerance, confidence)
+        return threshold(sums, reference, tolerance, self.confidence)._replace(accepted=False)
+
+    def reason(self, ended: str, verdict: Verdict) -> str:
+        """Return in words why a trial was accepted or not."""
+        if ended == "non-finite":
+            return "the loss is not a finite number"
+        if ended == "dead":
+            return "the network is dead: its output is the same everywhere"
+        if ended == "hopeless":
+            return f"stopped early: {verdict.relative_loss:+.1%}, too far for the rest of the session"
+        score = f"score {verdict.relative_loss:+.1%}"
+        if verdict.bound != verdict.relative_loss:
+            score += f" (at most {verdict.bound:+.1%} with confidence)"
+        if self.target is not None:
+            return f"{score}, {'reaches' if verdict.accepted else 'misses'} the target {self.target:.4g}"
+        within = "within" if verdict.accepted else "not within"
+        return f"{score}, {within} the tolerance {self.tolerance:.1%}"
+
+
+def reaches_target(settings: Minimization, sums: np.ndarray) -> bool | None:
+    """Return whether a network reaches the target with confidence; None if there is none.
+
+    `sums` are its loss's sums per photograph, float64 `(N, 2)`.
+    """
+    if settings.target is None:
+        return None
+    chosen = settings.acceptance
+    return Judge(sums, 0.0, RULES[chosen.rule], chosen.confidence, target=settings.target)(
+        sums, "completed"
+    ).accepted
 
 
 def reference_of(
@@ -136,18 +172,3 @@ def reference_of(
     if name == "best":
         return min(candidates, key=lambda sums: float(quotient(sums.sum(axis=0))))
     return candidates[-1 if name == "previous" else 0]
-
-
-def reason(ended: str, verdict: Verdict, tolerance: float) -> str:
-    """Return in words why a trial was accepted or not."""
-    if ended == "non-finite":
-        return "the loss is not a finite number"
-    if ended == "dead":
-        return "the network is dead: its output is the same everywhere"
-    if ended == "hopeless":
-        return f"stopped early: {verdict.relative_loss:+.1%}, too far for the rest of the session"
-    within = "within" if verdict.accepted else "not within"
-    score = f"score {verdict.relative_loss:+.1%}"
-    if verdict.bound != verdict.relative_loss:
-        score += f" (at most {verdict.bound:+.1%} with confidence)"
-    return f"{score}, {within} the tolerance {tolerance:.1%}"

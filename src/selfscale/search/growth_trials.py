@@ -8,7 +8,6 @@ from itertools import takewhile
 
 import numpy as np
 
-from selfscale.config import Growth, Scaling
 from selfscale.nn.fcn import Size, size
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.trainer import Plan, Trainer
@@ -17,6 +16,7 @@ from selfscale.records import INSERT_LAYER, TRAIN_ON, WIDEN, DecisionRecord, Fil
 from selfscale.search.growth import GrowthSubject
 from selfscale.search.importance import scores_of
 from selfscale.search.trial import Round, Trial
+from selfscale.search_config import Growth, Scaling
 
 COST_UNIT = 1000  # `growth.min_gain` is for so many multiply-accumulates per pixel, or parameters
 
@@ -48,8 +48,8 @@ def growth_trial(growing: Growing, round: Round, trainer: Trainer, score: float)
     A network is first trained on, in sessions as long as a trial, until one gains less than
     `training.first.min_gain`, or `max_cycles` are over: so that growth is not accepted for what more
     training does. A trial of growth is accepted if its gain exceeds both that of the last session
-    without growth, and `min_gain` for what it costs. Growth is over when `tries` have failed, or
-    nothing fits in the limits.
+    without growth, and `min_gain` for what it costs; towards a target, if it gains at all. Growth is over
+    when `tries` have failed, or nothing fits in the limits.
 
     Args:
         growing: Settings and limits.
@@ -82,11 +82,12 @@ def growth_trial(growing: Growing, round: Round, trainer: Trainer, score: float)
     scores = scores_of(growing.select, subject)
     best = int(np.argmax(scores))
     worth = settings.min_gain * costs[best] / COST_UNIT / score
+    targeted = round.settings.target is not None  # whatever it costs
     return Trial(
         *steps[best],
         settings.steps,
         float(scores[best]),
-        least_gain=max(gain_of(sessions[0]), worth),
+        least_gain=0.0 if targeted else max(gain_of(sessions[0]), worth),
         selection_steps=sum(spent),
     )
 

@@ -30,7 +30,7 @@ class Subject:
         candidates: Filters that may be removed, in order; the only one of its layer stands for the layer.
         active: Which filters are enabled, one boolean array per hidden layer.
         weights: Returns a hidden layer's filters as rows, kernel flattened and bias appended, float32 of
-            shape `(filters, n)`; zeros for what was removed.
+            shape `(filters, n)`, without what reads removed filters; zeros for what was removed.
         last: Filter that was tried last.
         rng: Random numbers of this decision, from the seed.
         probe: Measures all filters on training images.
@@ -96,9 +96,16 @@ def cosine(
 
 
 @STRATEGIES.register
-def leave_one_out(subject: Subject) -> np.ndarray:
-    """The filter without which the loss is least, before any retraining."""
-    return -subject.probe.losses_without(subject.candidates)
+def leave_one_out(subject: Subject, *, refit: bool = True) -> np.ndarray:
+    """The filter without which the loss is least, before any retraining.
+
+    With `refit`, after the readers of the filter were fitted to what they put out before, where that
+    is better (He et al. 2017, arXiv:1707.06168).
+    """
+    losses = subject.probe.losses_without(subject.candidates)
+    if refit:
+        losses = np.minimum(losses, subject.probe.losses_refitted(subject.candidates, subject.rng))
+    return -losses
 
 
 @STRATEGIES.register

@@ -13,10 +13,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from selfscale.config import Minimization
+import keras
+
 from selfscale.errors import UserError
 from selfscale.nn.checkpoint import Checkpoint
-from selfscale.nn.compaction import compacted, pays
+from selfscale.nn.compaction import compact, compacted, pays
 from selfscale.nn.devices import forget_kernels
 from selfscale.nn.layer_removal import removable_layers, with_layers
 from selfscale.nn.losses import quotient
@@ -26,12 +27,13 @@ from selfscale.nn.probe import Probe
 from selfscale.nn.trainer import Trainer
 from selfscale.progress import SILENT, Progress
 from selfscale.records import TRAIN, DecisionRecord, last_accepted
-from selfscale.search.acceptance import reason, reference_of
+from selfscale.search.acceptance import reaches_target, reference_of
 from selfscale.search.attempt import Attempt, attempt
 from selfscale.search.growth_trials import Growing, growth_trial
 from selfscale.search.importance import Select
 from selfscale.search.proposals import next_trials
 from selfscale.search.trial import Round, Trial
+from selfscale.search_config import Minimization
 
 # Filters of each hidden layer, parameters and multiply-accumulates per pixel.
 Left = tuple[tuple[int, ...], int, float]
@@ -41,12 +43,14 @@ class Decision(NamedTuple):
     """A decision, the network as its session left it, and the trainer of the network accepted last.
 
     To go on from `trainer` is possible only if `settled`: else other decisions of the round follow.
+    `rejected` is the compact network of a trial that was reverted, if no known one is as small and as good.
     """
 
     record: DecisionRecord
     trained: Checkpoint
     trainer: Trainer
     settled: bool
+    rejected: keras.Model | None = None
 
 
 def minimize(
@@ -136,10 +140,13 @@ def next_growth(growing: Growing | None, round: Round, trainer: Trainer, initial
     if not growing:
         return []
     now = reference_of("previous", initial.sums[trainer.loss], round.records)
-    trial = growth_trial(growing, round, trainer, float(quotient(now.sum(axis=0))))
-    if trial or growing.then_shrinks:
-        return [trial] if trial else []
-    return [Trial(TRAIN, (), round.settings.last_session_steps)]
+    reached = reaches_target(round.settings, now)
+    trial = None if reached else growth_trial(growing, round, trainer, float(quotient(now.sum(axis=0))))
+    if trial:
+        return [trial]
+    # Nothing can be removed from a network that is too weak for the target.
+    shrinks = growing.then_shrinks and (reached is not False or round.removals)
+    return [] if shrinks else [round.last_session()]
 
 
 def decide(
@@ -171,6 +178,7 @@ def decide(
         with ThreadPoolExecutor(len(trials)) as pool:
             attempts = list(pool.map(start, range(len(trials))))
     best = min((a for a in attempts if a.verdict.accepted), key=lambda a: a.score, default=None)
+    rejected = {id(a): compact_rejected(a, round.records) for a in attempts if a is not best}
     now, following = was, trainer
     if best is None:
         before.restore(trainer)
@@ -188,9 +196,17 @@ def decide(
         for number, each in enumerate(ordered, round.number)
     ]
     return [
-        Decision(record, each.trained, following, settled=each is ordered[-1])
+        Decision(record, each.trained, following, each is ordered[-1], rejected.get(id(each)))
         for record, each in zip(records, ordered, strict=True)
     ]
+
+
+def compact_rejected(found: Attempt, records: Sequence[DecisionRecord]) -> keras.Model | None:
+    """Return a trial's compact network; None if it is dead, or an accepted one is as small and as good."""
+    network = found.trainer.network
+    macs, alive = network.size().macs_per_pixel, found.session.ended not in ("dead", "non-finite")
+    beaten = any(r.accepted and r.macs_per_pixel <= macs and r.score <= found.score for r in records)
+    return compact(network) if found.trial.removes and alive and not beaten else None
 
 
 def left(network: MaskedNetwork) -> Left:
@@ -200,7 +216,7 @@ def left(network: MaskedNetwork) -> Left:
 def record_of(found: Attempt, round: Round, number: int, accepted: bool, left: Left) -> DecisionRecord:
     """Return the record of an attempt; `left` is the size of the network after the decision."""
     trial, verdict = found.trial, found.verdict
-    why = reason(found.session.ended, verdict, found.judge.tolerance)
+    why = found.judge.reason(found.session.ended, verdict)
     if verdict.accepted and not accepted:
         why = f"{why}, but another trial of the round was better"
     filters_kept, parameters, macs = left

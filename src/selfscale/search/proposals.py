@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -11,7 +12,7 @@ from selfscale.nn import redundancy
 from selfscale.nn.layer_removal import removable_layers, without_layer
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.probe import Probe
-from selfscale.records import MERGE, REMOVE_LAYER, TRAIN, DecisionRecord, Filter, last_accepted, layers_of
+from selfscale.records import MERGE, REMOVE_LAYER, DecisionRecord, Filter, last_accepted, layers_of
 from selfscale.search.importance import Subject, scores_of
 from selfscale.search.trial import Round, Trial
 
@@ -29,7 +30,7 @@ def next_trials(round: Round) -> list[Trial]:
                     if round.allows(sum(one.least_steps for one in (*fitting, other))):
                         fitting.append(other)
                 return fitting
-    return [Trial(TRAIN, (), round.settings.last_session_steps)]
+    return [round.last_session()]
 
 
 def trials(round: Round) -> Iterator[Sequence[Trial]]:
@@ -76,7 +77,8 @@ def filter_trials(round: Round, alteration: str, layers: Sequence[int]) -> list[
     Returns:
         Empty if all candidates have failed, or too many one after another.
     """
-    network, records, most = round.network, round.records, round.settings.removal.max_failures
+    network, records, removal = round.network, round.records, round.settings.removal
+    most = removal.max_failures
     if most is not None and round.failures >= most:
         return []
     last_ones = {
@@ -90,10 +92,11 @@ def filter_trials(round: Round, alteration: str, layers: Sequence[int]) -> list[
     if all(candidate in failed for candidate in candidates):
         return []
     last = next((record.filters[0] for record in reversed(records) if record.filters), None)
-    subject = Subject(candidates, network.active, network.filter_weights, last, round.rng(0), round.probe)
+    weights = partial(redundancy.effective_weights, network)
+    subject = Subject(candidates, network.active, weights, last, round.rng(0), round.probe)
     scores = scores_of(round.select, subject)
     order = [i for i in np.argsort(-scores, kind="stable").tolist() if candidates[i] not in failed]
-    count = 1 if alteration == "reinitialize" else group_size(round.settings.removal.group, records)
+    count = 1 if alteration == "reinitialize" else group_size(removal.group, records)
     found: list[Trial] = []
     for rank, position in enumerate(order[: round.settings.speculative]):
         best, score = candidates[position], float(scores[position])
@@ -103,7 +106,7 @@ def filter_trials(round: Round, alteration: str, layers: Sequence[int]) -> list[
                 found = [layer_trial(round, [best.layer], attempt, score)]
             break
         chosen = first_removable([candidates[i] for i in order[rank:]], network, count)
-        found.append(Trial(alteration, chosen, round.settings.removal.steps, score))
+        found.append(Trial(alteration, chosen, removal.steps, score, round.settings.learning_rate))
     return found
 
 

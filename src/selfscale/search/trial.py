@@ -8,7 +8,6 @@ from itertools import takewhile
 
 import numpy as np
 
-from selfscale.config import Minimization
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.probe import Probe
 from selfscale.nn.redundancy import Redundant
@@ -23,6 +22,7 @@ from selfscale.records import (
     in_words,
 )
 from selfscale.search.importance import Select
+from selfscale.search_config import Minimization
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,11 @@ class Round:
         # Seven numbers: no other trial's, whatever its streams.
         own = (0,) * (4 - len(stream)) + (self.candidate,) if self.candidate else ()
         return np.random.default_rng((self.seed, self.number, *stream, *own))
+
+    def last_session(self) -> Trial:
+        """Return the session after the last trial."""
+        chosen = self.settings
+        return Trial(TRAIN, (), chosen.last_session_steps, learning_rate=chosen.learning_rate)
 
     def allows(self, steps: int) -> bool:
         """Return whether so many more training steps are within the limit."""
