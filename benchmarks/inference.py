@@ -12,6 +12,9 @@ from rows import TASK, Row, in_turns, seconds, settings
 from skimage import filters
 
 from selfscale import files
+from selfscale.nn.block_shape import best_shape, stages
+from selfscale.nn.blocked_model import blocked_model
+from selfscale.nn.blocking import Chain
 from selfscale.nn.fcn import size
 from selfscale.paths import Job
 from selfscale.pipeline.compare import jobs
@@ -28,20 +31,22 @@ def measure() -> Iterator[Row]:
     share = size(compact).macs_per_pixel / size(initial).macs_per_pixel
     small, large, operator = in_turns(
         REPETITIONS,
-        timed(by_keras(compact), image),
+        timed(on_blocks(compact), image),
         timed(by_keras(initial), image),
         lambda: seconds(lambda: filters.sobel(image[0, ..., 0])),
     )
-    yield from against_initial("Keras on the CPU", small, large, share, job)
+    yield from against_initial("on blocks of pixels", small, large, share, job)
     yield Row(
-        f"inference on {SIDE}x{SIDE}, the compact network in Keras; scikit-image's sobel",
+        f"inference on {SIDE}x{SIDE}, the compact network on blocks; scikit-image's sobel",
         "s",
         small,
         operator,
-        "one image, one thread each",
+        "one image, one thread each; as `selfscale apply` runs it",
+        at_most=1,
     )
-    small, large = in_turns(REPETITIONS, timed(by_tflite(compact), image), timed(by_tflite(initial), image))
-    yield from against_initial("TFLite with one thread", small, large, share, job)
+    fast = blocked_model(compact, best_shape(stages(compact), (SIDE, SIDE)))
+    small, large = in_turns(REPETITIONS, timed(by_tflite(fast), image), timed(by_tflite(initial), image))
+    yield from against_initial("TFLite with one thread (`export --fast`)", small, large, share, job)
 
 
 def against_initial(
@@ -65,6 +70,11 @@ def timed(run: Callable[[np.ndarray], object], image: np.ndarray) -> Callable[[]
 
 def by_keras(model: keras.Model) -> Callable[[np.ndarray], object]:
     compiled = tf.function(lambda image: model(image, training=False))
+    return lambda image: compiled(tf.constant(image)).numpy()
+
+
+def on_blocks(model: keras.Model) -> Callable[[np.ndarray], object]:
+    compiled = tf.function(Chain(model).on_images, autograph=False)
     return lambda image: compiled(tf.constant(image)).numpy()
 
 

@@ -11,7 +11,8 @@ import torch
 import torch_pruning
 from torch import nn
 
-from selfscale.nn.input_pipeline import Split, draw, learning_rates
+from selfscale.nn.input_pipeline import Split, draw
+from selfscale.nn.optimizers import learning_rates
 from selfscale.settings import Settings
 
 

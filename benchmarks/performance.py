@@ -46,20 +46,27 @@ Written by `make bench`. Each row compares two things measured in turns in one r
 with what stands before and after the semicolon. Figures are medians (smallest to largest) of the
 repetitions; only the ratio means something on another machine.
 """
+NOT_MEASURED = "- **Not measured**: a GPU, and peers that need other versions of TensorFlow or Keras.\n"
 
 
 def page() -> str:
     """The whole table, of what has been measured."""
-    parts = [INTRODUCTION]
+    parts, summary = list[str](), list[str]()
     header = ("ours; the peer", "ours", "the peer", "ratio", "target", "what the peer was allowed")
     for name in MEASUREMENTS:
         path = RESULTS / f"{name}.json"
         if path.exists():
             measured = files.read_json(path.with_suffix(".about.json"), "make bench")
             found = rows.load(path)
+            targets = [row for row in found if row.target]
+            missed = [row.what for row in targets if "missed" in row.target]
+            summary.append(
+                f"- **{name.capitalize()}**: {len(targets) - len(missed)} of {len(targets)} targets met"
+                + (f"; missed: {'; '.join(missed)}." if missed else ".")
+            )
             parts.append(f"## {name.capitalize()}\n\n{measured['about']}\n")
             parts.append(tables.markdown([header, *(row.cells() for row in found)]))
-    return "\n".join(parts)
+    return "\n".join([INTRODUCTION, *summary, NOT_MEASURED, *parts])
 
 
 def about() -> str:
