@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # An environment does not survive a move: where it was set up is part of the mark that it is there.
 READY := .venv/ready-$(firstword $(shell pwd | cksum))
 
-.PHONY: repro setup test ui lint docs experiments bench clean
+.PHONY: faults repro setup test ui lint docs experiments bench clean
 
 repro: $(READY)
 	selfscale repro $(if $(JOBS),--jobs $(JOBS))
@@ -18,6 +18,9 @@ test: $(READY)
 
 ui: $(READY)
 	selfscale ui --port $(PORT)
+
+faults: $(READY)
+	python -m tests.faults $(or $(SECONDS),3600)
 
 lint: $(READY)
 	ruff check .

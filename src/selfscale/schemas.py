@@ -39,11 +39,11 @@ class Prepared(Content):
 
     source: str
     size: Annotated[int, Field(ge=1)]
-    split_seed: int
+    split_seed: int = 0
     counts: dict[SplitName, dict[str, Count]]
     fingerprint: str
-    skipped: list[dict[str, str]]
-    images: list[Image]
+    skipped: list[dict[str, str]] = []
+    images: list[Image] = []
 
 
 class Targets(Content):

@@ -14,7 +14,7 @@ from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING, NamedTuple
 
-from selfscale import __version__
+from selfscale import __version__, schemas
 from selfscale.config import Execution
 from selfscale.errors import UserError, one_line
 from selfscale.settings import Settings
@@ -172,7 +172,7 @@ def prepared(settings: Settings | None) -> Iterator[Finding]:
     from selfscale.files import read_json
     from selfscale.paths import PREPARED
 
-    manifest = read_json(PREPARED / "manifest.json", "prepare")
+    manifest = read_json(PREPARED / "manifest.json", "prepare", schemas.Prepared)
     counts = ", ".join(f"{split} {count['images']}" for split, count in manifest.get("counts", {}).items())
     yield Finding("data", f"{PREPARED}: {manifest.get('source')}, images: {counts}")
     if settings:
@@ -188,7 +188,7 @@ def targets(settings: Settings, task: str) -> Iterator[Finding]:
     from selfscale.paths import PREPARED, TARGETS
 
     folder, wanted = TARGETS / task, settings.tasks[task]
-    made = read_json(folder / "manifest.json", f"targets {task}")
+    made = read_json(folder / "manifest.json", f"targets {task}", schemas.Targets)
     if PREPARED.exists():
         for split in SPLITS:
             load_split(PREPARED, folder, split)
@@ -210,7 +210,11 @@ def networks(settings: Settings) -> Iterator[Finding]:
         rest = "" if len(found) == len(wanted) else "; `dvc repro` makes the others"
         yield Finding("networks", f"{len(found)} of {len(wanted)} {kind}{rest}")
         for work in found:
-            read_json(work.output / result, work.command)
+            read_json(work.output / result, work.command, work.schema)
+            for path in sorted(work.output.rglob("*")):
+                if path.is_file() and not path.stat().st_size:
+                    text = f"{path}: is empty; run `selfscale {work.command}` again"
+                    yield Finding("networks", text, problem=True)
 
 
 def jobs(settings: Settings) -> list[Job]:
