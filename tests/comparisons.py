@@ -86,10 +86,12 @@ def fill(settings: Settings) -> None:
     counts = dict.fromkeys(("train", "validation", "test"), split)
     names = [{"split": "validation", "name": name} for name in "ab"]
     about = {"source": "sample", "size": 8, "fingerprint": "f", "counts": counts, "images": names}
+    place = {"height": 8, "width": 8, "scale": 1.0, "top": 0, "left": 0, "sha256": "f"}
+    about["images"] = [place | image for image in names]
     write_json(PREPARED / "manifest.json", about)
     write_array(PREPARED / "validation.npy", images)
     for task in settings.runs.tasks:
-        write_json(TARGETS / task / "manifest.json", {"images": "f"})
+        write_json(TARGETS / task / "manifest.json", {"images": "f", "discrete": False})
         write_array(TARGETS / task / "validation.npy", images.astype(np.float16) / 255)
     for job in report.jobs(settings):
         score = 0.004 * (1 + job.seed) * (1.1 if job.strategy == "cosine" else 1.0)

@@ -218,8 +218,8 @@ class Benchmark(Content):
 class Clock(Content):
     """When an execution did what."""
 
-    key: str
-    started: float
+    key: str = ""
+    started: float = 0.0
     ended: float | None = None
     status: Literal["RUNNING", "FINISHED", "KILLED", "FAILED"] = "RUNNING"
     content: str = ""

@@ -65,7 +65,7 @@ def test_nothing_is_wrong(project):
         " cores, ",
         "workers of 1 threads each, for 2 minimizations",
         "mlruns: opens, 2 experiments",
-        "data/prepared: folder, images: train 6, validation 2, test 2",
+        "data/prepared: folder, images: train 5, validation 3, test 2",
         "data/targets/sobel: targets of sobel",
         "1 of 1 trained\n",
         "0 of 2 minimized; `dvc repro` makes the others",
