@@ -101,6 +101,27 @@ def test_loss_and_optimizer_by_argument():
     assert result.model.compiled and "loss (lower is better)" in str(result)
 
 
+class Batches(keras.utils.PyDataset):
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int):
+        part = slice(16 * index, 16 * index + 16)
+        return X[part], X[part].mean(axis=1), np.ones(16, "float32")
+
+
+@pytest.mark.parametrize("kind", ["tf.data", "PyDataset"])
+def test_sequential_regression_on_batches(kind):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(8, activation="relu"), layers.Dense(1)])
+    model.compile(keras.optimizers.AdamW(1e-2, clipnorm=1.0), "mse", metrics=["mae"])
+    shuffled = tf.data.Dataset.from_tensor_slices((X, X.mean(axis=1))).shuffle(64).batch(16)
+    data = shuffled if kind == "tf.data" else Batches()
+    result = selfscale.minimize(model, data, data, tolerance=0.9, budget=TINY)
+    assert result.metric == "mae (lower is better)"
+    assert isinstance(result.model, keras.Sequential)
+
+
 def outputs_model() -> keras.Model:
     inputs = keras.Input((8, 8, 3), name="image")
     x = layers.Conv2D(8, 3, padding="same", activation="relu")(inputs)

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from selfscale.errors import unknown
 from selfscale.library.examples import Batch
-from selfscale.library.sums import Function, at, at_output, total_loss
+from selfscale.library.sums import Function, at, at_output, output_names, total_loss
 
 Direction = Literal["lower", "higher"]
 KEYS = ("name", "dtype", "fn")  # of a Keras metric's configuration; the others are arguments
@@ -72,7 +72,7 @@ def deciding(model: keras.Model, loss: Any, metric: Any = None, direction: Direc
     Raises:
         ValueError: It gives no values per example, or it is not known which are better.
     """
-    names = list(model.output_names)
+    names = output_names(model)
     if metric is None:
         for output, each in compiled_metrics(model):
             try:
@@ -172,7 +172,7 @@ def compiled_metrics(model: keras.Model) -> list[tuple[str | None, Any]]:
     config = model.get_compile_config() or {}
     found: list[tuple[str | None, Any]] = []
     for group in (config.get("metrics"), config.get("weighted_metrics")):
-        names = model.output_names
+        names = output_names(model)
         if isinstance(group, Mapping) and not {"class_name", "config"} <= set(group):
             pairs = [(output, each) for output, each in group.items()]
         elif isinstance(group, list) and len(names) > 1 and len(group) == len(names):

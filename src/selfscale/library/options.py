@@ -15,7 +15,7 @@ from selfscale.library.examples import Batch, Source, fits
 from selfscale.library.metric import Direction, deciding, loss_weights
 from selfscale.library.network import Task
 from selfscale.library.plan import Budget, Plan
-from selfscale.library.sums import at
+from selfscale.library.sums import at, output_names
 from selfscale.nn.graph_walk import every_layer
 from selfscale.progress import Listener
 from selfscale.search.channel_importance import CHANNEL_STRATEGIES, ChannelStrategy
@@ -134,7 +134,7 @@ def whole(name: str, value: Any, low: int) -> None:
 
 def check_targets(model: keras.Model, loss: Any, batches: Sequence[Batch]) -> None:
     """Raise ValueError if targets do not fit the outputs, where the loss is one of Keras."""
-    names = list(model.output_names)
+    names = output_names(model)
     several = isinstance(loss, Mapping | list | tuple)
     outputs = model.outputs
     for name, output in zip(names, outputs, strict=True):

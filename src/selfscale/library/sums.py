@@ -74,7 +74,7 @@ def check_rank(values: tf.Tensor, name: str) -> None:
     if not len(values.shape):
         raise ValueError(
             f"metric: {name} gives one number a batch, but one value per example decides; average over all "
-            "axes but the first"
+            "axes but the first, or give another metric"
         )
 
 
@@ -93,3 +93,8 @@ def at(nest: Any, name: str, names: list[str]) -> Any:
     if isinstance(nest, tuple | list):
         return nest[names.index(name)]
     return nest
+
+
+def output_names(model: keras.Model) -> list[str]:
+    """Return the names of a model's outputs; a sequential model has that of its last layer."""
+    return list(getattr(model, "output_names", None) or [model.layers[-1].name])
