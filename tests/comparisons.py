@@ -29,6 +29,9 @@ def settings(strategies: Sequence[str] = ("random", "cosine"), seeds: Sequence[i
     )
 
 
+INTERVAL = {"low": 0.001, "high": 0.009}
+
+
 def result(task: str, strategy: str, seed: int = 0, macs: float = 275.0, score: float = 0.004) -> dict:
     scores = {"initial": {"mae": 0.005}, "final": {"mae": score}}
     return {
@@ -44,15 +47,16 @@ def result(task: str, strategy: str, seed: int = 0, macs: float = 275.0, score: 
         "macs_per_pixel": macs,
         "validation": scores,
         "test": scores,
+        "test_interval": {"initial": INTERVAL, "final": INTERVAL},
         "decisions": 12,
         "accepted": 5,
         "reverted": 7,
         "training_steps": 5800,
         "kept": [
             {"decision": 1, "filters_kept": [4, 5], "parameters": 735, "macs_per_pixel": 725.0}
-            | {"validation": 0.0045, "test": 0.0046},
+            | {"validation": 0.0045, "test": 0.0046, "test_interval": INTERVAL},
             {"decision": 3, "filters_kept": [3, 2], "parameters": 281, "macs_per_pixel": macs}
-            | {"validation": score, "test": score},
+            | {"validation": score, "test": score, "test_interval": INTERVAL},
         ],
     }
 
@@ -131,6 +135,7 @@ def accepted(decision: int, macs: float, validation: float, test: float) -> dict
         "macs_per_pixel": macs,
         "validation": validation,
         "test": test,
+        "test_interval": INTERVAL,
     }
 
 

@@ -33,6 +33,10 @@ RESULT: dict[str, Any] = {
     "macs_per_pixel": 125.0,
     "validation": {"initial": {"mae": 0.011, "uiqi": 0.9}, "final": {"mae": 0.012, "uiqi": 0.8}},
     "test": {"initial": {"mae": 0.013, "uiqi": 0.9}, "final": {"mae": 0.012, "uiqi": 0.8}},
+    "test_interval": {
+        "initial": {"low": 0.0111, "high": 0.0159},
+        "final": {"low": 0.0101, "high": 0.0149},
+    },
     "decisions": 2,
     "accepted": 1,
     "reverted": 1,
@@ -174,11 +178,14 @@ def write_training(folder: Path, kind: str = "training") -> Path:
     scores = {"mae": 0.01}
     result = {"task": "sobel", "seed": 3, "filters": [5, 5], "ended": "stagnated", "training_steps": 40}
     result |= {"parameters": 871, "macs_per_pixel": 850.0, "validation": scores, "test": scores}
+    interval = {"low": 0.009, "high": 0.011}
+    result["test_interval"] = interval
     more: dict[str, Any] = {}
     if kind == "baseline":
         both = {"initial": scores, "final": scores}
         more = {"kept": "initial", "loss": "mae", "filters_kept": [5, 5], "decisions": 0, "steps": 40}
         more |= {"validation": both, "test": both}
+        more["test_interval"] = {"initial": interval, "final": interval}
     files.write_json(folder / ("result.json" if more else "training.json"), result | more)
     return folder
 

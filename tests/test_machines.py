@@ -20,6 +20,7 @@ from selfscale.cli import answers
 from selfscale.cli import app as cli
 from selfscale.paths import Baseline, Job, Training
 from selfscale.pipeline import minimize as minimizing
+from selfscale.settings import Registry
 from selfscale.tracking.registry import register
 from selfscale.tracking.store import open_store
 from stores import RESULT
@@ -170,7 +171,7 @@ def test_the_registry(answered, command):
     assert found.keys() == {"sobel"}
     assert found["sobel"].keys() == KEYS["promote TASK"]
     assert answered("promote", "sobel").keys() == KEYS["promote TASK"]
-    register(open_store(Path()), "sobel", Path(NETWORK), RESULT, "", None)
+    register(open_store(Path()), "sobel", Path(NETWORK), RESULT, "", None, Registry())
     assert answered("promote", "sobel", "--version", "2", "--force")["previous"] == 1
     assert answered("rollback", "sobel").keys() == KEYS["rollback TASK"]
 

@@ -19,6 +19,7 @@ from PIL import Image
 
 from pages import CHECKOUT, Block, blocks
 from selfscale.nn.fcn import build
+from selfscale.settings import Registry
 from selfscale.tracking.registry import register
 from stores import RESULT, new_store
 
@@ -45,7 +46,7 @@ def project(tmp_path_factory) -> Path:
         root = tmp_path_factory.mktemp("serving") / "project"
         client = new_store(root)
         build([2, 2], kernel=3, deviation=0.6, seed=(SEED,)).save(root / "network.keras")
-        register(client, "sobel", root / "network.keras", RESULT, "# The card", None)
+        register(client, "sobel", root / "network.keras", RESULT, "# The card", None, Registry())
     noise = np.random.default_rng(0).integers(0, 256, (31, 47, 3), dtype=np.uint8)
     Image.fromarray(noise).save(root / "photo.jpg")
     return root

@@ -61,6 +61,13 @@ class Budget(Content):
     steps: Annotated[int, Field(ge=1)]
 
 
+class Interval(Content):
+    """Of a loss over photographs; without an upper end if there is but one."""
+
+    low: float
+    high: float | None
+
+
 class Trained(Content):
     """`training.json`."""
 
@@ -73,6 +80,7 @@ class Trained(Content):
     macs_per_pixel: Size
     validation: Scores
     test: Scores
+    test_interval: Interval
 
 
 class BeforeAndAfter(Content):
@@ -91,6 +99,7 @@ class Trial(Content):
     macs_per_pixel: Size
     validation: BeforeAndAfter
     test: BeforeAndAfter
+    test_interval: dict[Literal["initial", "final"], Interval]
     decisions: Count
     training_steps: Count
 
@@ -108,6 +117,7 @@ class Point(Content):
     macs_per_pixel: Size
     validation: float
     test: float
+    test_interval: Interval
 
 
 class Result(Trial):

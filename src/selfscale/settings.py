@@ -136,13 +136,25 @@ class Runs(Section):
 
 
 class Registry(Section):
-    """Which of a task's networks is registered, by the test split."""
+    """Which of a task's networks is registered, by the validation split."""
 
     rule: Literal["smallest", "score"] = Field(
         "smallest",
-        description="fewest multiply-accumulates of those within tolerance | score: best test score",
+        description="fewest multiply-accumulates of those within tolerance | score: best validation score",
     )
-    tolerance: Relative = Field(0.1, description="of the test score over the initial network's, relative")
+    tolerance: Relative = Field(
+        0.1, description="of the validation score over the initial network's, relative"
+    )
+
+    def within(self, score: float, initial: float) -> bool:
+        """Whether a validation score is within the tolerance of the initial network's."""
+        return score <= (1 + self.tolerance) * initial
+
+    def order(self, score: float, initial: float, macs: float) -> tuple[float, ...]:
+        """The rule as a key: the network of the least one is the best. Arguments as for `within`."""
+        if self.rule == "smallest" and self.within(score, initial):
+            return 0, macs, score
+        return 1, score, macs
 
 
 class Settings(Section):

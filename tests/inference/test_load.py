@@ -11,6 +11,7 @@ import pytest
 from selfscale.errors import UserError
 from selfscale.inference import load as models
 from selfscale.nn.fcn import build
+from selfscale.settings import Registry
 from selfscale.tracking.registry import register
 from selfscale.tracking.store import Client
 from selfscale.tracking.sync import sync_record
@@ -35,7 +36,7 @@ def store(project: Path) -> Client:
     """With `a` as version 1, and `b` as version 2 and champion."""
     client = new_store(project)
     for name in ("a", "b"):
-        register(client, "sobel", Path(name, "compact.keras"), RESULT, "", None)
+        register(client, "sobel", Path(name, "compact.keras"), RESULT, "", None, Registry())
     return client
 
 

@@ -9,14 +9,7 @@ from scipy import stats
 
 from comparisons import WAY_JOBS, WAYS, result
 from selfscale.errors import UserError
-from selfscale.reporting.pareto import (
-    best_within,
-    candidates,
-    choose_by_rule,
-    mean_front,
-    pareto_front,
-    within_tolerance,
-)
+from selfscale.reporting.pareto import best_within, candidates, choose_by_rule, mean_front, pareto_front
 from selfscale.settings import Registry
 
 
@@ -74,14 +67,15 @@ def test_where_none_is_within_limits_the_message_says_what_there_is(wanted):
 @pytest.mark.parametrize(
     ("rule", "chosen"),
     [
-        (Registry(), "cosine"),  # of the two smallest within 0.0055, the one with the better test score
+        (Registry(), "cosine"),  # of the two smallest within 0.0055, the one with the better score
         (Registry(tolerance=0.4), "taylor"),  # 0.0069 is within 0.007
         (Registry(rule="score"), "random"),
         (Registry(tolerance=0.0), "cosine"),  # no worse than the initial network's 0.005
+        (Registry.model_construct(rule="smallest", tolerance=-1.0), "random"),  # none is within: the best
     ],
     ids=str,
 )
-def test_the_rule_chooses_what_is_registered_by_the_test_split(rule, chosen):
+def test_the_rule_chooses_what_is_registered_by_the_validation_split(rule, chosen):
     found = [
         result("sobel", "random", macs=300, score=0.003),
         result("sobel", "sequential", macs=200, score=0.005),
@@ -89,19 +83,20 @@ def test_the_rule_chooses_what_is_registered_by_the_test_split(rule, chosen):
         result("sobel", "taylor", macs=100, score=0.0069),
         result("canny", "random", macs=50, score=0.001),
     ]
-    for entry in found:  # the validation split has no say
-        entry["validation"] = {"initial": {"mae": 0.005}, "final": {"mae": 1 - entry["test"]["final"]["mae"]}}
+    for entry in found:  # the test split has no say
+        final = 1 - entry["validation"]["final"]["mae"]
+        entry["test"] = {"initial": {"mae": 0.005}, "final": {"mae": final}}
     comparison = {"results": {f"{r['task']}-{r['strategy']}": r for r in found}}
     assert choose_by_rule(comparison, "sobel", rule)["strategy"] == chosen
     with pytest.raises(UserError, match="has no result of otsu; run `selfscale compare` again"):
         choose_by_rule(comparison, "otsu", rule)
 
 
-def test_where_none_is_within_the_tolerance_the_best_test_score_is_chosen():
-    found = [
-        result("sobel", "random", macs=300, score=0.008),
-        result("sobel", "cosine", macs=200, score=0.009),
-    ]
-    assert not any(within_tolerance(entry, Registry()) for entry in found)
-    comparison = {"results": dict(enumerate(found))}
-    assert choose_by_rule(comparison, "sobel", Registry())["strategy"] == "random"
+def test_the_guard_of_the_champion_is_the_order_of_the_rule():
+    networks = [(0.0055, 0.005, 100.0), (0.004, 0.005, 200.0), (0.005, 0.005, 200.0), (0.006, 0.005, 50.0)]
+    by_size, by_score = (
+        sorted(networks, key=lambda network: Registry(rule=rule).order(*network))
+        for rule in ("smallest", "score")
+    )
+    assert by_size == networks
+    assert [score for score, _, _ in by_score] == [0.004, 0.005, 0.0055, 0.006]

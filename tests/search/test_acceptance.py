@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import norm, t
 
-from selfscale.nn.losses import quotient
+from selfscale.nn.ratios import quotient
 from selfscale.search.acceptance import RULES, Judge, bounds, non_inferiority, relative_loss, threshold
 
 SUMS = st.integers(2, 12).flatmap(lambda n: arrays(np.float64, (n, 2), elements=st.floats(0.01, 100)))

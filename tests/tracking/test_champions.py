@@ -13,7 +13,7 @@ from test_app import command  # noqa: F401
 from selfscale.cli import registry as cli_registry
 from selfscale.nn.fcn import build
 from selfscale.pipeline import register as registering
-from selfscale.settings import Settings
+from selfscale.settings import Registry, Settings
 from selfscale.tracking.champions import Standing
 from selfscale.tracking.registry import register
 from selfscale.tracking.store import Client, open_store
@@ -21,7 +21,7 @@ from stores import RESULT, aliases, new_store
 from workspaces import CHECKOUT, own_store, selfscale
 
 NAME = "selfscale-sobel"
-SCORES = (0.012, 0.011, 0.013)  # of versions 1, 2 and 3: each on the same test images
+SCORES = (0.012, 0.011, 0.013)  # of versions 1, 2 and 3, of equal size: each on the same validation images
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +34,8 @@ def registered(tmp_path_factory) -> Path:
         for seed, score in enumerate(SCORES):
             path = root / f"{seed}.keras"
             build([2, 1], kernel=3, deviation=0.3, seed=(seed,)).save(path)
-            result = RESULT | {"test": {"initial": {"mae": 0.013}, "final": {"mae": score}}}
-            register(client, "sobel", path, result, "", None)
+            result = RESULT | {"validation": {"initial": {"mae": 0.013}, "final": {"mae": score}}}
+            register(client, "sobel", path, result, "", None, Registry())
     return root
 
 
@@ -61,19 +61,20 @@ def test_a_worse_version_is_refused_unless_forced(command, client):
     code, out, err = command("promote", "sobel")  # the newest
     assert (code, out) == (2, "")
     assert err == (
-        "error: selfscale-sobel version 3: test mae 0.013 is worse than the 0.011 of version 2; "
-        "--force promotes it all the same\n"
+        "error: selfscale-sobel version 3: validation mae 0.013 at 125 multiply-accumulates is worse than "
+        "0.011 at 125 of version 2 by registry.rule: smallest; --force promotes it all the same\n"
     )
     assert aliases(client) == {"champion": 2, "previous": 1}
     code, out, _ = command("promote", "sobel", "--version", "3", "--force")
     assert code == 0
     assert out.startswith(
-        "selfscale-sobel version 3: champion; version 2 is previous: test mae 0.013 is worse"
+        "selfscale-sobel version 3: champion; version 2 is previous: validation mae 0.013 at 125 "
+        "multiply-accumulates is worse"
     )
     assert aliases(client) == {"champion": 3, "previous": 2}
     code, out, _ = command("promote", "sobel", "--version", "1")
     assert (code, aliases(client)) == (0, {"champion": 1, "previous": 3})
-    assert "test mae 0.012 is not worse than the 0.013 of version 3" in out
+    assert "0.012 at 125 multiply-accumulates is not worse than 0.013 at 125 of version 3" in out
 
 
 def test_the_champion_stays_champion(command, client):

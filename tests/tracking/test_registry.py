@@ -12,6 +12,7 @@ import pytest
 
 from selfscale.errors import UserError
 from selfscale.nn.fcn import build
+from selfscale.settings import Registry
 from selfscale.tracking import registry
 from selfscale.tracking.registry import register
 from selfscale.tracking.store import Client, open_store
@@ -56,6 +57,7 @@ import sys
 from pathlib import Path
 import mlflow.tensorflow
 from selfscale.tracking import registry
+from selfscale.settings import Registry
 from selfscale.tracking.registry import register
 from selfscale.tracking.store import open_store
 from stores import RESULT
@@ -63,7 +65,7 @@ from stores import RESULT
 client = open_store(Path(sys.argv[1]))
 print("ready", flush=True)
 sys.stdin.readline()
-print(register(client, "sobel", Path(sys.argv[2]), RESULT, "", None).version)
+print(register(client, "sobel", Path(sys.argv[2]), RESULT, "", None, Registry()).version)
 """
 
 
@@ -82,12 +84,12 @@ def finished_run(client: Client, network: Path) -> str:
     return sync_record(client, folder, None)
 
 
-def put(client: Client, path: Path, run_id: str | None, test: float | None = None, **more: object) -> int:
-    """Register with another test score than that of `RESULT`."""
+def put(client: Client, path: Path, run_id: str | None, score: float | None = None, **more: object) -> int:
+    """Register with another validation score than that of `RESULT`."""
     result = RESULT | more
-    if test is not None:
-        result["test"] = {**result["test"], "final": {"mae": test, "uiqi": 0.8}}
-    return register(client, "sobel", path, result, "# The card", run_id).version
+    if score is not None:
+        result["validation"] = {**result["validation"], "final": {"mae": score, "uiqi": 0.8}}
+    return register(client, "sobel", path, result, "# The card", run_id, Registry()).version
 
 
 def test_a_version_says_what_it_is_and_which_run_made_it(client, networks):
@@ -162,25 +164,28 @@ def test_what_is_registered_is_found_without_tensorflow(client, root, networks):
 
 
 def test_only_a_version_that_is_not_worse_becomes_champion(client, networks):
-    put(client, networks[0], None, test=0.012)
-    standing = register(client, "sobel", networks[1], worse_than(0.012), "", None)
+    put(client, networks[0], None, score=0.012)
+    standing = register(client, "sobel", networks[1], worse_than(0.012), "", None, Registry())
     assert standing[:4] == (NAME, 2, 1, None)
     assert standing.note == (
-        "not champion: test mae 0.0121 is worse than the 0.012 of version 1; "
+        "not champion: validation mae 0.0121 at 125 multiply-accumulates is worse than 0.012 at 125 of "
+        "version 1 by registry.rule: smallest; "
         "`selfscale promote sobel --version 2 --force` makes it champion all the same"
     )
     assert aliases(client) == {"champion": 1}
     # Registered again, as after another `dvc repro`, it is no better.
-    assert register(client, "sobel", networks[1], worse_than(0.012), "", None) == standing
+    assert register(client, "sobel", networks[1], worse_than(0.012), "", None, Registry()) == standing
 
 
 def worse_than(score: float) -> dict:
-    return RESULT | {"test": {**RESULT["test"], "final": {"mae": score + 0.0001}}}
+    return RESULT | {"validation": {**RESULT["validation"], "final": {"mae": score + 0.0001}}}
 
 
 def test_what_was_measured_on_other_targets_is_not_compared(client, networks):
-    put(client, networks[0], None, test=0.012)
-    standing = register(client, "sobel", networks[1], worse_than(0.012) | {"targets": "another"}, "", None)
+    put(client, networks[0], None, score=0.012)
+    standing = register(
+        client, "sobel", networks[1], worse_than(0.012) | {"targets": "another"}, "", None, Registry()
+    )
     assert (standing.champion, standing.previous) == (2, 1)
     assert "measured on other images or targets, and not compared" in standing.note
 
@@ -204,7 +209,7 @@ def test_a_version_whose_files_are_gone_is_made_anew(client, root, networks):
 
 def test_no_file_is_one_line(client, tmp_path):
     with pytest.raises(UserError, match=r"none\.keras: is missing"):
-        register(client, "sobel", tmp_path / "none.keras", RESULT, "", None)
+        register(client, "sobel", tmp_path / "none.keras", RESULT, "", None, Registry())
 
 
 def test_a_moved_champion_loads_without_this_package(client, root, networks, tmp_path):

@@ -70,7 +70,7 @@ def pick(
 def register(as_json: JsonOption = False, params: ParamsOption = PARAMS) -> None:
     """Put each task's network into the model registry, as selfscale-TASK.
 
-    It becomes the champion unless the present one has a better test score.
+    It becomes the champion unless the present one is better by registry.rule, or if it was picked.
     """
     settings = load(params)
     from selfscale.pipeline import register as registering
@@ -93,12 +93,12 @@ def promote(
     as_json: JsonOption = False,
     params: ParamsOption = PARAMS,
 ) -> None:
-    """Make a version the champion, unless it is worse on the test split."""
-    load(params, task=task)
+    """Make a version the champion, unless it is worse by registry.rule."""
+    rule = load(params, task=task).registry
     from selfscale.tracking import champions
     from selfscale.tracking.store import open_store
 
-    standing = champions.promote(open_store(store_root()), task, version, force=force)
+    standing = champions.promote(open_store(store_root()), task, version, rule=rule, force=force)
     answer(as_json, standing._asdict, in_words(standing))
 
 

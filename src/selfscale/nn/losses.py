@@ -12,6 +12,8 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from selfscale.nn.ratios import quotient
+
 # (target, output), both float32 (N, H, W, 1) -> numerators (N,), denominators (N,)
 Loss = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 PIXELS = (1, 2, 3)
@@ -63,15 +65,3 @@ def without_skill(loss: str, targets: np.ndarray) -> float:
 def ratio(sums: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
     """Return the loss of a batch."""
     return tf.math.divide_no_nan(tf.reduce_sum(sums[0]), tf.reduce_sum(sums[1]))
-
-
-def quotient(sums: np.ndarray) -> np.ndarray:
-    """Return losses from their sums, float64 of shape `(..., 2)`."""
-    numerators, denominators = sums[..., 0], sums[..., 1]
-    return np.divide(numerators, denominators, out=np.zeros_like(numerators), where=denominators != 0)
-
-
-def relative_change(loss: np.ndarray | float, reference: np.ndarray | float) -> np.ndarray:
-    """Return loss / reference - 1; two losses of 0 do not differ, and any other is infinitely worse."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(np.equal(loss, reference), 0.0, np.divide(loss, reference) - 1.0)

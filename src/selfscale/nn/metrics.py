@@ -11,7 +11,8 @@ import tensorflow as tf
 
 from selfscale.nn.blocking import Chain
 from selfscale.nn.input_pipeline import Split
-from selfscale.nn.losses import LOSSES, PIXELS, quotient
+from selfscale.nn.losses import LOSSES, PIXELS
+from selfscale.nn.ratios import quotient
 
 Sums = tuple[tf.Tensor, tf.Tensor]
 WINDOW = 8

@@ -10,9 +10,10 @@ import tensorflow as tf
 
 from selfscale.nn.blocking import Chain
 from selfscale.nn.input_pipeline import Split, spread
-from selfscale.nn.losses import LOSSES, quotient, ratio
+from selfscale.nn.losses import LOSSES, ratio
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.metrics import to_float
+from selfscale.nn.ratios import quotient
 from selfscale.nn.refit import losses_refitted
 from selfscale.records import Filter
 

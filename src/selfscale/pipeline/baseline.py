@@ -14,11 +14,11 @@ from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.trainer import Plan, Trainer
 from selfscale.paths import PREPARED, TARGETS, Baseline, Training, only_one
 from selfscale.pipeline.execution import Execution, about
-from selfscale.pipeline.results import as_rows
+from selfscale.pipeline.results import as_rows, on_test
 from selfscale.pipeline.train import trainer_for
 from selfscale.progress import SILENT, Progress
 from selfscale.records import SessionRecord
-from selfscale.schemas import Budget
+from selfscale.schemas import Budget, Trained
 from selfscale.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -80,19 +80,19 @@ def trained_result(
 def trained_on(
     trainer: Trainer, task: str, seed: int, steps: int, progress: Progress
 ) -> tuple[SessionRecord, str, dict[str, Any]]:
-    """The session, which network is kept, and by split the scores of the initial and of that one."""
-    splits = {"validation": trainer.validation, "test": load_split(PREPARED, TARGETS / task, "test")}
-
-    def scores() -> dict[str, dict[str, float]]:
-        return {name: trainer.evaluator(split).scores() for name, split in splits.items()}
-
-    before = scores()
+    """The session, which network is kept, and the scores of the initial and of that one."""
+    training = Training(task, seed)
+    trained = files.read_json(training.result, training.command, Trained)
+    before = {key: trained[key] for key in ("validation", "test", "test_interval")}
+    test = load_split(PREPARED, TARGETS / task, "test")
     # Five numbers: no session of a training or a minimization draws the same batches.
     rng = np.random.default_rng((seed, 0, 0, 0, 1))
-    session, _ = trainer.session(Plan(steps, trainer.settings.evaluations), rng, progress)
-    after = scores()
-    now, then = (found["validation"][trainer.loss] for found in (after, before))
-    better = session.ended == "completed" and now < then
-    kept = after if better else before
-    both = {split: {"initial": before[split], "final": kept[split]} for split in splits}
+    session, evaluation = trainer.session(Plan(steps, trainer.settings.evaluations), rng, progress)
+    better = (
+        session.ended == "completed" and evaluation.score(trainer.loss) < before["validation"][trainer.loss]
+    )
+    kept = before
+    if better:
+        kept = {"validation": evaluation.scores(), **on_test(trainer.evaluator(test), trainer.loss)}
+    both = {key: {"initial": before[key], "final": kept[key]} for key in before}
     return session, "trained-on" if better else "initial", both

@@ -116,7 +116,8 @@ def picked(results: Mapping[str, Mapping[str, Any]], task: str) -> tuple[dict[st
         for split in ("validation", "test")
     }
     sizes = {key: chosen[key] for key in ("filters_kept", "parameters", "macs_per_pixel")}
-    return {**result, **sizes, **scores}, model
+    intervals = {**result["test_interval"], "final": chosen["test_interval"]}
+    return {**result, **sizes, **scores, "test_interval": intervals}, model
 
 
 def measured_milliseconds(path: Path) -> float:

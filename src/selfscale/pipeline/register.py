@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from selfscale import files, schemas
 from selfscale.errors import UserError
 from selfscale.paths import PREPARED, REPORTS, TARGETS, Job, store_root
 from selfscale.pipeline.pick import picked
-from selfscale.processes import import_tensorflow, use_float16
-from selfscale.reporting import pareto, statistics
+from selfscale.processes import import_tensorflow
+from selfscale.reporting import pareto
 from selfscale.reporting.model_card import card
 from selfscale.settings import Settings
 from selfscale.tracking import registry
@@ -40,31 +39,25 @@ def register(settings: Settings, task: str) -> Standing:
         raise UserError(
             f"{made_of}: is not what {job.name} was made from; run `dvc repro` to bring both up to date"
         )
-    if not chosen and not pareto.within_tolerance(result, rule):
-        log.warning("%s: no network is within registry.tolerance; the best test score is taken", task)
+    if not chosen and not rule.within(*pareto.validation_scores(result)):
+        log.warning("%s: no network is within registry.tolerance; the best validation score is taken", task)
     model = chosen[1] if chosen else job.output / "compact.keras"
     client = open_store(store_root())
     if not model.exists():
         raise UserError(f"{model}: is missing; run `selfscale {job.command}` first")
     end_killed(client, store_root())
     known = registry.find(client, model_name(task), files.sha256(model))
-    words = "" if known else described(settings, job, model, result, picked=chosen is not None)
+    words = "" if known else described(settings, job, result, picked=chosen is not None)
     run_id = sync_record(client, job.output, job.clock)
-    return registry.register(client, task, model, result, words, run_id)
+    return registry.register(client, task, model, result, words, run_id, None if chosen else rule)
 
 
-def described(settings: Settings, job: Job, model: Path, result: Mapping[str, Any], *, picked: bool) -> str:
-    """The model card, for which the network is measured on the test images."""
+def described(settings: Settings, job: Job, result: Mapping[str, Any], *, picked: bool) -> str:
+    """The model card; the registry then needs TensorFlow, which is imported here without its many lines."""
     import_tensorflow()
-    from selfscale.data.prepare import load_split
     from selfscale.nn import devices
-    from selfscale.nn.metrics import Evaluator
 
     devices.configure(settings.execution)
-    use_float16()
     prepared = files.read_json(PREPARED / "manifest.json", "prepare", schemas.Prepared)
     targets = files.read_json(TARGETS / job.task / "manifest.json", f"targets {job.task}", schemas.Targets)
-    evaluator = Evaluator(files.load_model(model, job.command), discrete=targets["discrete"])
-    tested = evaluator(load_split(PREPARED, TARGETS / job.task, "test"), (result["loss"],))
-    interval = statistics.over_photographs(tested.sums[result["loss"]])
-    return card(result, prepared, targets, settings.registry, interval, picked=picked)
+    return card(result, prepared, targets, settings.registry, picked=picked)

@@ -18,11 +18,13 @@ from selfscale.nn import compaction
 from selfscale.nn.fcn import Size, filters_per_layer, size
 from selfscale.nn.input_pipeline import Split
 from selfscale.nn.masking import MaskedNetwork
+from selfscale.nn.metrics import Evaluation
 from selfscale.nn.trainer import Trainer
 from selfscale.paths import PREPARED, TARGETS, Job, pictures_folder
 from selfscale.progress import Progress
 from selfscale.records import TRAIN, DecisionRecord, SessionRecord, last_accepted
 from selfscale.reporting.network_picture import Example, before_and_after, network_pictures
+from selfscale.reporting.statistics import over_photographs
 from selfscale.search.frontier import frontier
 from selfscale.search_config import Minimization
 
@@ -47,15 +49,18 @@ def write_result(
     model = compaction.compact(network)
     evaluator = trainer.evaluator.of(model)
     test = load_split(PREPARED, TARGETS / job.task, "test")
-    final = {"validation": evaluator(trainer.validation).scores(), "test": evaluator(test).scores()}
+    last = last_accepted(records)
+    initially = {key: training[key] for key in ("test", "test_interval")}
+    tested = on_test(evaluator(test), trainer.loss) if last else initially
+    final = {"validation": evaluator(trainer.validation).scores(), **tested}
     result = result_of(trainer, job, training, records, size(model), final)
     out = job.output
     for folder in ("kept", "pictures", "sessions"):
         shutil.rmtree(out / folder, ignore_errors=True)  # of a former result
         shutil.copytree(state / folder, out / folder)
     result["frontier_steps"] = frontier_steps
-    result["kept"] = points_of_curve(trainer, job, records, test)
-    shutil.copyfile(pictures(out, last_accepted(records))[0], out / "network.png")
+    result["kept"] = points_of_curve(trainer, job, records, test, tested)
+    shutil.copyfile(pictures(out, last)[0], out / "network.png")
     shutil.copyfile(state / "run.json", out / "run.json")
     files.save_model(model, out / "compact.keras")
     files.write_array(out / "removed_filters.npy", compaction.removed_filters(network))
@@ -65,6 +70,11 @@ def write_result(
     files.write_bytes(out / "example.png", example(result, trainer.validation, initial, model))
     files.write_json(out / "result.json", result)
     return result
+
+
+def on_test(evaluation: Evaluation, loss: str) -> dict[str, dict[str, Any]]:
+    """What a network's only evaluation on the test images leaves: scores, and the interval of the loss."""
+    return {"test": evaluation.scores(), "test_interval": over_photographs(evaluation.sums[loss])}
 
 
 def result_of(
@@ -101,12 +111,13 @@ def result_of(
 
 
 def points_of_curve(
-    trainer: Trainer, job: Job, records: Sequence[DecisionRecord], test: Split
+    trainer: Trainer, job: Job, records: Sequence[DecisionRecord], test: Split, tested: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """The networks on the way, as points of the curve of score against size.
 
     All that were accepted, and of the others those that none beats in size and validation score; the
-    files of the rest go. The test split is looked at last, for these alone.
+    files of the rest go. The test split is looked at last, for these alone; `tested` is what `on_test` says
+    of the network accepted last.
     """
     accepted = {record.number: record for record in records if record.accepted}
     points: dict[int, dict[str, Any]] = {}
@@ -135,7 +146,10 @@ def points_of_curve(
         del points[number]
         kept_path(job.output, number).unlink()
     for number, point in points.items():
-        point["test"] = evaluators[number](test, (trainer.loss,)).score(trainer.loss)
+        found = tested
+        if number != last_accepted(records):
+            found = on_test(evaluators[number](test, (trainer.loss,)), trainer.loss)
+        point |= {"test": found["test"][trainer.loss], "test_interval": found["test_interval"]}
     return list(points.values())
 
 

@@ -24,7 +24,7 @@ from selfscale.nn.metrics import Evaluation, Evaluator
 from selfscale.nn.trainer import Compilation, Trainer
 from selfscale.paths import PREPARED, TARGETS, Training, only_one
 from selfscale.pipeline.execution import Execution, about
-from selfscale.pipeline.results import as_rows
+from selfscale.pipeline.results import as_rows, on_test
 from selfscale.progress import SILENT, Progress
 from selfscale.records import SessionRecord
 from selfscale.search.first_session import best_start, first_session
@@ -97,7 +97,7 @@ def train(
                 "filters": filters_per_layer(model),
                 **size(model)._asdict(),
                 "validation": validation.scores(),
-                "test": test.scores(),
+                **on_test(test, settings.tasks[task].loss),
             }
             files.save_model(model, out / "initial.keras")
             files.write_csv(out / "curve.csv", ("step", "loss", "score"), as_rows(session))

@@ -13,15 +13,15 @@ import markupsafe
 from selfscale import files
 from selfscale.paths import Baseline, Job, pictures_folder
 from selfscale.reporting import tables
-from selfscale.reporting.pareto import accepted_networks, within_tolerance
+from selfscale.reporting.pareto import accepted_networks, validation_scores
 from selfscale.reporting.statistics import score
 from selfscale.settings import Registry
 
 # In PNG files: width and height, four bytes each.
 SIZE = slice(16, 24)
 RULES = {
-    "smallest": "the fewest multiply-accumulates within the tolerance, or else the best score",
-    "score": "the best score",
+    "smallest": "the fewest multiply-accumulates within the tolerance, or else the best score, on validation",
+    "score": "the best score on validation",
 }
 
 
@@ -78,7 +78,7 @@ def task_of(comparison: Mapping[str, Any], seeds: int, found: Champion, rule: Re
     result = comparison["results"][job.name]
     baseline = score(comparison["baseline"][Baseline(job.task, job.seed).name], "test")
     initial, minimized = found.milliseconds
-    verdict = "within" if within_tolerance(result, rule) else "not within"
+    verdict = "within" if rule.within(*validation_scores(result)) else "not within"
     return {
         "name": job.task,
         "answer": f"{result['macs_per_pixel'] / result['macs_per_pixel_initial']:.0%} of the "

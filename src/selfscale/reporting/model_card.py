@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from selfscale.reporting.pareto import within_tolerance
+from selfscale.reporting.pareto import validation_scores
 from selfscale.reporting.statistics import Result, relative, score
 from selfscale.settings import Registry
 from selfscale.tracking.points import summary
@@ -19,18 +19,16 @@ def card(
     prepared: Mapping[str, Any],
     targets: Mapping[str, Any],
     rule: Registry,
-    interval: tuple[float, float],
     *,
     picked: bool = False,
 ) -> str:
     """Return Markdown from a minimization's result and the manifests of its images and targets.
 
     Args:
-        interval: Of the test score, 95 % over the test photographs (see `statistics.over_photographs`).
         picked: `rule` did not choose the network, but somebody with `selfscale pick`.
     """
     counts = ", ".join(f"{count['images']} {split}" for split, count in prepared["counts"].items())
-    side = prepared["size"]
+    side, interval = prepared["size"], result["test_interval"]["final"]
     facts = {
         "task": f"`{result['task']}`: {what_it_does(targets)}",
         **({"arguments": code(json.dumps(targets["arguments"]))} if targets["arguments"] else {}),
@@ -49,9 +47,8 @@ def card(
             "",
             summary(result),
             "",
-            f"95 % interval of the final {result['loss']} over the "
-            f"{prepared['counts']['test']['photographs']} test photographs (bootstrap): "
-            f"{interval[0]:.4g} to {interval[1]:.4g}.",
+            f"95 % interval of the final test {result['loss']} over "
+            f"{prepared['counts']['test']['photographs']} photographs: {in_words(**interval)}.",
             "",
             "### Limits",
             "",
@@ -67,10 +64,17 @@ def what_it_does(targets: Mapping[str, Any]) -> str:
     return f"imitates the operator {code(targets['operator'])}, {kind}"
 
 
+def in_words(low: float, high: float | None) -> str:
+    return "unknown" if high is None else f"{low:.4g} to {high:.4g}"
+
+
 def limits(result: Result, discrete: bool, rule: Registry, picked: bool) -> Sequence[str]:
-    worse = relative(score(result, "test"), score(result, "test", "initial"))
-    change = "" if worse is None else f" ({worse:+.1%})"
-    verdict = "within" if within_tolerance(result, rule) else "**not within**"
+    changes = {
+        split: relative(score(result, split), score(result, split, "initial"))
+        for split in ("validation", "test")
+    }
+    changed = ", ".join(f"{split} {change:+.1%}" for split, change in changes.items() if change is not None)
+    verdict = "within" if rule.within(*validation_scores(result)) else "**not within**"
     by_rule = {
         "smallest": "fewest multiply-accumulates within the tolerance",
         "score": "best score",
@@ -78,11 +82,12 @@ def limits(result: Result, discrete: bool, rule: Registry, picked: bool) -> Sequ
     chosen = (
         "Picked from the networks that were accepted on the way, by the validation split."
         if picked
-        else f"Chosen from all strategies and seeds by the test split ({by_rule}), which flatters its score."
+        else f"Chosen from all strategies and seeds by the validation split ({by_rule}), which flatters its "
+        "score there; the test split decided nothing."
     )
     return [
-        f"On the test split it is {verdict} the tolerance of {rule.tolerance:.0%} of the initial network's "
-        f"{result['loss']}{change}; the initial network is no perfect imitation either.",
+        f"On the validation split it is {verdict} the tolerance of {rule.tolerance:.0%} of the initial "
+        f"network's {result['loss']} ({changed}); the initial network is no perfect imitation either.",
         chosen,
         "Measured on crops of the images above only; noise, other scales or contrasts were not tried.",
         "Takes float images (N, height, width, 1) from 0 to 1; beyond their border it sees zeros.",

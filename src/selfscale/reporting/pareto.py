@@ -26,6 +26,7 @@ class Candidate(NamedTuple):
     macs_per_pixel: float
     validation: float
     test: float
+    test_interval: dict[str, float | None]
     path: Path
 
 
@@ -50,6 +51,7 @@ def accepted_networks(result: Result) -> list[dict[str, Any]]:
         "macs_per_pixel": result["macs_per_pixel_initial"],
         "validation": score(result, "validation", "initial"),
         "test": score(result, "test", "initial"),
+        "test_interval": result["test_interval"]["initial"],
     }
     return [initial, *result["kept"]]
 
@@ -133,9 +135,9 @@ def best_within(
 
 
 def choose_by_rule(comparison: Mapping[str, Any], task: str, rule: Registry) -> dict[str, Any]:
-    """Choose the result of a task to register; among equals the one with the better test score.
+    """Choose the result of a task to register, by validation.
 
-    Where none is within the tolerance, the best test score decides, whatever the rule.
+    Where none is within the tolerance, the best score decides, whatever the rule.
 
     Raises:
         UserError: The comparison has no result of the task.
@@ -145,13 +147,9 @@ def choose_by_rule(comparison: Mapping[str, Any], task: str, rule: Registry) -> 
         raise UserError(
             f"{REPORTS / 'comparison.json'}: has no result of {task}; run `selfscale compare` again"
         )
-    if rule.rule == "smallest" and (
-        small := [result for result in results if within_tolerance(result, rule)]
-    ):
-        return min(small, key=lambda result: (result["macs_per_pixel"], score(result, "test")))
-    return min(results, key=lambda result: (score(result, "test"), result["macs_per_pixel"]))
+    return min(results, key=lambda result: rule.order(*validation_scores(result), result["macs_per_pixel"]))
 
 
-def within_tolerance(result: Result, rule: Registry) -> bool:
-    """Whether the test score is within the rule's tolerance of the initial network's."""
-    return score(result, "test") <= (1 + rule.tolerance) * score(result, "test", "initial")
+def validation_scores(result: Result) -> tuple[float, float]:
+    """Return the validation scores of the final and of the initial network."""
+    return score(result, "validation"), score(result, "validation", "initial")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats  # type: ignore[import-untyped]
 
-from selfscale.nn.losses import quotient, relative_change
+from selfscale.nn.ratios import quotient, relative_change
 from selfscale.search.acceptance import bounds
 
 Result = Mapping[str, Any]  # the content of a minimization's result.json, or of a baseline
@@ -55,10 +55,13 @@ QUANTITIES: dict[str, Callable[[Result], float]] = {
 }
 
 
-def over_photographs(sums: np.ndarray) -> tuple[float, float]:
-    """Return the 95 % interval of a score, from numerators and denominators per photograph, `(N, 2)`."""
+def over_photographs(sums: np.ndarray) -> dict[str, float | None]:
+    """Return the 95 % interval of a loss, from numerators and denominators per photograph, `(N, 2)`.
+
+    One photograph says nothing about others: it sets no upper end.
+    """
     low, high = bounds(quotient, sums, (1 + CONFIDENCE) / 2)
-    return max(low, 0.0), high
+    return {"low": max(low, 0.0), "high": high if np.isfinite(high) else None}
 
 
 def relative(value: float, reference: float) -> float | None:

@@ -15,8 +15,8 @@ import numpy as np
 
 from selfscale.nn.alterations import Alteration, disable, disable_and_freeze, reinitialize
 from selfscale.nn.checkpoint import Checkpoint
-from selfscale.nn.losses import quotient
 from selfscale.nn.masking import MaskedNetwork
+from selfscale.nn.ratios import quotient
 from selfscale.nn.similarity import cosine_similarity
 from selfscale.nn.trainer import Plan, Trainer
 from selfscale.progress import SILENT, Progress

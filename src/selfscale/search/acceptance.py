@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from scipy import stats  # type: ignore[import-untyped]
 
-from selfscale.nn.losses import quotient, relative_change
+from selfscale.nn.ratios import quotient, relative_change
 from selfscale.records import DecisionRecord
 from selfscale.search_config import Minimization
 

@@ -20,10 +20,10 @@ from selfscale.nn.checkpoint import Checkpoint
 from selfscale.nn.compaction import compact, compacted, pays
 from selfscale.nn.devices import forget_kernels
 from selfscale.nn.layer_removal import removable_layers, with_layers
-from selfscale.nn.losses import quotient
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.metrics import Evaluation
 from selfscale.nn.probe import Probe
+from selfscale.nn.ratios import quotient
 from selfscale.nn.trainer import Trainer
 from selfscale.progress import SILENT, Progress
 from selfscale.records import TRAIN, DecisionRecord, last_accepted

@@ -1,7 +1,8 @@
 """Which version of a task's registered model is in use: the alias `champion`, and `previous` before it.
 
-Whoever moves `champion` keeps to one rule: no version that is worse on the test split takes its place,
-unless it is forced to. Versions that were measured on other images or targets cannot be compared.
+Whoever moves `champion` keeps to the rule of `registry`: no version that is worse by it, on the validation
+split, takes its place unless it is forced to. Versions that were measured on other images or targets cannot
+be compared.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from selfscale.errors import UserError
+from selfscale.settings import Registry
 from selfscale.tracking.store import store_errors
 
 CHAMPION, PREVIOUS = "champion", "previous"
@@ -40,7 +42,9 @@ def model_name(task: str) -> str:
 
 
 @store_errors()
-def promote(client: MlflowClient, task: str, number: int | None = None, *, force: bool = False) -> Standing:
+def promote(
+    client: MlflowClient, task: str, number: int | None = None, *, rule: Registry, force: bool = False
+) -> Standing:
     """Make a version, by default the newest one, the champion.
 
     Raises:
@@ -49,7 +53,7 @@ def promote(client: MlflowClient, task: str, number: int | None = None, *, force
     """
     name = model_name(task)
     version = version_of(client, name, number)
-    compared = compare(client, version)
+    compared = compare(client, version, rule)
     if compared and compared.worse and not force:
         raise UserError(
             f"{name} version {version.version}: {compared.words}; --force promotes it all the same"
@@ -73,9 +77,9 @@ def rollback(client: MlflowClient, task: str) -> Standing:
     return appoint(client, version_of(client, name, former), None)
 
 
-def propose(client: MlflowClient, version: ModelVersion) -> Standing:
-    """Make a version the champion unless it is worse."""
-    compared = compare(client, version)
+def propose(client: MlflowClient, version: ModelVersion, rule: Registry | None) -> Standing:
+    """Make a version the champion unless it is worse by the rule, if there is one."""
+    compared = compare(client, version, rule) if rule else None
     if not compared or not compared.worse:
         return appoint(client, version, compared)
     task = version.name.removeprefix("selfscale-")
@@ -100,8 +104,8 @@ def standing(client: MlflowClient, version: ModelVersion, note: str) -> Standing
     return Standing(version.name, int(version.version), now[CHAMPION], now.get(PREVIOUS), note)
 
 
-def compare(client: MlflowClient, version: ModelVersion) -> Comparison | None:
-    """A version with the champion, by what their tags say of the test split; None without another one."""
+def compare(client: MlflowClient, version: ModelVersion, rule: Registry) -> Comparison | None:
+    """A version with the champion, by what their tags say; None without another one."""
     number = aliases(client, version.name).get(CHAMPION)
     if number is None or number == int(version.version):
         return None
@@ -112,10 +116,15 @@ def compare(client: MlflowClient, version: ModelVersion) -> Comparison | None:
         return Comparison(
             False, f"version {number} was measured on other images or targets, and not compared"
         )
-    new, present = (float(found.tags["test_final"]) for found in (version, champion))
-    verdict = "worse than" if new > present else "not worse than"
-    words = f"test {version.tags['loss']} {new:.4g} is {verdict} the {present:.4g} of version {number}"
-    return Comparison(new > present, words)
+    keys = ("validation_final", "validation_initial", "macs_per_pixel")
+    new, present = ([float(found.tags[key]) for key in keys] for found in (version, champion))
+    worse = rule.order(*new) > rule.order(*present)
+    words = (
+        f"validation {version.tags['loss']} {new[0]:.4g} at {new[2]:g} multiply-accumulates is "
+        f"{'' if worse else 'not '}worse than {present[0]:.4g} at {present[2]:g} of version {number} "
+        f"by registry.rule: {rule.rule}"
+    )
+    return Comparison(worse, words)
 
 
 def version_of(client: MlflowClient, name: str, number: int | None = None) -> ModelVersion:

@@ -22,6 +22,7 @@ from mlflow.types import Schema, TensorSpec
 
 from selfscale import files
 from selfscale.errors import UserError
+from selfscale.settings import Registry
 from selfscale.tracking.champions import Standing, has_artifacts, model_name, propose
 from selfscale.tracking.points import summary
 from selfscale.tracking.store import existing_run, experiment, store_errors, store_folder
@@ -40,8 +41,11 @@ def register(
     result: Mapping[str, Any],
     card: str,
     run_id: str | None,
+    rule: Registry | None,
 ) -> Standing:
     """Make the `.keras` file a version, and the champion of its task unless the present one is better.
+
+    By the `rule`; what somebody picked comes without one, and becomes champion in any case.
 
     A file that is registered already gets no second version. The model belongs to the run `run_id`,
     or, if that was deleted, to a new one (`kind=registration`); the version's description is the
@@ -56,7 +60,7 @@ def register(
     name, digest, folder = model_name(task), files.sha256(model_path), store_folder(client)
     with FileLock(folder / "registry.lock") if folder else nullcontext():
         if version := find(client, name, digest):
-            return propose(client, version)
+            return propose(client, version, rule)
         whole = existing_run(client, run_id) is not None and client.list_artifacts(run_id)
         holder = run_id if run_id and whole else registration_run(client, task, summary(result))
         source = log_model(client, task, model_path, holder)
@@ -74,7 +78,7 @@ def register(
         first = (made_from(client, name, digest) or [version])[-1]
         if first.version != version.version:  # on a server, another machine was faster
             client.delete_model_version(name, version.version)
-        return propose(client, first)
+        return propose(client, first, rule)
 
 
 def find(client: MlflowClient, name: str, digest: str) -> ModelVersion | None:
