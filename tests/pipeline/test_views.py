@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from comparisons import INTERVAL
 from selfscale.paths import Job
 from selfscale.pipeline import views
 from selfscale.reporting.statistics import BASELINE
@@ -29,7 +30,8 @@ def result(task: str, seed: int, macs: float, test: float) -> dict:
         **{"task": task, "seed": seed, "loss": "mae", "filters_initial": [5, 5], "parameters_initial": 886},
         **{"parameters": macs + 6, "macs_per_pixel": macs, "macs_per_pixel_initial": 875.0},
         **{split: {"initial": {"mae": 0.02}, "final": {"mae": test}} for split in ("validation", "test")},
-        "kept": [{**point, "validation": test, "test": test}],
+        "kept": [{**point, "validation": test, "test": test, "test_interval": INTERVAL}],
+        "test_interval": {"initial": INTERVAL, "final": INTERVAL},
     }
 
 
