@@ -87,7 +87,8 @@ def trained_on(
     test = load_split(PREPARED, TARGETS / task, "test")
     # Five numbers: no session of a training or a minimization draws the same batches.
     rng = np.random.default_rng((seed, 0, 0, 0, 1))
-    session, evaluation = trainer.session(Plan(steps, trainer.settings.evaluations), rng, progress)
+    session, _ = trainer.session(Plan(steps, trainer.settings.evaluations), rng, progress)
+    evaluation = trainer.evaluator(trainer.validation)
     better = (
         session.ended == "completed" and evaluation.score(trainer.loss) < before["validation"][trainer.loss]
     )
