@@ -24,6 +24,11 @@ def test_none_is_stopped_before_four_came_to_the_end_of_a_cycle(short):
     assert hopeless_scores([*FULL[:3], short], PLAN, 1.0) == {}
 
 
+@pytest.mark.parametrize("broken", [[np.nan, 4, 2], [8, 4, np.nan], [np.inf, 4, 2]], ids=str)
+def test_a_loss_that_is_no_number_says_nothing_and_stops_nothing_else(broken):
+    assert hopeless_scores([broken, *FULL], PLAN, 1.0) == hopeless_scores(FULL, PLAN, 1.0)
+
+
 def test_of_a_session_of_several_cycles_the_first_counts():
     longer = [8, 4, 2, 6, 0.1, 0.1]
     assert hopeless_scores([longer, *FULL[1:]], PLAN, 1.0) == hopeless_scores(FULL, PLAN, 1.0)

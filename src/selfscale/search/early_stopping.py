@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 
 from selfscale.nn.trainer import Plan
 
@@ -26,7 +27,8 @@ def hopeless_scores(curves: Sequence[Sequence[float]], plan: Plan, limit: float)
         Empty as long as fewer than four sessions came to the end of a cycle.
     """
     pauses = plan.pauses
-    full = [curve[: len(pauses)] for curve in curves if len(curve) >= len(pauses) and min(curve) > 0]
+    firsts = [curve[: len(pauses)] for curve in curves if len(curve) >= len(pauses)]
+    full = [curve for curve in firsts if all(0 < loss < inf for loss in curve)]  # a NaN is not
     if len(full) < FULL_SESSIONS:
         return {}
     shares = [min(curve[-1] / curve[i] for curve in full) for i in range(len(pauses) - 1)]

@@ -50,7 +50,8 @@ def trials(round: Round) -> Iterator[Sequence[Trial]]:
         yield [cheapest_layers(round, layers, count)]
     if not round.allows(settings.layers.steps):
         layers = []
-    if all(record.alteration == REMOVE_LAYER for record in records[last_accepted(records) :]):
+    since = [record for record in records[last_accepted(records) :] if not record.grows]
+    if all(record.alteration == REMOVE_LAYER for record in since):
         spare = redundancy.find(network, round.probe, round.probe.split.images)
         if spare:
             yield [Trial(MERGE, (spare.filter,), 0, spare=spare)]
