@@ -21,7 +21,7 @@ from selfscale.nn.layer_removal import with_layers, without_layer
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.probe import Probe
 from selfscale.nn.redundancy import Redundant
-from selfscale.records import MERGE, REMOVE_LAYER, TRAIN, DecisionRecord, Filter, layers_of
+from selfscale.records import MERGE, REMOVE_LAYER, TRAIN, WIDEN, DecisionRecord, Filter, layers_of
 from selfscale.search import proposals
 from selfscale.search.importance import Subject
 from selfscale.search.proposals import group_size, loss_without, next_trials
@@ -219,6 +219,9 @@ def test_redundant_filters_go_after_a_layer_was_tried(monkeypatch):
     course = Course([2, 3], new_settings(tries=0, group=1))
     found = list(course.run(no_trial))
     assert [t.alteration for t in found] == [MERGE, *["disable"] * 5]
+    course = Course([2, 3], new_settings(tries=0, group=1))
+    course.records.append(record(1, accepted=False, alteration=WIDEN))  # failed growth is no reason not to
+    assert course.next().alteration == MERGE
 
 
 def test_without_tries_layers_stay():
