@@ -16,6 +16,7 @@ Count: TypeAlias = Annotated[int, Field(ge=0)]
 Size: TypeAlias = Annotated[float, Field(ge=0)]
 Scores: TypeAlias = dict[str, float]  # by the metric
 SplitName: TypeAlias = Literal["train", "validation", "test"]
+Interval: TypeAlias = dict[Literal["low", "high"], float | None]  # of a loss; from one photograph no high
 Number: TypeAlias = Annotated[float, Field(allow_inf_nan=True)]  # of a session that may have diverged
 
 
@@ -59,13 +60,6 @@ class Budget(Content):
     """`models/budget/*.json`."""
 
     steps: Annotated[int, Field(ge=1)]
-
-
-class Interval(Content):
-    """Of a loss over photographs; without an upper end if there is but one."""
-
-    low: float
-    high: float | None
 
 
 class Trained(Content):
