@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 
+import comparisons
 from selfscale import paths as workspace
 from selfscale.errors import UserError
 from selfscale.files import read_json, write_json
@@ -29,7 +30,7 @@ def project(tmp_path):
     folder = shutil.copytree(trained_project(), tmp_path / "project")
     for strategy, steps in STEPS.items():
         path = folder / Job("sobel", strategy, 0).output / "result.json"
-        write_json(path, {"training_steps": steps})
+        write_json(path, comparisons.result("sobel", strategy) | {"training_steps": steps})
     with own_store():
         yield folder
 
