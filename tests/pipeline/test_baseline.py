@@ -64,7 +64,7 @@ def test_it_takes_as_many_steps_as_the_longest_minimization_and_keeps_the_better
     before, after = (found["validation"][network]["mae"] for network in ("initial", "final"))
     assert after < before if found["kept"] == "trained-on" else after == before
     (run,) = runs(open_store(project), "baseline")
-    assert run.info.run_name == "baseline - seed 0"
+    assert run.info.run_name.startswith("baseline - seed 0")
     assert run.info.status == "FINISHED"
     assert run.data.metrics["test_final_mae"] == pytest.approx(found["test"]["final"]["mae"])
     first = (project / Baseline("sobel", 0).result).read_bytes()
