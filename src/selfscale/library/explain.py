@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from selfscale.library.network import unique_names
+from selfscale.nn.blocking import Chain
 from selfscale.nn.graph import Cost, trace
 from selfscale.reporting.tables import markdown
 
@@ -30,6 +31,7 @@ class Explanation:
     model: str
     cost: Cost
     groups: tuple[GroupExplanation, ...]
+    execution: str  # on blocks of pixels, or on images and why
 
     def __str__(self) -> str:
         removable = sum(group.channels for group in self.groups if not group.pins)
@@ -48,8 +50,8 @@ class Explanation:
         header = ("group", "channels", "MACs of one", "parameters of one", "pinned", "together with")
         return (
             f"{self.model}: {self.cost.macs:,} multiply-accumulates, {self.cost.parameters:,} parameters; "
-            f"{removable} channels in {sum(not g.pins for g in self.groups)} groups may go\n\n"
-            + markdown([header, *rows])
+            f"{removable} channels in {sum(not g.pins for g in self.groups)} groups may go; "
+            f"{self.execution}\n\n" + markdown([header, *rows])
         )
 
 
@@ -76,4 +78,4 @@ def explain(model: keras.Model, *, trust_lambda: bool = False) -> Explanation:
             "/".join(slice.layer) for slice in (*group.producers, *group.followers, *group.readers)
         )
         found.append(GroupExplanation(name, tuple(layers), group.size, saves, group.pins))
-    return Explanation(model.name, full, tuple(found))
+    return Explanation(model.name, full, tuple(found), str(Chain(model)))

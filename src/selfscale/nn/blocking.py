@@ -52,6 +52,11 @@ class Chain:
         if self.reason is None:
             self.shape = best_shape(self.stages, size)
 
+    def __str__(self) -> str:
+        if self.shape != PLAIN:
+            return f"runs on blocks of {self.shape} pixels"
+        return f"runs on images: {self.reason or 'blocks of pixels need no fewer multiplications'}"
+
     def to_blocks(self, images: tf.Tensor) -> tf.Tensor:
         """Convert (..., H, W, C) to (..., H / rows, W / columns, rows * columns * C)."""
         if self.shape == PLAIN:
