@@ -15,7 +15,7 @@ from selfscale.config import Execution
 from selfscale.errors import UserError
 from selfscale.nn import devices
 from selfscale.nn.fcn import build
-from selfscale.nn.trainer import Trainer
+from selfscale.nn.trainer import Plan, Trainer
 from stores import python
 
 CONFIGURED = """
@@ -90,7 +90,7 @@ def test_a_device_whose_memory_is_exhausted_is_one_line(trainer: Trainer, monkey
 
     monkeypatch.setattr(trainer, "_steps", exhausted)
     with pytest.raises(UserError, match=r"^training.batch: 4 images of 24x24 do not fit .*; lower training"):
-        trainer.idle()
+        trainer.session(Plan(1, 1), np.random.default_rng(0))
 
 
 def test_half_precision_is_that_of_what_is_traced_inside(trainer: Trainer):

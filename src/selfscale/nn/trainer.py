@@ -24,7 +24,6 @@ from selfscale.progress import SILENT, Progress
 from selfscale.records import SessionRecord
 
 CHUNK_BYTES = 16 * 2**20
-IDLE_STEPS = 20
 # Of the loss, while gradients are float16: a pixel's share in it is small, and would become zero.
 HALF_SCALE = 1024.0
 
@@ -106,13 +105,6 @@ class Trainer:
             compilation=compilation or self.compilation,
             feed=self.feed,
         )
-
-    def idle(self) -> float:
-        """Run steps that change nothing in the network, to measure them; return their mean loss."""
-        before = self.network.state()  # a layer may change without any gradient
-        mean = self._advance(np.zeros(IDLE_STEPS, np.float32), np.random.default_rng(0))
-        self.network.restore(before)
-        return mean
 
     def reset(self) -> None:
         """Set the optimizer back to how it was made, as after every alteration (thesis 2.3)."""
