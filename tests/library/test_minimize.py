@@ -19,7 +19,7 @@ BRIEF = {"steps": 240, "session": 30}
 def residual(width: int = 8) -> keras.Model:
     keras.utils.set_random_seed(1)
     inputs = keras.Input((8, 8, 1))
-    x = layers.Conv2D(width, 3, padding="same", use_bias=False)(inputs)
+    x = layers.Conv2D(width, 3, padding="same", use_bias=False, name="stem")(inputs)
     x = shortcut = layers.ReLU()(layers.BatchNormalization()(x))
     x = layers.Conv2D(2 * width, 3, padding="same", use_bias=False, kernel_regularizer="l2")(x)
     x = layers.ReLU()(layers.BatchNormalization()(x))
@@ -124,7 +124,7 @@ def test_strategies_and_costs(trained, strategy, cost):
         strategy=strategy,
         cost=cost,
         round_to=4,
-        protect=["conv2d"],
+        protect=["stem"],
         budget={"steps": 80, "session": 20},
     )
     widths = [layer.filters for layer in found.model.layers if isinstance(layer, layers.Conv2D)]
