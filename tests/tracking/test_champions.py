@@ -11,6 +11,7 @@ import pytest
 from test_app import command  # noqa: F401
 
 from selfscale.cli import registry as cli_registry
+from selfscale.inference.load import find
 from selfscale.nn.fcn import build
 from selfscale.pipeline import register as registering
 from selfscale.settings import Registry, Settings
@@ -72,9 +73,14 @@ def test_a_worse_version_is_refused_unless_forced(command, client):
         "multiply-accumulates is worse"
     )
     assert aliases(client) == {"champion": 3, "previous": 2}
-    code, out, _ = command("promote", "sobel", "--version", "1")
-    assert (code, aliases(client)) == (0, {"champion": 1, "previous": 3})
-    assert "0.012 at 125 multiply-accumulates is not worse than 0.013 at 125 of version 3" in out
+    code, _, err = command(
+        "promote", "sobel", "--version", "1"
+    )  # better than the champion, not than the best
+    assert (code, aliases(client)) == (2, {"champion": 3, "previous": 2})
+    assert "0.012 at 125 multiply-accumulates is worse than 0.011 at 125 of version 2" in err
+    code, out, _ = command("promote", "sobel", "--version", "2")
+    assert (code, aliases(client)) == (0, {"champion": 2, "previous": 3})
+    assert "0.011 at 125 multiply-accumulates is not worse than 0.012 at 125 of version 1" in out
 
 
 def test_the_champion_stays_champion(command, client):
@@ -130,6 +136,34 @@ def test_register_prints_a_line_a_task_or_one_json_object(command, project, monk
         "sobel": (2, 1),
         "canny": (2, 1),
     }
+
+
+def test_a_copy_of_a_version_has_its_files_and_its_scores(command, client, project):
+    client.copy_model_version(f"models:/{NAME}/2", NAME)
+    client.set_registered_model_alias(NAME, "champion", "4")
+    result = RESULT | {"validation": {"initial": {"mae": 0.013}, "final": {"mae": 0.013}}}
+    standing = register(client, "sobel", project / "0.keras", result, "", None, Registry())
+    assert (standing.version, standing.champion) == (1, 4)
+    assert "is worse than 0.011 at 125 of version 4" in standing.note
+    register(client, "sobel", project / "1.keras", RESULT, "", None, Registry())  # what was copied
+    assert len(client.search_model_versions(f"name = '{NAME}'")) == 4
+    with find(f"{NAME}@champion") as path:
+        assert path.exists()
+
+
+def test_what_something_else_registered_is_neither_trusted_nor_compared(command, client):
+    source = client.get_model_version(NAME, "2").source
+    client.create_model_version(NAME, source)
+    client.create_model_version(
+        NAME, "s3://elsewhere/model", tags={"loss": "mae", "validation_final": "good"}
+    )
+    code, _, err = command("promote", "sobel", "--version", "4")
+    assert code == 2
+    assert "version 4: selfscale has not measured it, so it cannot be compared; --force" in err
+    assert command("promote", "sobel", "--version", "4", "--force")[0] == 0
+    code, out, _ = command("promote", "sobel", "--version", "2")
+    assert (code, aliases(client)) == (0, {"champion": 2, "previous": 4})
+    assert "is not worse than 0.012 at 125 of version 1" in out
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,10 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a user
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.entities.model_registry import RegisteredModel
+from mlflow.exceptions import MlflowException
 
 from selfscale.errors import UserError
-from selfscale.tracking.champions import has_artifacts, model_name
+from selfscale.tracking.champions import model_name
 from selfscale.tracking.store import existing_run, store_errors
 
 # The files of a minimization's and of a training's run.
@@ -52,7 +53,7 @@ def download_version(client: MlflowClient, task: str, version: str, folder: Path
     if chosen is None:
         valid = ", ".join([*sorted(aliases), *sorted(versions, key=int)])
         raise UserError(f"{reference}: '{task}' has no such version; valid: {valid}")
-    return _download_model(client, chosen.source, folder, reference)
+    return _download_model(client, f"models:/{chosen.name}/{chosen.version}", folder, reference)
 
 
 @store_errors()
@@ -77,10 +78,15 @@ def download_run(client: MlflowClient, run_id: str, folder: Path) -> Path:
     )
 
 
-def _download_model(client: MlflowClient, source: str, folder: Path, reference: str) -> Path:
+def _download_model(client: MlflowClient, uri: str, folder: Path, reference: str) -> Path:
     """Download the `.keras` file within a model in MLflow's TensorFlow flavor."""
-    if has_artifacts(client, source):
-        local = Path(download_artifacts(source, dst_path=str(folder), tracking_uri=client.tracking_uri))
+    try:
+        local = Path(download_artifacts(uri, dst_path=str(folder), tracking_uri=client.tracking_uri))
         for path in local.rglob("*.keras"):
             return path
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+    except FileNotFoundError:
+        pass
     raise UserError(f"{reference}: its files are gone from the store; run `selfscale register` again")

@@ -7,9 +7,11 @@ be compared.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 from mlflow import MlflowClient
+from mlflow.artifacts import list_artifacts
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
@@ -18,6 +20,9 @@ from selfscale.settings import Registry
 from selfscale.tracking.store import store_errors
 
 CHAMPION, PREVIOUS = "champion", "previous"
+# Tags in which versions agree that can be compared, and those by which they are.
+SAME = {"loss", "targets"}
+SCORES = ("validation_final", "validation_initial", "macs_per_pixel")
 
 
 class Standing(NamedTuple):
@@ -53,7 +58,7 @@ def promote(
     """
     name = model_name(task)
     version = version_of(client, name, number)
-    compared = compare(client, version, rule)
+    compared = compare(client, version, rule, with_all=True)
     if compared and compared.worse and not force:
         raise UserError(
             f"{name} version {version.version}: {compared.words}; --force promotes it all the same"
@@ -104,27 +109,50 @@ def standing(client: MlflowClient, version: ModelVersion, note: str) -> Standing
     return Standing(version.name, int(version.version), now[CHAMPION], now.get(PREVIOUS), note)
 
 
-def compare(client: MlflowClient, version: ModelVersion, rule: Registry) -> Comparison | None:
-    """A version with the champion, by what their tags say; None without another one."""
+def compare(
+    client: MlflowClient, version: ModelVersion, rule: Registry, *, with_all: bool = False
+) -> Comparison | None:
+    """A version with the champion, or with the best of all, by what their tags say; None without another one.
+
+    What has no such tags was registered by something else: it is no champion unless somebody says so, and
+    nothing is compared with it.
+    """
     number = aliases(client, version.name).get(CHAMPION)
-    if number is None or number == int(version.version):
+    if number in (None, int(version.version)):
         return None
-    champion = client.get_model_version(version.name, str(number))
-    if not has_artifacts(client, champion.source):
+    if not (new := measured(version)):
+        return Comparison(True, "selfscale has not measured it, so it cannot be compared")
+    wanted = client.search_model_versions(f"name = '{version.name}'")
+    if not with_all:
+        wanted = [other for other in wanted if int(other.version) == number]
+    known = [one for one in wanted if one.version != version.version and measured(one)]
+    if not known:
+        return Comparison(False, f"version {number} was measured by something else, and not compared")
+    whole = [one for one in known if has_artifacts(client, one)]
+    if not whole:
         return Comparison(False, f"the files of version {number} are gone")
-    if any(version.tags.get(key) != champion.tags.get(key) for key in ("loss", "targets")):
+    alike = [one for one in whole if all(one.tags[key] == version.tags[key] for key in SAME)]
+    if not alike:
         return Comparison(
             False, f"version {number} was measured on other images or targets, and not compared"
         )
-    keys = ("validation_final", "validation_initial", "macs_per_pixel")
-    new, present = ([float(found.tags[key]) for key in keys] for found in (version, champion))
-    worse = rule.order(*new) > rule.order(*present)
+    scores = {int(one.version): measured(one) for one in alike}
+    best = min(scores, key=lambda one: rule.order(*scores[one]))
+    worse = rule.order(*new) > rule.order(*scores[best])
     words = (
         f"validation {version.tags['loss']} {new[0]:.4g} at {new[2]:g} multiply-accumulates is "
-        f"{'' if worse else 'not '}worse than {present[0]:.4g} at {present[2]:g} of version {number} "
+        f"{'' if worse else 'not '}worse than {scores[best][0]:.4g} at {scores[best][2]:g} of version {best} "
         f"by registry.rule: {rule.rule}"
     )
     return Comparison(worse, words)
+
+
+def measured(version: ModelVersion) -> list[float]:
+    """Validation losses, final and initial, and cost; empty for a version that something else registered."""
+    try:
+        return [float(version.tags[key]) for key in SCORES if version.tags.keys() >= SAME]
+    except (KeyError, ValueError):
+        return []
 
 
 def version_of(client: MlflowClient, name: str, number: int | None = None) -> ModelVersion:
@@ -136,7 +164,7 @@ def version_of(client: MlflowClient, name: str, number: int | None = None) -> Mo
     if number not in versions:
         there = ", ".join(map(str, sorted(versions)))
         raise UserError(f"{name}: there is no version {number}; versions: {there}")
-    if not has_artifacts(client, versions[number].source):
+    if not has_artifacts(client, versions[number]):
         raise UserError(f"{name} version {number}: its files are gone; run `selfscale register` again")
     return versions[number]
 
@@ -145,11 +173,13 @@ def aliases(client: MlflowClient, name: str) -> dict[str, int]:
     return {alias: int(version) for alias, version in client.get_registered_model(name).aliases.items()}
 
 
-def has_artifacts(client: MlflowClient, source: str) -> bool:
+def has_artifacts(client: MlflowClient, version: ModelVersion) -> bool:
+    """Whether a version's files are there, also those of a copy of another version."""
     try:
-        found = client.list_logged_model_artifacts(source.removeprefix("models:/"))
+        place = client.get_model_version_download_uri(version.name, version.version)
+        found = list_artifacts(artifact_uri=place, tracking_uri=client.tracking_uri)
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         return False
-    return any(file.path == "MLmodel" for file in found)
+    return any(Path(file.path).name == "MLmodel" for file in found)

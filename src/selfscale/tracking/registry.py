@@ -90,7 +90,7 @@ def made_from(client: MlflowClient, name: str, digest: str) -> list[ModelVersion
     """All of them, newest first."""
     found = client.search_model_versions(f"name = '{name}'")
     same = [version for version in found if version.tags.get(DIGEST) == digest]
-    whole = [version for version in same if has_artifacts(client, version.source)]
+    whole = [version for version in same if has_artifacts(client, version)]
     return sorted(whole, key=lambda version: int(version.version), reverse=True)
 
 
