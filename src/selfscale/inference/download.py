@@ -82,7 +82,7 @@ def _download_model(client: MlflowClient, uri: str, folder: Path, reference: str
     """Download the `.keras` file within a model in MLflow's TensorFlow flavor."""
     try:
         local = Path(download_artifacts(uri, dst_path=str(folder), tracking_uri=client.tracking_uri))
-        for path in local.rglob("*.keras"):
+        for path in local.rglob("*.keras") if (local / "MLmodel").exists() else ():
             return path
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
