@@ -15,7 +15,6 @@ from selfscale.reporting import pareto
 from selfscale.settings import load
 
 TASK = "sobel"
-PHOTOGRAPH = 3  # of the test images
 OUT = Path("docs/overview.png")
 
 
@@ -24,10 +23,12 @@ def main() -> None:
     comparison = files.read_json(Path("reports/comparison.json"), "compare")
     result = pareto.choose_by_rule(comparison, TASK, settings.registry)
     job, loss = job_of(result, settings), result["loss"]
-    image = np.load(PREPARED / "test.npy")[PHOTOGRAPH : PHOTOGRAPH + 1] / np.float32(255)
+    wanted = np.load(TARGETS / TASK / "test.npy")
+    most = wanted.std(axis=(1, 2, 3), dtype=float).argmax()  # where there is much to see
+    image = np.load(PREPARED / "test.npy")[most : most + 1] / np.float32(255)
     shown = [
         ("photograph", f"{image.shape[2]}x{image.shape[1]} pixels", image),
-        ("wanted", "Sobel's operator", np.load(TARGETS / TASK / "test.npy")[PHOTOGRAPH : PHOTOGRAPH + 1]),
+        ("wanted", "Sobel's operator", wanted[most : most + 1]),
     ]
     initial = files.load_model(job.training.output / "initial.keras", job.training.command)
     models = [initial, files.load_model(job.output / "compact.keras", job.command)]

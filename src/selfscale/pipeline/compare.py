@@ -21,6 +21,8 @@ from selfscale.reporting.statistics import BASELINE
 from selfscale.schemas import BaselineResult, Result
 from selfscale.settings import Runs, Settings
 
+SHOWN_OF = 100  # validation images, of which the page shows one
+
 
 def jobs(settings: Settings) -> list[Job]:
     """All minimizations of `runs`."""
@@ -138,7 +140,10 @@ def champion(
     initial = files.load_model(job.training.output / "initial.keras", job.training.command)
     minimized = files.load_model(job.output / "compact.keras", job.command)
     split = load_split(PREPARED, TARGETS / task, "validation")
-    shown = before_and_after(split.images[0], split.targets[0], initial, minimized, result)
+    most = int(
+        split.targets[:SHOWN_OF].std(axis=(1, 2, 3), dtype=float).argmax()
+    )  # where there is much to see
+    shown = before_and_after(split.images[most], split.targets[most], initial, minimized, result)
     pictures = {title: gray_png(to_image(values)) for title, values in shown.items()}
     before, after = milliseconds([initial, minimized])
     return Champion(job, pictures, (before, after), frontier)
