@@ -68,7 +68,7 @@ def train(settings: Settings, task: str, state: Path, network: Network) -> dict[
     chosen = settings.network.model_copy(update={"widths": list(network.widths)})
     settings = settings.model_copy(update={"network": chosen})
     for attempt in range(settings.training.first.restarts + 1):
-        model = pipeline.new_network(settings, task, network.seed, attempt)
+        model = pipeline.new_network(settings, task, network.seed, attempt, 0)
         trainer = pipeline.trainer_for(settings, task, MaskedNetwork(model))
         record, validation = session(trainer, network, attempt)
         if record.ended in exhaustive.TRAINED:

@@ -55,7 +55,7 @@ def sessions(width: int, seed: int) -> tuple[float, float, float]:
         }
     )
     chosen = chosen.model_copy(update={"training": training, "network": network})
-    model = pipeline.new_network(chosen, TASK, seed, 0)
+    model = pipeline.new_network(chosen, TASK, seed, 0, 0)
     whole = pipeline.trainer_for(chosen, TASK, MaskedNetwork(model))
     trainer = Trainer(
         whole.network,

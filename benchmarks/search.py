@@ -68,7 +68,7 @@ def selfscale(seed: int) -> tuple[Found, pipeline.Trainer, float]:
     """Training and minimization as the pipeline does them, without MLflow; and the limit for others."""
     chosen = settings()
     started = time.perf_counter()
-    model = pipeline.new_network(chosen, TASK, seed, 0)
+    model = pipeline.new_network(chosen, TASK, seed, 0, 0)
     trainer = first = pipeline.trainer_for(chosen, TASK, MaskedNetwork(model))
     session, initial = first_session(trainer, seed, 0)
     cycle = chosen.training.evaluations
@@ -98,7 +98,7 @@ def by_optuna(seed: int, limit: float) -> Found:
         widths = [trial.suggest_int(f"width_{layer}", 1, 5) for layer in range(depth)]
         network = chosen.network.model_copy(update={"widths": widths})
         theirs = chosen.model_copy(update={"network": network})
-        model = pipeline.new_network(theirs, TASK, seed, trial.number)
+        model = pipeline.new_network(theirs, TASK, seed, trial.number, 0)
         trainer = pipeline.trainer_for(theirs, TASK, MaskedNetwork(model))
         rng = np.random.default_rng((seed, trial.number))
         _, validation = trainer.session(Plan(TRIAL_STEPS, chosen.training.evaluations), rng)

@@ -31,7 +31,7 @@ def trainer(seed: int = 0, crop: int | None = 64, widths: Sequence[int] = (5, 5)
     chosen = settings().starting_from(widths)
     training = chosen.training.model_copy(update={"crop": crop, **more})
     chosen = chosen.model_copy(update={"training": training})
-    model = pipeline.new_network(chosen, TASK, seed, 0)
+    model = pipeline.new_network(chosen, TASK, seed, 0, 0)
     return pipeline.trainer_for(chosen, TASK, MaskedNetwork(model))
 
 
