@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers
-from rows import in_turns, seconds
+from rows import in_turns
 
 from selfscale.nn.channel_masks import ChannelMasks
 from selfscale.nn.graph import ChannelGraph, trace
@@ -45,6 +45,13 @@ def random_third(graph: ChannelGraph, rng: np.random.Generator) -> dict[int, np.
     return keep
 
 
+def busy(call: Callable[[], object]) -> float:
+    """Return the seconds of the processor that a call takes: other processes do not count."""
+    started = time.process_time()
+    call()
+    return time.process_time() - started
+
+
 def row(name: str) -> tuple[str, ...]:
     """Trace one architecture, remove a random third of its channels, compare with the masked model."""
     rng = np.random.default_rng(0)
@@ -52,11 +59,11 @@ def row(name: str) -> tuple[str, ...]:
     model = getattr(keras.applications, name)(weights=None, input_shape=(side, side, 3), classes=CLASSES)
     random_vectors(model, rng)
     graphs: list[ChannelGraph] = []
-    tracing = seconds(lambda: graphs.append(trace(model)))
+    tracing = busy(lambda: graphs.append(trace(model)))
     graph = graphs[0]
     keep = random_third(graph, rng)
     compact: list[keras.Model] = []
-    compaction = seconds(lambda: compact.append(rewrite(model, graph, keep)))
+    compaction = busy(lambda: compact.append(rewrite(model, graph, keep)))
     inputs = random_inputs(model, 1)
     masks = ChannelMasks(model, graph)
     for index, mask in keep.items():
@@ -124,12 +131,7 @@ def step_ratios(repetitions: int = 30, batch: int = 64) -> list[float]:
 
     ours, plain = timed(True), timed(False)
 
-    def taken(step: Callable[[], tf.Tensor]) -> float:
-        started = time.process_time()  # of one thread: other processes do not count
-        step().numpy()
-        return time.process_time() - started
-
-    times = in_turns(repetitions, lambda: taken(ours), lambda: taken(plain))
+    times = in_turns(repetitions, lambda: busy(lambda: ours().numpy()), lambda: busy(lambda: plain().numpy()))
     return [a / b for a, b in zip(*times, strict=True)]
 
 

@@ -529,3 +529,11 @@ def feature_pyramid():
     q = conv(a, 5, 1) + layers.UpSampling2D(2)(p)
     tower, head = layers.Conv2D(5, 3, padding="same", activation="relu"), layers.Conv2D(2, 1)
     return inputs, [head(tower(p)), head(tower(q))]
+
+
+@model(8 + 4 + 4)
+def operations_with_a_constant_per_channel():
+    inputs = image()
+    x = conv(inputs, 8)
+    x = conv(ops.clip(conv(x, 4), [0.0] * 4, [1.0] * 4), 4)
+    return inputs, head(ops.max_pool(ops.clip(conv(x, 4), 0, 1), 2))

@@ -119,6 +119,11 @@ class WithoutConfig(layers.Layer):
         return self.function(x)
 
 
+def clipped():
+    inputs = keras.Input((4,))
+    return keras.Model(inputs, keras.ops.clip(inputs, np.zeros(4), np.ones(4)))
+
+
 def chain(*middle, shape=(4,)):
     return keras.Sequential([keras.Input(shape), *middle, layers.Dense(2, name="last")], name="chain")
 
@@ -128,7 +133,12 @@ def chain(*middle, shape=(4,)):
     [
         (Subclassed(name="mine"), "mine is a subclassed model.*functional"),
         (keras.Sequential([layers.Dense(2)], name="empty"), "empty is not built yet"),
-        (chain(layers.Lambda(lambda x: 2 * x, name="twice")), "twice is a Lambda: trust_lambda=True"),
+        (chain(layers.Lambda(lambda x: 2 * x, name="twice")), "twice is a Lambda.*: trust_lambda=True"),
+        (
+            chain(layers.TimeDistributed(layers.Lambda(abs), name="each"), layers.Flatten(), shape=(3, 4)),
+            "each .*holds one: trust_lambda=True",
+        ),
+        (clipped(), r"clip.* \(Clip\) can't be rebuilt"),
         (chain(WithoutConfig(abs)), r"without_config.* \(WithoutConfig\) can't be rebuilt"),
         (
             chain(layers.MaxPooling2D(data_format="channels_first", name="pool"), shape=(4, 4, 4)),

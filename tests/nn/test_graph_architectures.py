@@ -6,7 +6,9 @@ import keras
 import numpy as np
 import pytest
 
+from pages import CHECKOUT, blocks
 from selfscale.nn.graph import trace
+from selfscale.nn.graph_recording import RULES
 from selfscale.nn.rewriting import rewrite
 
 # Groups and channels as counted from the architectures: see docs/any-model.md.
@@ -34,3 +36,13 @@ def test_a_known_architecture_is_compacted_exactly(name):
     cost = graph.cost(keep, without)
     assert cost.parameters == compact.count_params() < model.count_params() / 1.5
     assert trace(compact).cost() == cost
+
+
+def test_the_code_of_the_page_runs():
+    names = {}
+    for block in blocks(CHECKOUT / "docs" / "architectures.md"):
+        if block.language == "python":
+            exec(block.code, names)
+    assert names["Scale"] in RULES
+    before, after = names["graph"].cost(), names["graph"].cost(names["keep"])
+    assert names["smaller"].count_params() < after.parameters < before.parameters / 2

@@ -7,21 +7,23 @@ from typing import Any
 
 import numpy as np
 from keras import layers
+from keras.config import image_data_format
 
 from selfscale.nn.graph_recording import OpaqueError, Rule, Tensor, Use, register_rule
 from selfscale.nn.graph_rules import passes
 
 # Of `keras.ops`, by the names of their classes: these are no public names of Keras.
 UNARY = """
-Absolute Fabs Arctan Cast Cbrt Ceil Celu Clip Copy Cos Elu Erf Exp Expm1 Floor Gelu HardShrink HardSigmoid
+Absolute Fabs Arctan Cast Cbrt Ceil Celu Copy Cos Elu Erf Exp Expm1 Floor Gelu HardShrink HardSigmoid
 HardSilu HardTanh LeakyRelu Log1p LogSigmoid Negative Relu Relu6 Round Rsqrt SaturateCast Selu Sigmoid Sign
 Silu Sin SoftShrink Softplus Softsign SparsePlus SparseSigmoid Sqrt Square Squareplus StopGradient Tanh
-TanhShrink Threshold AveragePool AdaptiveAveragePool AdaptiveMaxPool MaxPool Resize
+TanhShrink Threshold
 """
 BINARY = """
 Add Subtract Multiply Divide TrueDivide Maximum Minimum Fmax Fmin Power Logaddexp Greater GreaterEqual Less
 LessEqual Where
 """
+SPATIAL = "AveragePool AdaptiveAveragePool AdaptiveMaxPool MaxPool Resize"
 REDUCTIONS = "Mean Sum Max Min Amax Amin Var Std Prod"
 
 
@@ -94,6 +96,18 @@ def _binary(use: Use) -> np.ndarray:
     return merge(use)
 
 
+def _spatial(use: Use) -> np.ndarray:
+    if (use.config.get("data_format") or image_data_format()) != "channels_last":
+        raise OpaqueError("its channels come first")
+    return use.ids
+
+
+def _clip(use: Use) -> np.ndarray:
+    if np.ndim(use.config["x_min"]) or np.ndim(use.config["x_max"]):
+        raise OpaqueError("it has a constant for every channel")
+    return use.ids
+
+
 def _reduction(use: Use) -> np.ndarray:
     rank, axis = len(use.inputs[0].shape), use.config.get("axis")
     if axis is None or rank - 1 in np.atleast_1d(axis) % rank:
@@ -150,6 +164,8 @@ def _concatenate_op(use: Use) -> np.ndarray:
 
 OPERATIONS: dict[str, Rule] = {
     **dict.fromkeys(UNARY.split(), passes),
+    **dict.fromkeys(SPATIAL.split(), _spatial),
+    "Clip": _clip,
     **dict.fromkeys(BINARY.split(), _binary),
     **dict.fromkeys(REDUCTIONS.split(), _reduction),
     "Concatenate": _concatenate_op,

@@ -9,7 +9,7 @@ import keras
 
 from selfscale.nn.graph_operations import OPERATIONS
 from selfscale.nn.graph_recording import RULES, OpaqueError, Path, Recording, Rule, Tensor, Use
-from selfscale.nn.graph_walk import Arguments, Walk, configuration, every_layer, is_graph
+from selfscale.nn.graph_walk import Arguments, Walk, configuration, every_layer, every_operation, is_graph
 
 UNKNOWN = 64  # what an axis of unknown size counts as, in the costs
 
@@ -26,23 +26,30 @@ def check(model: Any, trust_lambda: bool) -> None:
         )
     if isinstance(model, keras.Sequential) and not model.built:
         raise ValueError(f"{name} is not built yet: let it begin with keras.Input(shape)")
-    for path, layer in every_layer(model):
-        place = "/".join(path)
-        if isinstance(layer, keras.layers.Lambda):
-            if not trust_lambda:
-                raise ValueError(f"{place} is a Lambda: trust_lambda=True, if its code may be run")
-            continue
+    for path, layer in every_operation(model):
+        place, kind = "/".join(path), type(layer)
         try:
             config = layer.get_config()
-            if type(layer).__module__.partition(".")[0] != "keras":
-                type(layer).from_config(config)
+            code = isinstance(layer, keras.layers.Lambda) or _has_code(config)
+            if not code and kind.__module__.partition(".")[0] != "keras":
+                kind.from_config(config)
         except Exception as error:  # whatever a layer of someone's raises
             line = str(error).strip().partition("\n")[0]
             raise ValueError(
-                f"{place} ({type(layer).__name__}) can't be rebuilt from its configuration: {line}"
+                f"{place} ({kind.__name__}) can't be rebuilt from its configuration: {line}"
             ) from error
+        if code and not trust_lambda:
+            raise ValueError(f"{place} is a Lambda or holds one: trust_lambda=True, if its code may be run")
         if config.get("data_format") == "channels_first":
             raise ValueError(f"{place} has data_format='channels_first': only 'channels_last' is supported")
+
+
+def _has_code(config: Any) -> bool:
+    """Return whether Python code is in a configuration, for example of a Lambda in a wrapper."""
+    if isinstance(config, dict):
+        named = config.get("class_name") in ("Lambda", "__lambda__")
+        return named or any(_has_code(each) for each in config.values())
+    return isinstance(config, list | tuple) and any(_has_code(each) for each in config)
 
 
 class Tracing(Walk[Tensor]):

@@ -31,13 +31,18 @@ def operations_of(model: Any) -> dict[str, Any]:
     return {each.name: each for each in every}
 
 
-def every_layer(model: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """Yield all layers with their paths, those of nested graphs instead of the graphs."""
+def every_operation(model: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """Yield all layers and operations with their paths, those of nested graphs instead of the graphs."""
     for name, each in operations_of(model).items():
         if is_graph(each):
-            yield from every_layer(each, (*path, name))
-        elif isinstance(each, keras.layers.Layer):
+            yield from every_operation(each, (*path, name))
+        else:
             yield (*path, name), each
+
+
+def every_layer(model: Any) -> Iterator[tuple[Path, Any]]:
+    """Yield all layers with their paths."""
+    return ((p, each) for p, each in every_operation(model) if isinstance(each, keras.layers.Layer))
 
 
 def configuration(model: Any) -> dict[str, Any]:
