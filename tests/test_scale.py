@@ -177,6 +177,21 @@ def test_a_network_from_the_curve_is_picked_and_registered(project, command):  #
         ({"scaling.max_macs_per_pixel": 17.0}, WORDS, ["the start has", "18 multiply-accumulates"]),
         ({"scaling.max_parameters": 19}, WORDS, ["the start has 20 parameters", "max_parameters"]),
         ({"scaling.mode": "grown"}, WORDS, ["scaling.mode", "grow"]),
+        ({"training.optimizer": "adm"}, WORDS, ["training.optimizer: 'adm' is unknown", "'adam'"]),
+        ({"training.arguments": {"beta": 1}}, WORDS, ["training.optimizer: 'beta' is unknown", "beta_1"]),
+        (
+            {"minimization.target": 10.0},
+            ("scale", "sobel", "--strategy", "scale_from_one"),
+            ["minimization.target: 10 is no better than the same output everywhere"],
+        ),
+        (
+            {"minimization.target": 1e-6, "scaling.max_steps": 20, "growth.steps": 20},
+            ("scale", "sobel", "--strategy", "scale_from_one"),
+            [
+                "minimization.target: 1e-06 was not reached with confidence: the best network found has",
+                "models/",
+            ],
+        ),
         ({}, ("scale", "sobel", "--strategy", "random"), ["strategies.random.scaling: is false"]),
         ({}, ("train", "sobel", "--start", "5,x"), ["--start: expected filters", "'5,x'"]),
         ({}, ("pick", "sobel"), ["name one of --max-macs, --min-score, --max-ms and --clear"]),

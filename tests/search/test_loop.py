@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,18 @@ from selfscale.errors import UserError
 from selfscale.nn import redundancy
 from selfscale.nn.checkpoint import Checkpoint
 from selfscale.nn.compaction import removed_filters
-from selfscale.nn.fcn import build, filters_per_layer
+from selfscale.nn.fcn import build, filters_per_layer, size
 from selfscale.nn.metrics import Evaluation
 from selfscale.nn.trainer import Plan, Trainer
 from selfscale.pipeline import resume
 from selfscale.records import MERGE, REMOVE_LAYER, TRAIN, DecisionRecord, Filter, layers_of
-from selfscale.search import loop
-from selfscale.search.acceptance import Judge, Verdict, reference_of, threshold
+from selfscale.search import attempt, loop
+from selfscale.search.acceptance import Judge, Verdict, reaches_target, reference_of, threshold
+from selfscale.search.frontier import frontier
+from selfscale.search.growth import GROWTH_STRATEGIES
+from selfscale.search.growth_trials import Growing
 from selfscale.search.loop import Decision, minimize
-from selfscale.search_config import Acceptance, LayerRemoval, Limits, Minimization
+from selfscale.search_config import Acceptance, Growth, LayerRemoval, Limits, Minimization, Removal, Scaling
 from stores import record as a_record
 
 SETTINGS = Minimization(
@@ -607,7 +611,7 @@ SHORT = Minimization(
     removal=plain_removal(group="adaptive", steps=6),
     layers=LayerRemoval(tries=1, steps=6),
     last_session_steps=6,
-    tolerance=1e9,
+    tolerance=1e6,
     acceptance=Acceptance(rule="threshold"),
     limits=Limits(decisions=8, steps=None),
 )
@@ -674,3 +678,95 @@ def test_interrupted_it_goes_on_in_the_smaller_network(train_split, validation_s
     for found, expected in zip(history, whole, strict=True):
         assert (found.filters, found.score) == (expected.record.filters, expected.record.score)
     assert_equal(trainer.network.state().weights, whole[-1].trainer.network.state().weights)
+
+
+# -- trials without a session, a target, and what lies below the tolerance ------------------------
+
+
+def test_what_is_within_the_tolerance_already_needs_no_session(trained, nothing_is_merged):
+    """Filter 2 of layer 0 is read by nobody: without it, nothing changes."""
+    reader = trained.network.block(1).convolution
+    kernel = reader.kernel.numpy()
+    kernel[:, :, 2] = 0.0
+    reader.kernel.assign(kernel)
+    before = trained.network.model.get_weights()
+    needed = changed(removal=Removal(group=1, steps=12), **FIRST_ONLY, **NO_LAYERS)
+    (record,) = run(trained, needed, select=lambda s: [float(c == Filter(0, 2)) for c in s.candidates])
+    assert (record.filters, record.accepted, record.session.steps) == ((Filter(0, 2),), True, 0)
+    assert record.score == pytest.approx(record.score_before_training) and record.relative_loss == 0
+    assert set(record.metrics) >= {"mae", "mse", "uiqi"}
+    for old, new in zip(before, trained.network.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_a_session_that_does_harm_is_undone_where_none_was_needed(trained, nothing_is_merged, monkeypatch):
+    """It has drifted through half of the tolerance, so it is trained, by a rate that destroys it."""
+    initial = trained.evaluator(trained.validation)
+    settings = changed(removal=Removal(group=1, steps=12), learning_rate=50.0, tolerance=1e6, **FIRST_ONLY)
+    settings = settings.model_copy(update=NO_LAYERS)
+    monkeypatch.setattr(attempt, "DRIFT", -1.0)
+    (record,) = run(trained, settings, initial=initial)
+    assert record.accepted and record.session.steps > 0
+    assert record.score == pytest.approx(record.score_before_training)
+    assert trained.evaluate_loss() == pytest.approx(record.score)
+
+
+@pytest.mark.parametrize("refit", [True, False])
+def test_a_trial_starts_from_what_was_refitted(start, nothing_is_merged, monkeypatch, refit):
+    def scale(network, removed, images, rng, loss) -> bool:
+        """In the place of a fit, which has tests of its own: the output doubles."""
+        assert not any(network.active[layer][index] for layer, index in removed)
+        output = network.blocks[-1].convolution
+        output.set_weights([2 * weight for weight in output.get_weights()])
+        return True
+
+    monkeypatch.setattr(attempt, "refit_if_better", scale)
+    removal = Removal(group=1, steps=2, refit=refit, sessions="always")
+    (record,) = run(start(), changed(removal=removal, **FIRST_ONLY, **NO_LAYERS), initial=UNREACHABLE)
+    trainer = start()
+    trainer.network.disable(*record.filters)
+    output = trainer.network.blocks[-1].convolution
+    output.set_weights([(1 + refit) * weight for weight in output.get_weights()])
+    assert record.score_before_training == pytest.approx(trainer.evaluate_loss(), rel=1e-5)
+
+
+def test_a_target_takes_the_place_of_the_tolerance(trained, nothing_is_merged):
+    score = trained.evaluate_loss()
+    within = changed(target=score * 1e3, tolerance=0.0, removal=Removal(group=1, steps=6), **NO_LAYERS)
+    records = run(trained, within)
+    assert records[-1].filters_kept == (1, 1)
+    assert all(r.limit == score * 1e3 for r in records if r.filters)
+    assert "reaches the target" in records[0].reason
+
+
+def test_a_target_out_of_reach_ends_with_the_last_session_once_growth_is_over(trained, nothing_is_merged):
+    growing = Growing(
+        Growth(steps=4, tries=1), Scaling(max_steps=8), partial(GROWTH_STRATEGIES.resolve("uniform", ""))
+    )
+    settings = changed(target=1e-9, **NO_LAYERS)
+    initial = trained.evaluator(trained.validation)
+    found = list(minimize(trained, bind("random", {}), settings, seed=0, initial=initial, growing=growing))
+    assert all(d.record.grows for d in found[:-1]) and found[-1].record.alteration == TRAIN
+    assert reaches_target(settings, initial.sums["mae"]) is False
+    assert reaches_target(SETTINGS, initial.sums["mae"]) is None
+
+
+def test_the_frontier_goes_down_to_the_smallest_network_and_leaves_the_trainer_as_it_was(trained):
+    before = everything(trained)
+    settings = changed(removal=Removal(steps=60))
+    points = list(frontier(trained, settings, seed=0, steps=600))
+    sizes = [size(point.model).macs_per_pixel for point in points]
+    assert sizes == sorted(set(sizes), reverse=True)
+    assert filters_per_layer(points[-1].model) == (1,)  # nothing is left that may go
+    assert sum(point.steps for point in points) <= 600
+    assert_equal(everything(trained), before)
+    again = list(frontier(trained, settings, seed=0, steps=600))
+    for one, other in zip(points, again, strict=True):
+        for old, new in zip(one.model.get_weights(), other.model.get_weights(), strict=True):
+            np.testing.assert_array_equal(old, new)
+
+
+def test_a_rejected_network_is_kept_for_the_curve_if_none_is_as_small_and_as_good(trained, nothing_is_merged):
+    found = decisions(trained, changed(**FIRST_ONLY), initial=UNREACHABLE)
+    assert found[0].rejected is not None and not found[0].record.accepted
+    assert size(found[0].rejected).macs_per_pixel < found[0].record.macs_per_pixel

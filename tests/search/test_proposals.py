@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from conftest import sobel_split
 from selfscale.errors import UserError
 from selfscale.nn import redundancy
+from selfscale.nn.compaction import compacted
 from selfscale.nn.fcn import build
 from selfscale.nn.layer_removal import with_layers, without_layer
 from selfscale.nn.masking import MaskedNetwork
@@ -23,7 +24,7 @@ from selfscale.nn.probe import Probe
 from selfscale.nn.redundancy import Redundant
 from selfscale.records import MERGE, REMOVE_LAYER, TRAIN, WIDEN, DecisionRecord, Filter, layers_of
 from selfscale.search import proposals
-from selfscale.search.importance import Subject
+from selfscale.search.importance import STRATEGIES, Subject
 from selfscale.search.proposals import group_size, loss_without, next_trials
 from selfscale.search.trial import Round, Trial
 from selfscale.search_config import LayerRemoval, Limits, Minimization, Removal
@@ -542,3 +543,30 @@ def test_a_trial_says_whether_it_removes_something():
     removing = {"disable", "disable_and_freeze", REMOVE_LAYER, "merge"}
     for name in (*removing, "reinitialize", TRAIN):
         assert replace(trial, alteration=name).removes == (name in removing)
+
+
+@given(
+    st.sets(st.sampled_from([Filter(0, i) for i in range(3)] + [Filter(1, i) for i in range(4)]), max_size=4),
+    st.sampled_from(STRATEGIES.names),
+    st.integers(0, 3),
+)
+@examples(max_examples=40, deadline=None)
+def test_every_strategy_sees_the_network_as_it_would_be_compacted(train_split, off, name, seed):
+    """Weights that read disabled filters do not exist in the compact network, and must not count."""
+    masked = MaskedNetwork(build([3, 4, 3], kernel=3, deviation=0.5, seed=(seed,)))
+    active = masked.active
+    for filter in off:
+        active[filter.layer][filter.index] &= active[filter.layer].sum() == 1
+    masked.set_masks(active)
+    scores = []
+    for network in (masked, compacted(masked)):
+        subject = Subject(
+            network.removable(),
+            network.active,
+            partial(redundancy.effective_weights, network),
+            None,
+            np.random.default_rng(seed),
+            Probe(network, train_split, "mae"),
+        )
+        scores.append(STRATEGIES.bind(name, {}, "strategies")(subject))
+    assert scores[0] == pytest.approx(scores[1], rel=1e-3, abs=1e-6)
