@@ -20,20 +20,16 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from selfscale import files
 from selfscale.cli import loading
 from selfscale.data.shards import ordered_map
 from selfscale.errors import UserError
-from selfscale.paths import MINIMIZED, PREPARED, STATE, TARGETS, only_one
+from selfscale.paths import MINIMIZED, PREPARED, STATE, TARGETS, Training, only_one
+from selfscale.progress import SILENT
 from selfscale.reporting import exhaustive, tables
 from selfscale.settings import Settings
-
-if TYPE_CHECKING:
-    from selfscale.nn.metrics import Evaluation
-    from selfscale.nn.trainer import Trainer
-    from selfscale.records import SessionRecord
 
 log = logging.getLogger(__name__)
 
@@ -60,26 +56,38 @@ def train(settings: Settings, task: str, state: Path, network: Network) -> dict[
     if done.exists():
         return dict(files.read_json(done, "train"))
     pipeline = loading.import_pipeline(settings.execution)
+    import numpy as np
+
     from selfscale.data.prepare import load_split
     from selfscale.nn.fcn import size
     from selfscale.nn.masking import MaskedNetwork
+    from selfscale.nn.trainer import Plan
 
     # The copy is not checked: settings for the pipeline have a hidden layer, here there may be none.
     chosen = settings.network.model_copy(update={"widths": list(network.widths)})
     settings = settings.model_copy(update={"network": chosen})
-    for attempt in range(settings.training.first.restarts + 1):
-        model = pipeline.new_network(settings, task, network.seed, attempt, 0)
+    if network.steps is None:
+        started, steps = pipeline.living_network(settings, Training(task, network.seed), SILENT)
+        model, attempts = started.model, started.start
+        record, validation = started.session, started.validation
         trainer = pipeline.trainer_for(settings, task, MaskedNetwork(model))
-        record, validation = session(trainer, network, attempt)
-        if record.ended in exhaustive.TRAINED:
-            break
+    else:
+        for attempts in range(1, settings.training.first.restarts + 2):
+            model = pipeline.new_network(settings, task, network.seed, attempts - 1, 0)
+            trainer = pipeline.trainer_for(settings, task, MaskedNetwork(model))
+            rng = np.random.default_rng((network.seed, 0, attempts - 1, 0))
+            plan = Plan(network.steps, trainer.settings.evaluations)
+            record, validation = trainer.session(plan, rng)
+            if record.ended in exhaustive.TRAINED:
+                break
+        steps = record.steps
     test = trainer.evaluator(load_split(PREPARED, TARGETS / task, "test"))
     result = {
         "widths": list(network.widths),
         "seed": network.seed,
-        "starts": attempt + 1,
+        "starts": attempts,
         "ended": record.ended,
-        "training_steps": record.steps,
+        "training_steps": steps,
         **size(model)._asdict(),
         # JSON has no other word for what is not a number.
         "validation": validation.score(trainer.loss) if validation.finite else None,
@@ -87,18 +95,6 @@ def train(settings: Settings, task: str, state: Path, network: Network) -> dict[
     }
     files.write_json(done, result)
     return result
-
-
-def session(trainer: Trainer, network: Network, attempt: int) -> tuple[SessionRecord, Evaluation]:
-    import numpy as np
-
-    from selfscale.nn.trainer import Plan
-    from selfscale.search.first_session import first_session
-
-    if network.steps is None:
-        return first_session(trainer, network.seed, attempt)
-    rng = np.random.default_rng((network.seed, 0, attempt, 0))
-    return trainer.session(Plan(network.steps, trainer.settings.evaluations), rng)
 
 
 def steps_of_minimizations(task: str) -> int:

@@ -128,6 +128,7 @@ class Growth(Section):
     select: str = Field("uniform", description="uniform | widest_gain | gradient: where to grow")
     arguments: dict[str, Any] = Field({}, description="of that function")
     steps: Steps = Field(3000, description="training steps of a trial, which doubles layers or inserts one")
+    learning_rate: Positive = Field(0.01, description="of these trials")
     min_gain: Relative = Field(
         0.003, description="what a growth has to gain of score, for each thousand of what it adds"
     )
@@ -152,7 +153,7 @@ class Scaling(Section):
     )
     max_seconds: Positive | None = Field(None, description="seconds of the growth at most; null: no limit")
     max_steps: int = Field(
-        40000,
+        20000,
         ge=0,
         le=STEPS,
         description="training steps of growth at most; without growth they add to minimization.limits.steps",

@@ -63,7 +63,7 @@ def growth_trial(growing: Growing, round: Round, trainer: Trainer, score: float)
     first = trainer.settings.first
     sessions = list(takewhile(lambda r: r.alteration == TRAIN_ON, reversed(without_failures(records))))
     if not sessions or (len(sessions) < first.max_cycles and gain_of(sessions[0]) >= first.min_gain):
-        return Trial(TRAIN_ON, (), settings.steps)
+        return Trial(TRAIN_ON, (), settings.steps, learning_rate=settings.learning_rate)
     failed = {r.filters for r in records[last_accepted(records) :] if r.filters}
     found = {} if len(failed) >= settings.tries else grown_within(growing.limits, round, failed)
     if not found:
@@ -75,7 +75,7 @@ def growth_trial(growing: Growing, round: Round, trainer: Trainer, score: float)
 
     def train(network: MaskedNetwork, count: int) -> float:
         spent.append(count)
-        trainer.of(network).session(Plan(count, 1), round.rng(5, len(spent)))
+        trainer.of(network).session(Plan(count, 1, settings.learning_rate), round.rng(5, len(spent)))
         return round.probe.loss_of(network)
 
     subject = GrowthSubject(round.network, steps, networks, costs, round.rng(0), round.probe, train)
@@ -87,6 +87,7 @@ def growth_trial(growing: Growing, round: Round, trainer: Trainer, score: float)
         *steps[best],
         settings.steps,
         float(scores[best]),
+        settings.learning_rate,
         least_gain=0.0 if targeted else max(gain_of(sessions[0]), worth),
         selection_steps=sum(spent),
     )
