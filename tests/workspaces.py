@@ -140,6 +140,16 @@ def trained_project() -> Path:
     return folder / "project"
 
 
+@functools.cache
+def minimized_project() -> Path:
+    """The same up to the network of JOB, to be copied."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    shutil.copytree(trained_project(), folder / "project")
+    minimize(folder / "project")
+    return folder / "project"
+
+
 def minimize(folder: Path, **options: Any) -> None:
     """What `selfscale minimize` does, in this process."""
     with chdir(folder):

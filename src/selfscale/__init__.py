@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from selfscale import keras_settings
 
 if TYPE_CHECKING:
     from selfscale.library.explain import explain
@@ -19,6 +23,10 @@ HOMES = {
     "minimize": "selfscale.library.minimize",
     "register_rule": "selfscale.nn.graph_recording",
 }
+
+# Commands set Keras by themselves, before it is imported.
+if Path(sys.argv[0]).name != "selfscale" and (problems := keras_settings.unfit()):
+    raise ImportError(problems[0])
 
 
 def __getattr__(name: str) -> Any:

@@ -11,6 +11,10 @@ from functools import cache
 from io import TextIOWrapper
 from types import FrameType
 
+from selfscale import keras_settings
+
+overruled: list[str] = []  # the user's settings of Keras that commands go without
+
 
 def own_environment() -> None:
     """Set what results, pages and output must not depend on, whatever the user's own settings are.
@@ -18,6 +22,7 @@ def own_environment() -> None:
     Before anything heavy is imported. Keras would read `keras.json`, in which another backend, order of axes
     or precision may be chosen for other work; a path below a file has none. So would Matplotlib.
     """
+    overruled[:] = keras_settings.unfit()
     os.environ |= {"KERAS_BACKEND": "tensorflow", "KERAS_HOME": os.devnull}
     os.environ |= {"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull}
     # TensorFlow reports its start-up in many lines; a user's own choice stands.

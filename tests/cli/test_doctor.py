@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -18,7 +23,23 @@ from selfscale.config import Execution
 from selfscale.errors import UserError
 from selfscale.nn import devices
 from selfscale.paths import PREPARED, TARGETS
-from workspaces import CHECKOUT, change_params, contents, own_store, trained_project
+from selfscale.tracking.store import open_existing, open_store
+from selfscale.tracking.sync import sync_project
+from stores import runs
+from workspaces import (
+    CHECKOUT,
+    JOB,
+    change_params,
+    contents,
+    minimized_project,
+    own_store,
+    trained_project,
+)
+
+STALE = {
+    **{"strategy": "random", "seed": 0, "decision": 99, "filters_kept": [1, 1], "parameters": 9},
+    **{"macs_per_pixel": 9.0, "validation": 0.1, "test": 0.1, "test_interval": {"low": 0.1, "high": 0.1}},
+}
 
 
 @pytest.fixture(autouse=True)
@@ -210,3 +231,107 @@ def test_an_error_ends_a_check_and_keeps_what_it_found(error, text):
     assert first == Finding("some", "thing")
     assert last.problem
     assert last.text.startswith(text)
+
+
+def test_an_empty_registry_though_there_are_results(project, monkeypatch):
+    shutil.copytree(minimized_project() / "models", project / "models", dirs_exist_ok=True)
+    change_params(project / "params.yaml", {"runs.strategies": ["random"]})
+    assert problems() == [
+        "selfscale-sobel: is not registered, though sobel is minimized; run `selfscale register`"
+    ]
+
+
+@pytest.mark.parametrize("name", ["compact.keras", "kept/{number:03}.keras", "decisions.json"])
+def test_files_of_results_that_are_gone_or_empty(project, name):
+    shutil.copytree(minimized_project() / "models", project / "models", dirs_exist_ok=True)
+    change_params(project / "params.yaml", {"runs.strategies": ["random"]})
+    result = json.loads((JOB.output / "result.json").read_text())
+    path = JOB.output / name.format(number=result["kept"][0]["decision"])
+    if path.suffix == ".json":
+        path.write_bytes(b"")
+    else:
+        path.unlink()
+    problem, registry = problems()
+    state = "empty" if path.suffix == ".json" else "gone"
+    assert problem == (
+        f"{path}: is {state}; `dvc checkout` brings it back, or `selfscale {JOB.command}` makes it again"
+    )
+    assert "is not registered" in registry
+
+
+def test_a_pick_of_a_network_that_is_there_no_more(project):
+    point = STALE | {"path": "models/minimized/sobel-random-seed-0/kept/099.keras"}
+    Path("picks.json").write_text(json.dumps({"sobel": point, "edges": point}))
+    shutil.copytree(minimized_project() / "models", project / "models", dirs_exist_ok=True)
+    stale, unknown = [text for text in problems() if text.startswith("picks.json")]
+    assert "the network that was picked for sobel is there no more; run `selfscale pick sobel`" in stale
+    assert unknown == "picks.json: edges is no task of the settings; take it out of the file"
+
+
+def test_artifacts_that_are_gone_come_back_as_it_says(project):
+    shutil.rmtree(project / "mlruns" / "artifacts")
+    (problem,) = problems()
+    remedy = "delete these runs in `selfscale ui`, and `selfscale sync` shows them again"
+    assert problem.endswith(f"the files of 1 runs are gone; {remedy}")
+    client = open_store(project)
+    (run,) = runs(client, "training")
+    client.delete_run(run.info.run_id)
+    assert sync_project(project) == 1
+    assert problems() == []
+
+
+def test_a_version_whose_files_are_gone(project):
+    client = open_store(project)
+    client.create_registered_model("selfscale-sobel")
+    version = client.create_model_version("selfscale-sobel", (project / "none").as_uri())
+    client.set_registered_model_alias("selfscale-sobel", "champion", version.version)
+    assert problems() == ["selfscale-sobel version 1: its files are gone; run `selfscale register` again"]
+
+
+@pytest.mark.parametrize(
+    ("revision", "part"),
+    [("451aebb31d03", "made by an older MLflow than "), ("0123456789ab", "made by a newer MLflow than ")],
+)
+def test_a_store_of_another_version_keeps_its_registry(project, tmp_path, monkeypatch, revision, part):
+    open_store(project).create_registered_model("selfscale-sobel")
+    moved = shutil.copytree(project, tmp_path / "moved")  # MLflow looks at each place once
+    monkeypatch.chdir(moved)
+    database = moved / "mlruns" / "mlflow.db"
+    with closing(sqlite3.connect(database)) as connection, connection:
+        (current,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+        connection.execute("UPDATE alembic_version SET version_num = ?", (revision,))
+    problem, *_ = problems()
+    assert part in problem
+    assert "away" not in problem
+    assert ("copy it, then run `mlflow db upgrade sqlite:///mlruns/mlflow.db`" in problem) == (
+        "older" in part
+    )
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = ?", (current,))
+    assert open_store(moved).get_registered_model("selfscale-sobel")
+
+
+def test_a_clone_without_results_says_what_to_run(project):
+    shutil.rmtree(project / "models")
+    shutil.rmtree(project / "mlruns")
+    texts = [finding.text for finding in examine()]
+    remedy = "run `dvc pull` if there is a remote, then `selfscale repro`"
+    assert f"there are no results, as in a new clone: {remedy}" in texts
+    with pytest.raises(UserError, match=f"there is no MLflow store, as in a new clone: {remedy}"):
+        open_existing(project)
+
+
+def test_settings_of_keras_that_commands_go_without(project, tmp_path):
+    (tmp_path / "keras.json").write_text('{"image_data_format": "channels_first", "floatx": "float32"}')
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("selfscale")), "doctor"],
+        env=os.environ | {"KERAS_BACKEND": "torch", "KERAS_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert (
+        "KERAS_BACKEND=torch, but selfscale needs tensorflow; change it for programs of yours" in done.stdout
+    )
+    assert "image_data_format is channels_first, but selfscale needs channels_last" in done.stdout

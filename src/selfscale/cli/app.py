@@ -150,11 +150,12 @@ def doctor(as_json: JsonOption = False, params: ParamsOption = PARAMS) -> None:
     """Check installation and project; name a remedy for each problem."""
     with silent_stderr():
         from selfscale.cli import doctor
+        from selfscale.cli.findings import render
 
         findings = doctor.examine(lambda: load(params))
     problems = sum(finding.problem for finding in findings)
     found = [finding._asdict() for finding in findings]
-    answer(as_json, lambda: {"problems": problems, "findings": found}, doctor.render(findings))
+    answer(as_json, lambda: {"problems": problems, "findings": found}, render(findings))
     if problems:
         raise typer.Exit(1)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from mlflow.store.db_migrations import versions
 
 from selfscale.errors import UserError
 from selfscale.tracking.local_store import DATABASE, local_store, read_only
@@ -53,6 +55,10 @@ logging.getLogger("mlflow").setLevel(logging.WARNING)
 # It logs a traceback with every error that it raises; `store_errors` reports these in one line.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # it says each time that it asks again
+
+
+class OtherVersion(UserError):
+    """The store was made by another version of MLflow."""
 
 
 class StoreError(UserError):
@@ -83,6 +89,9 @@ def open_existing(root: Path = Path()) -> Client:
     database = root / DATABASE
     if os.environ.get(VARIABLE):
         return open_store(root)
+    if not database.exists() and (root / "params.yaml").exists():
+        remedy = "run `dvc pull` if there is a remote, then `selfscale repro`"
+        raise UserError(f"{database}: there is no MLflow store, as in a new clone: {remedy}")
     if not database.exists():
         raise UserError(
             f"{database}: there is no MLflow store; run this in the project's folder, or set {VARIABLE}"
@@ -113,12 +122,27 @@ def cannot_open(root: Path) -> Iterator[None]:
     except Exception as error:
         if isinstance(error.__context__, requests.RequestException) and not has_answered(error.__context__):
             raise UserError(f"{where}: no server answers; start it, or unset {VARIABLE}") from error
-        raise UserError(f"{where}: MLflow cannot open this store: {first_line(error)}") from error
+        plain = UserError(f"{where}: MLflow cannot open this store: {first_line(error)}")
+        raise other_version(error, where) or plain from error
 
 
 def has_answered(error: requests.RequestException) -> bool:
     """Whether it is a server's own error, of which MLflow has asked often enough."""
     return isinstance(error, (requests.exceptions.RetryError, requests.exceptions.SSLError))
+
+
+def other_version(error: Exception, where: str) -> OtherVersion | None:
+    """What to do about a database of another version of MLflow, if that is the error."""
+    found = re.search(
+        r"database schema \(found version (\w+)|no such (?:table: (?!experiments)|column)", str(error)
+    )
+    if not found:
+        return None
+    known = not found[1] or any(Path(*versions.__path__).glob(f"{found[1]}_*.py"))
+    uri = f"${VARIABLE}" if os.environ.get(VARIABLE) else f"sqlite:///{where}"
+    remedy = f"copy it, then run `mlflow db upgrade {uri}`" if known else "install the version that made it"
+    age = "an older" if known else "a newer"
+    return OtherVersion(f"{where}: was made by {age} MLflow than {mlflow.__version__}; {remedy}")
 
 
 @contextmanager
