@@ -103,6 +103,7 @@ def test_loss_of_several_outputs_is_that_of_compile(structure):
 def test_one_output_decides():
     model = two_outputs()
     metric = deciding(model, None, {"kind": "accuracy"})
+    assert metric.name == "kind_accuracy"
     y = {"kind": LABELS, "box": X}
     expected = np.mean(np.argmax(model(X)["kind"], axis=-1) == LABELS)
     assert metric.score(evaluate(model, metric, y)) == pytest.approx(expected)
@@ -119,6 +120,13 @@ def test_own_function_of_values_or_sums_and_counts():
     metric = deciding(model, "mse", hits, "higher")
     expected = np.mean(np.argmax(model(X), axis=-1) == LABELS) / 2
     assert metric.score(evaluate(model, metric, LABELS)) == pytest.approx(expected)
+
+
+def test_own_function_gets_floats_of_one_precision():
+    model, chosen = classifier(), np.eye(3)[LABELS]  # float64, as of keras.utils.to_categorical
+    metric = deciding(model, "mse", lambda y, outputs: tf.reduce_sum(y * outputs, -1), "higher")
+    expected = np.mean(np.sum(chosen * model(X), axis=-1))
+    assert metric.score(evaluate(model, metric, chosen)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

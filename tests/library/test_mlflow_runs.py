@@ -18,5 +18,6 @@ def test_a_run_with_one_below_it_for_each_decision(tmp_path, monkeypatch):
     below = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == whole.info.run_id]
     assert len(below) == len(result.decisions) == len(runs) - 1
     assert whole.data.params["tolerance"] == "0.9" and whole.info.status == "FINISHED"
-    assert np.isclose(whole.data.metrics["score"], [d.score for d in result.decisions if d.accepted][-1])
+    assert np.isclose(whole.data.metrics["score"], result.final.score)
+    assert whole.data.metrics["cost"] == result.final.cost
     assert {each.path for each in client.list_artifacts(whole.info.run_id)} == {"model.keras", "report.html"}

@@ -50,8 +50,9 @@ class Explanation:
         header = ("group", "channels", "MACs of one", "parameters of one", "pinned", "together with")
         return (
             f"{self.model}: {self.cost.macs:,} multiply-accumulates, {self.cost.parameters:,} parameters; "
-            f"{removable} channels in {sum(not g.pins for g in self.groups)} groups may go; "
-            f"{self.execution}\n\n" + markdown([header, *rows])
+            f"{removable} channels in {sum(not g.pins for g in self.groups)} groups may go\n\n"
+            + markdown([header, *rows])
+            + f"\nOn a CPU it {self.execution}"
         )
 
 

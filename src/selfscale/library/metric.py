@@ -42,8 +42,7 @@ class Metric:
 
         @tf.function(reduce_retracing=True)
         def evaluate(x: Any, y: Any, weights: Any) -> tf.Tensor:
-            outputs = keras.tree.map_structure(as_float, model(x, training=False))
-            return self.function(y, outputs, weights)
+            return self.function(y, as_floats(model(x, training=False)), weights)
 
         def all_of(batches: Sequence[Batch]) -> np.ndarray:
             table = np.concatenate([evaluate(*batch).numpy() for batch in batches])
@@ -80,7 +79,7 @@ def deciding(model: keras.Model, loss: Any, metric: Any = None, direction: Direc
             except ValueError:
                 continue
             if higher is not None and (output or len(names) == 1):
-                return Metric(name_of(each), higher, at_output(function, name_of(each), output, names))
+                return metric_at(output, each, function, higher, names)
     if metric is None or (isinstance(metric, str) and metric == "loss"):
         return Metric("loss", False, total_loss(losses_by_output(loss, names), loss_weights(model), names))
     output = None
@@ -98,7 +97,13 @@ def deciding(model: keras.Model, loss: Any, metric: Any = None, direction: Direc
             f"metric: whether lower or higher values of {name_of(metric)} are better is not known; "
             "add direction='lower' or direction='higher'"
         )
-    return Metric(name_of(metric), higher, at_output(function, name_of(metric), output, names))
+    return metric_at(output, metric, function, higher, names)
+
+
+def metric_at(output: str | None, metric: Any, function: Function, higher: bool, names: list[str]) -> Metric:
+    """Return a metric of one output, named `output_metric` as Keras does where there are several."""
+    name = f"{output}_{name_of(metric)}" if output and len(names) > 1 else name_of(metric)
+    return Metric(name, higher, at_output(function, name, output, names))
 
 
 def losses_by_output(loss: Any, names: list[str]) -> dict[str, Function]:
@@ -134,7 +139,7 @@ def resolved(metric: Any) -> tuple[Function, bool | None]:
         )
     if not callable(metric):
         raise ValueError(f"metric: must be a metric, a loss, a name or a function, not {metric!r}")
-    return metric, direction_of(name_of(metric), metric)
+    return lambda y, outputs: metric(*as_floats((y, outputs))), direction_of(name_of(metric), metric)
 
 
 def named(name: str) -> Any:
@@ -201,5 +206,6 @@ def name_of(metric: Any) -> str:
     return str(name)
 
 
-def as_float(values: tf.Tensor) -> tf.Tensor:
-    return tf.cast(values, tf.float32) if values.dtype.is_floating else values
+def as_floats(nest: Any) -> Any:
+    """Return a nest with float32 for floats of any precision, as in metrics of `compile`."""
+    return keras.tree.map_structure(lambda v: tf.cast(v, tf.float32) if v.dtype.is_floating else v, nest)

@@ -32,10 +32,18 @@ def log_result(result: MinimizationResult, plan: Plan) -> None:
     run = client.create_run(place, tags=tags, run_name=name)
     for key in ("tolerance", "confidence", "protect", "round_to", "session_steps", "last_steps", "seed"):
         client.log_param(run.info.run_id, key, getattr(plan, key))
+    first = result.initial
+    initial = {"score": first.score, "cost": first.cost, "parameters": first.size.parameters}
+    for key, value in initial.items():
+        client.log_metric(run.info.run_id, key, value, step=0)
     for decision in result.decisions:
-        verdict = "accepted" if decision.accepted else "reverted"
-        title = f"{decision.number} {decision.tried} - {verdict}"
-        below = {"kind": "decision", "verdict": verdict, PARENT: run.info.run_id, "reason": decision.reason}
+        title = f"{decision.number} {decision.tried} - {decision.outcome}"
+        below = {
+            "kind": "decision",
+            "verdict": decision.outcome,
+            PARENT: run.info.run_id,
+            "reason": decision.reason,
+        }
         child = client.create_run(place, tags=below, run_name=title)
         values = {
             "score": decision.score,
@@ -45,7 +53,7 @@ def log_result(result: MinimizationResult, plan: Plan) -> None:
         }
         for key, value in values.items():
             client.log_metric(child.info.run_id, key, value)
-            if decision.accepted:
+            if decision.outcome == "accepted":
                 client.log_metric(run.info.run_id, key, value, step=decision.number)
         client.set_terminated(child.info.run_id, "FINISHED")
     with tempfile.TemporaryDirectory() as folder:

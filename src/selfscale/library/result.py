@@ -71,6 +71,12 @@ class ChannelDecision:
     def from_dict(cls, values: dict[str, Any]) -> ChannelDecision:
         return cls(**{**values, "branches": tuple(values["branches"]), "size": Size(**values["size"])})
 
+    @property
+    def outcome(self) -> str:
+        if self.accepted:
+            return "accepted" if self.within else "for the frontier only"
+        return "reverted"
+
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
@@ -128,7 +134,7 @@ class MinimizationResult:
     def summary(self) -> str:
         """Return two sentences: what is left, and by what it was decided."""
         first, last = self.initial, self.final
-        accepted = sum(decision.accepted for decision in self.decisions)
+        accepted = sum(decision.outcome == "accepted" for decision in self.decisions)
         return (
             f"{self.cost} {first.cost:,.6g} -> {last.cost:,.6g} ({last.size.relative(first.size)}), "
             f"parameters {first.size.parameters:,} -> {last.size.parameters:,}, "
@@ -155,7 +161,7 @@ class MinimizationResult:
             (
                 str(each.number),
                 each.tried,
-                "accepted" if each.accepted else "reverted",
+                each.outcome,
                 each.reason,
                 f"{each.score:.4f}",
                 f"{each.size.cost:,.6g}",
