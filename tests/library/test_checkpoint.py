@@ -65,3 +65,9 @@ def test_folder_of_something_else_or_damaged(model, tmp_path):
     record.write_text("{")
     with pytest.raises(ValueError, match=r"directory: .*minimization.json is damaged .*; delete"):
         selfscale.minimize(model, (X, Y), (X, Y), **ARGUMENTS, directory=tmp_path)
+
+
+def test_a_folder_that_cannot_be_made(model, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"directory: .*file can't be made \(File exists\)"):
+        selfscale.minimize(model, (X, Y), (X, Y), **ARGUMENTS, directory=tmp_path / "file")

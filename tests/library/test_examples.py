@@ -69,6 +69,7 @@ def test_nests_of_inputs_and_targets():
         ((X, Y[:4]), "validation: its arrays differ in their number of examples: 4, 10"),
         (X, "must be a tf.data.Dataset, arrays .* not a ndarray"),
         ("path", "not a str"),
+        ((X.tolist(), Y), "validation: holds numbers that are in no array; use numpy.asarray"),
         (tf.data.Dataset.from_tensor_slices(X).batch(2), "each element must be .x, y. or"),
     ],
 )

@@ -30,9 +30,16 @@ class Checkpoint:
         folder: Created if it is not there.
         settings: What the result depends on; see `settings_of`.
         model: The given model, whose own classes networks are rebuilt from.
+
+    Raises:
+        ValueError: The folder can't be made.
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any], model: keras.Model) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"directory: {folder} can't be made ({error.strerror})") from error
         self.folder, self.model = folder, model
         self._settings = json.loads(json.dumps(settings))
 

@@ -93,7 +93,10 @@ class Source:
         return Batch(*(keras.tree.map_structure(tf.convert_to_tensor, part) for part in element))
 
     def _examples(self) -> int:
-        lengths = {len(leaf) for leaf in keras.tree.flatten(tuple(self.data)) if leaf is not None}
+        leaves = [leaf for leaf in keras.tree.flatten(tuple(self.data)) if leaf is not None]
+        if not all(getattr(leaf, "shape", ()) for leaf in leaves):
+            raise ValueError(f"{self.name}: holds numbers that are in no array; use numpy.asarray")
+        lengths = {len(leaf) for leaf in leaves}
         if len(lengths) > 1:
             found = ", ".join(map(str, sorted(lengths)))
             raise ValueError(f"{self.name}: its arrays differ in their number of examples: {found}")
