@@ -73,6 +73,13 @@ def test_version_is_shown_and_nothing_else_is_done(project):
         (["train", "sobel", "--sede", "1"], "No such option: --sede"),
         (["train", "sobel", "--seed", "x"], "Invalid value for '--seed'"),
         (["train", "sobel", "--seed", "-1"], "Invalid value for '--seed'"),
+        (
+            ["pick", "sobel", "--max-macs", "nan"],
+            "Invalid value for '--max-macs': nan is not in",
+        ),
+        (["pick", "sobel", "--min-score", "inf"], "Invalid value for '--min-score': inf is not in"),
+        (["pick", "sobel", "--max-ms", "-1"], "Invalid value for '--max-ms': -1 is not in the range"),
+        (["pick", "sobel", "--max-ms", "1e13"], "Invalid value for '--max-ms': 1e+13 is not in the range"),
         (["apply", "m.keras"], "Missing argument 'PATHS'"),
         (["apply", "m.keras", "a.png"], "Missing option '--out'"),
         (["apply", "m.keras", "a.png", "--out", "params.yaml"], "'params.yaml' is a file"),

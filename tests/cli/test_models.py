@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -58,6 +59,25 @@ def test_apply_with_wrong_words(command, folder, words, part):  # noqa: F811
     options = [] if "--out" in words else ["--out", "out"]
     assert_one_line(command("apply", *words, *options), part)
     assert not Path("out").exists()
+
+
+def test_apply_to_a_pipe_and_to_a_folder_with_one(folder):
+    os.mkfifo("images/pipe.png")
+    os.mkfifo("pipe.keras")
+    for words in (("model.keras", "images/pipe.png"), ("pipe.keras", "images")):
+        done = selfscale(folder, "apply", *words, "--out", "out")
+        assert done.returncode == 2
+        assert len(done.stderr.splitlines()) == 1
+        assert "pipe" in done.stderr
+    Path("images/broken.png").write_bytes(b"\x89PNG")
+    shutil.copy("images/0.png", f"images/{'n' * 247}.png")
+    shutil.copy("images/0.png", f"images/{'m' * 251}.png")
+    done = selfscale(folder, "apply", "model.keras", "images", "--out", "out")
+    assert done.returncode == 1
+    broken, end = done.stderr.splitlines()
+    assert broken.startswith("images/broken.png: skipped: broken: ")
+    assert end == "4 of 5 images written to out"
+    assert len(list(Path("out").iterdir())) == 4
 
 
 def test_apply_in_a_process_of_its_own_prints_one_line(folder):

@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from selfscale.tracking.champions import Standing
 
 commands = typer.Typer()
+MOST = 1e12  # of multiply-accumulates, a score or milliseconds
+
+
+def bounded(value: float | None) -> float | None:
+    """A number that a network can have; click's own limits let `nan` through."""
+    if value is not None and not 0 <= value <= MOST:
+        raise typer.BadParameter(f"{value:g} is not in the range 0 to {MOST:g}.")
+    return value
 
 
 @commands.command()
@@ -37,14 +45,18 @@ def curve(task: TaskArgument, as_json: JsonOption = False, params: ParamsOption 
 def pick(
     task: TaskArgument,
     max_macs: Annotated[
-        float | None, typer.Option(min=0, help="Multiply-accumulates per pixel.", show_default=False)
+        float | None,
+        typer.Option(callback=bounded, help="Multiply-accumulates per pixel.", show_default=False),
     ] = None,
     min_score: Annotated[
         float | None,
-        typer.Option(min=0, help="A validation score to reach (a loss: or below).", show_default=False),
+        typer.Option(
+            callback=bounded, help="A validation score to reach (a loss: or below).", show_default=False
+        ),
     ] = None,
     max_ms: Annotated[
-        float | None, typer.Option(min=0, help="Milliseconds per megapixel, measured.", show_default=False)
+        float | None,
+        typer.Option(callback=bounded, help="Milliseconds per megapixel, measured.", show_default=False),
     ] = None,
     clear: Annotated[bool, typer.Option("--clear", help="Let the rule of `registry` decide again.")] = False,
     as_json: JsonOption = False,

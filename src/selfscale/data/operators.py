@@ -136,7 +136,7 @@ def laplace(image: Image, sign: Literal["drop", "keep"] = "drop") -> Image:
 
 
 @operator(discrete=False)
-def gaussian_blur(image: Image, sigma: Annotated[float, Field(gt=0)] = 1.0) -> Image:
+def gaussian_blur(image: Image, sigma: Annotated[float, Field(gt=0, le=100)] = 1.0) -> Image:
     """The mean of the surroundings, weighted by a Gaussian: `skimage.filters.gaussian`, in [0, 1].
 
     `sigma` is its deviation in pixels; it is cut off at four deviations.
@@ -150,7 +150,7 @@ def gaussian_blur(image: Image, sigma: Annotated[float, Field(gt=0)] = 1.0) -> I
 @operator(discrete=True)
 def canny(
     image: Image,
-    sigma: Annotated[float, Field(ge=0)] = 1.0,
+    sigma: Annotated[float, Field(ge=0, le=100)] = 1.0,
     low: Annotated[float, Field(ge=0, le=1)] = 0.1,
     high: Annotated[float, Field(ge=0, le=1)] = 0.2,
 ) -> NDArray[np.bool_]:
@@ -180,7 +180,7 @@ def otsu(image: Image) -> NDArray[np.bool_]:
 @operator(discrete=True)
 def local_threshold(
     image: Image,
-    block_size: Annotated[int, Field(ge=3), AfterValidator(_odd)] = 11,
+    block_size: Annotated[int, Field(ge=3, le=255), AfterValidator(_odd)] = 11,
     method: Literal["gaussian", "mean", "median"] = "gaussian",
     offset: Annotated[float, Field(ge=-1, le=1)] = 0.0,
 ) -> NDArray[np.bool_]:

@@ -59,6 +59,8 @@ def _matches(word: str) -> Iterator[tuple[Path, Path]]:
     """Yield files and folders, each with its name from where the word's pattern begins."""
     path = user_path(word, "an image's path")
     if path.exists():
+        if not (path.is_file() or path.is_dir()):
+            raise UserError(f"{word}: is neither a file nor a folder; name an image file")
         yield path, Path() if path.is_dir() else Path(path.name)
         return
     if not glob.has_magic(word):
