@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from selfscale import files
 from selfscale.errors import UserError
@@ -168,3 +169,19 @@ def test_arrays_that_cannot_be_mapped(tmp_path: Path) -> None:
         pass
     with pytest.raises(UserError, match=r"a\.npy: not a whole array"):
         map_array(tmp_path / "a.npy")
+
+
+def test_pictures_and_tables_that_are_cut_off(tmp_path: Path) -> None:
+    files.write_csv(tmp_path / "a.csv", ("step", "loss"), [(20, 0.5), (40, 0.25)])
+    Image.new("L", (40, 30), 7).save(tmp_path / "a.png")
+    assert files.read_png(tmp_path / "a.png", "compare") == (tmp_path / "a.png").read_bytes()
+    for name, read in (("a.csv", files.read_csv), ("a.png", files.read_png)):
+        path = tmp_path / name
+        whole = path.read_bytes()
+        end = 4 if name == "a.png" else 0  # a checksum of nothing
+        for length in range(len(whole) - end):
+            path.write_bytes(whole[:length])
+            if whole[:length].endswith(b"\n") and name == "a.csv" and length > 10:
+                continue  # a whole line less: a shorter table
+            with pytest.raises(UserError, match=r"a\.\w+: is .*; run `selfscale compare` again"):
+                read(path, "compare")

@@ -55,8 +55,7 @@ def find_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
         real = {Path(place, name).resolve(): name for name in sorted(folders, reverse=True)}
         folders[:] = sorted(name for path, name in real.items() if path not in seen)
         seen |= real.keys()
-        paths = (Path(place, name) for name in names)
-        found += [path for path in paths if path.suffix.lower() in suffixes and path.is_file()]
+        found += [p for name in names if (p := Path(place, name)).suffix.lower() in suffixes and p.is_file()]
     return sorted(found)
 
 
@@ -105,14 +104,27 @@ def read_json(path: Path, stage: str, schema: Any = object) -> Any:
 
 def read_csv(path: Path, stage: str) -> list[dict[str, float]]:
     """The numbers of a table by its header; raises UserError also if there are none, or other things."""
-    lines = csv.DictReader(read_bytes(path, stage).decode(errors="replace").splitlines())
+    content = read_bytes(path, stage)
+    lines = csv.DictReader(content.decode(errors="replace").splitlines())
     try:
         rows = [{name: float(value) for name, value in line.items()} for line in lines]
     except (csv.Error, TypeError, ValueError) as error:
         raise UserError(f"{path}: is damaged; run `selfscale {stage}` again") from error
-    if not rows:
-        raise UserError(f"{path}: is empty; run `selfscale {stage}` again")
+    if not rows or not content.endswith(b"\n"):
+        raise UserError(f"{path}: is {'cut off' if rows else 'empty'}; run `selfscale {stage}` again")
     return rows
+
+
+def read_png(path: Path, stage: str) -> bytes:
+    """The bytes of a picture; raises UserError also if it is empty, cut off or damaged."""
+    content = read_bytes(path, stage)
+    try:
+        from PIL import Image
+
+        Image.open(io.BytesIO(content), formats=["PNG"]).verify()
+    except Exception as error:  # whatever Pillow raises on damaged bytes
+        raise UserError(f"{path}: is damaged; run `selfscale {stage}` again") from error
+    return content
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -15,9 +15,11 @@ def unfit() -> list[str]:
     file = Path(os.path.expanduser(home)) / "keras.json"  # noqa: PTH111 - a home that is unknown stays "~"
     try:
         found = json.loads(file.read_bytes())
-        settings = {key: found.get(key, needed) for key, needed in NEEDED.items()}
-    except (OSError, ValueError, AttributeError):  # Keras then has its defaults
-        settings = dict(NEEDED)
+    except (OSError, ValueError):  # Keras then has its defaults
+        found = {}
+    if not isinstance(found, dict):
+        return [f"{file}: is no mapping; delete it"]
+    settings = {key: found.get(key, needed) for key, needed in NEEDED.items()}
     named = {key: f"{file}: {key} is {value}" for key, value in settings.items()}
     if chosen := os.environ.get("KERAS_BACKEND"):
         settings["backend"], named["backend"] = chosen, f"KERAS_BACKEND={chosen}"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import re
 from base64 import b64encode
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -171,9 +172,11 @@ def test_missing_pictures_name_the_stage_that_makes_them(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     fill(settings())
     path = pictures_folder(Job("sobel", "random", 0).output, 3) / "1.png"
-    path.unlink()
-    with pytest.raises(
-        UserError, match=f"{path}: is missing; run `selfscale minimize sobel --strategy random"
-    ):
-        report.compare(settings())
+    whole = path.read_bytes()
+    for damage, words in ((path.unlink, "missing"), (partial(path.write_bytes, whole[:-20]), "damaged")):
+        damage()
+        with pytest.raises(
+            UserError, match=f"{path}: is {words}; run `selfscale minimize sobel --strategy random"
+        ):
+            report.compare(settings())
     assert not Path("reports").exists()

@@ -13,7 +13,7 @@ from selfscale import files
 from selfscale.errors import UserError
 from selfscale.records import Filter
 from selfscale.tracking.records import Record, read
-from stores import ABLATION, RESULT, STARTED, record, write_clock, write_minimization, write_training
+from stores import ABLATION, RESULT, STARTED, draw, record, write_clock, write_minimization, write_training
 
 
 @pytest.fixture
@@ -214,7 +214,7 @@ def test_nothing_to_show(folder):
 def test_an_ablation(tmp_path):
     path = tmp_path / "worth-sobel-seed-3.json"
     files.write_json(path, ABLATION)
-    path.with_suffix(".png").write_bytes(b"picture")
+    draw(path.with_suffix(".png"), 1)
     found = read(path, None)
     assert (found.name, found.tags["kind"]) == ("worth - seed 3", "worth")
     assert found.params == {"session_steps": 40, "task": "sobel", "seed": 3, "loss": "mae"}
@@ -257,3 +257,17 @@ def test_the_sum_of_a_result_is_that_of_its_list(folder):
     files.write_json(folder / "result.json", RESULT | {"filters_kept": [4, 0, 1]})
     points = {point.metric: point.value for point in read(folder, None).final_points()}
     assert [points[f"filters_kept{end}"] for end in ("", "_0", "_1", "_2")] == [5, 4, 0, 1]
+
+
+@pytest.mark.parametrize("name", ["pictures/001/1.png", "network.png"])
+def test_a_picture_that_is_cut_off_is_not_shown(folder, name):
+    path = write_minimization(folder) / name
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(UserError, match=f"{name}: is damaged; run `selfscale minimize"):
+        read(folder, None)
+
+
+def test_an_empty_curve_is_not_shown(folder):
+    files.write_bytes(write_training(folder) / "curve.csv", b"")
+    with pytest.raises(UserError, match=r"curve\.csv: is empty; run `selfscale train"):
+        read(folder, None)

@@ -110,7 +110,7 @@ def network_figures(job: Job, result: Mapping[str, Any]) -> list[tuple[str, mark
             f"{network['macs_per_pixel']:g} MACs/pixel; "
             f"validation {result['loss']} {network['validation']:.4g}"
         )
-        picture = files.read_bytes(pictures_folder(job.output, decision) / "1.png", job.command)
+        picture = files.read_png(pictures_folder(job.output, decision) / "1.png", job.command)
         found.append((words, embedded(picture, f"{words}. Kernels and outputs, removed filters crossed out")))
     return found
 

@@ -27,7 +27,7 @@ class Record:
     `content` is the digest of a finished one, else empty. Without a `clock`, runs have no duration.
     """
 
-    kind = "training"  # the run's tag
+    kind, verb = "training", "train"  # the run's tag, and the command that makes it
     decisions: Sequence[Mapping[str, Any]] = ()  # of a minimization
     result_file = "training.json"  # only a finished record has it
     schema: type = schemas.Trained  # of that file
@@ -75,13 +75,17 @@ class Record:
         """What it came to, in Markdown."""
         return f"{self.result['ended']} after {self.session['steps']} steps"
 
+    @property
+    def command(self) -> str:
+        return f"{self.verb} {self.tags['task']}"
+
     @cached_property
     def result(self) -> dict[str, Any]:
-        return files.read_json(self.path / self.result_file, self.kind, self.schema)
+        return files.read_json(self.path / self.result_file, self.command, self.schema)
 
     @cached_property
     def session(self) -> dict[str, Any]:
-        rows = files.read_csv(self.path / "curve.csv", self.kind)
+        rows = files.read_csv(self.path / "curve.csv", self.command)
         losses, scores = ([(int(row["step"]), row[name]) for row in rows] for name in ("loss", "score"))
         return {"losses": losses, "scores": scores, "steps": losses[-1][0] if losses else 0}
 
@@ -97,7 +101,7 @@ class Record:
 
 
 class Baseline(Record):
-    kind, result_file, schema = "baseline", "result.json", schemas.BaselineResult
+    kind, verb, result_file, schema = "baseline", "baseline", "result.json", schemas.BaselineResult
 
     def note(self, run_id: str) -> str:
         steps, kept = self.result["training_steps"], self.result["kept"]
@@ -105,7 +109,7 @@ class Baseline(Record):
 
 
 class Minimization(Record):
-    kind, result_file, schema = "minimization", "result.json", schemas.Result
+    kind, verb, result_file, schema = "minimization", "minimize", "result.json", schemas.Result
 
     def chart(self, charted: set[int]) -> list[Point]:
         found = []
@@ -172,7 +176,7 @@ class Minimization(Record):
 class Ablation(Record):
     """The tests of a network's filters: a JSON file, with a picture beside it."""
 
-    kind, result_file = "worth", ""
+    kind, verb, result_file = "worth", "worth", ""
 
     def __init__(self, path: Path, about: Mapping[str, Any], content: str, clock: Clock | None) -> None:
         super().__init__(path, about, content, clock)
@@ -230,4 +234,10 @@ def read(path: Path, clock: Path | None, *, writing: bool = False) -> Record | N
         return None
     record = kind(path, about, content, timed)
     record.decisions = decisions
+    if content:  # whole, before anything of it is shown
+        for picture in (source.with_suffix(".png"), *path.rglob("*.png")):
+            if picture.exists():
+                files.read_png(picture, record.command)
+        if kind in (Record, Baseline):
+            _ = record.session
     return record
