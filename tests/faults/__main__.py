@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import random
 import sys
+import time
+from pathlib import Path
 
-from tests.faults.campaign import run
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # as the tests import each other
+
+from faults.campaign import run
+from faults.processes import check_kill, check_register, check_settings
 
 if __name__ == "__main__":
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 3600.0
     seed = int(sys.argv[2]) if len(sys.argv) > 2 else random.randrange(2**31)
-    counts, findings = run(seconds, seed)
+    counts, findings = run(seconds / 2, seed)
+    for kind, count in check_settings(seed, max(100, int(seconds))).items():
+        good = kind in ("read", "refused")
+        counts[f"random settings: {kind if good else 'FAULT'}"] += count
+        findings += [] if good else [f"random settings: {kind}"]
+    rng, ends = np.random.default_rng(seed), time.monotonic() + seconds / 2
+    while time.monotonic() < ends:
+        for kind, found in (("kill", check_kill(rng)), ("register at once", check_register())):
+            good = found in ("killed", "too late", "once")
+            counts[f"{kind}: {found if good else 'FAULT'}"] += 1
+            findings += [] if good else [f"{kind}: {found}"]
     print(f"seed {seed}, {seconds:g} seconds, {sum(counts.values())} faults, {len(findings)} findings")
     for kind, count in sorted(counts.items()):
         print(f"{count:7} {kind}")

@@ -1,11 +1,28 @@
-"""The campaign for ten seconds; `make faults` runs it for an hour."""
+"""The campaign in seconds; `make faults` runs it for an hour."""
 
 from __future__ import annotations
 
+import numpy as np
+
 from faults.campaign import run
+from faults.processes import check_kill, check_register, check_settings
 
 
 def test_no_fault_ends_in_anything_undocumented() -> None:
     counts, findings = run(seconds=10, seed=1)
     assert findings == []
     assert sum(counts.values()) > 16
+
+
+def test_a_random_kill() -> None:
+    assert check_kill(np.random.default_rng(1)) == "killed"
+
+
+def test_settings_of_any_kind_are_read_or_refused() -> None:
+    outcomes = check_settings(seed=1, examples=60)
+    assert set(outcomes) <= {"read", "refused"}
+    assert outcomes["refused"] > 10
+
+
+def test_two_processes_register_one_version() -> None:
+    assert check_register() == "once"
