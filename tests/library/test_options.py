@@ -60,6 +60,8 @@ DATASET = tf.data.Dataset.from_tensor_slices((X, LABELS))
         ({"metric": lambda y, p: tf.reduce_mean(p), "direction": "lower"}, "gives one number a batch"),
         ({"metric": lambda y, p: 0.0 * p[:, 0], "direction": "higher"}, "is 0, and a tolerance relative"),
         ({"direction": "up"}, "direction: must be 'lower' or 'higher'"),
+        ({"callbacks": print}, "callbacks: must be a list of functions"),
+        ({"model": "model.keras"}, "model: must be a keras.Model, not a str"),
         ({"optimizer": "adamm"}, "optimizer: 'adamm' is none that Keras knows"),
         ({"validation": DATASET}, "validation: its examples are not batched"),
         ({"validation": DATASET.batch(8).repeat()}, "validation: has no end"),
@@ -77,7 +79,6 @@ DATASET = tf.data.Dataset.from_tensor_slices((X, LABELS))
         ({"train": [X]}, "train: must be a tf.data.Dataset"),
         ({"model": bare()}, "loss: the model is not compiled; compile it, or give loss="),
         ({"model": Subclassed()}, "subclassed model.*build it as a functional model"),
-        ({"model": "model.keras"}, "model"),
     ],
 )
 def test_bad_input_is_one_line(changes, message):

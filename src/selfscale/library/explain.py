@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from selfscale.library.network import unique_names
+from selfscale.library.options import check_model
 from selfscale.nn.blocking import Chain
 from selfscale.nn.graph import Cost, trace
 from selfscale.reporting.tables import markdown
@@ -66,6 +67,7 @@ def explain(model: keras.Model, *, trust_lambda: bool = False) -> Explanation:
     Raises:
         ValueError: The model can't be traced; the message is one line.
     """
+    check_model(model)
     graph = trace(model, trust_lambda=trust_lambda)
     full = graph.cost({})
     found = []

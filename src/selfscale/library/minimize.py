@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ def minimize(
     batch_size: int = 32,
     seed: int = 0,
     directory: str | Path | None = None,
-    callbacks: Iterable[Callable[[ChannelDecision], Any]] = (),
+    callbacks: Sequence[Callable[[ChannelDecision], Any]] = (),
     progress: Listener | bool = False,
     mlflow: bool = False,
     trust_lambda: bool = False,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from selfscale.errors import unknown
-from selfscale.library.examples import Batch, Source, fits
+from selfscale.library.examples import Batch, Source, described, fits
 from selfscale.library.metric import Direction, deciding, loss_weights
 from selfscale.library.network import Task
 from selfscale.library.plan import Budget, Plan
@@ -47,12 +47,13 @@ class Options:
     batch_size: int
     seed: int
     directory: str | Path | None
-    callbacks: Iterable[Callable[..., Any]]
+    callbacks: Sequence[Callable[..., Any]]
     progress: Listener | bool
     mlflow: bool
     trust_lambda: bool
 
     def __post_init__(self) -> None:
+        check_model(self.model)
         number("tolerance", self.tolerance, 0, 1)
         number("confidence", self.confidence, 0.5, 0.9999)
         whole("round_to", self.round_to, 1)
@@ -66,6 +67,8 @@ class Options:
             number(f"budget: {key}", limit, 0, float("inf"))
         if self.direction not in (None, "lower", "higher"):
             raise ValueError(f"direction: must be 'lower' or 'higher', not {self.direction!r}")
+        if not (isinstance(self.callbacks, Sequence) and all(map(callable, self.callbacks))):
+            raise ValueError("callbacks: must be a list of functions, which are called with each decision")
 
     def task(self, validation: Sequence[Batch]) -> Task:
         """Return how networks are trained and judged.
@@ -120,6 +123,12 @@ class Options:
             budget=Budget(steps, limits.get("seconds")),
             seed=self.seed,
         )
+
+
+def check_model(model: Any) -> None:
+    """Raise ValueError if something is no model of Keras 3."""
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"model: must be a keras.Model, not {described(model)}")
 
 
 def number(name: str, value: Any, low: float, high: float) -> None:
