@@ -119,6 +119,8 @@ def check_settings(seed: int, examples: int) -> Counter[str]:
         outcomes[outcome(Path("params.yaml"))] += 1
 
     with tempfile.TemporaryDirectory() as name, chdir(name):
+        Path("params.yaml").write_text(json.dumps(whole))
+        assert outcome(Path("params.yaml")) == "read"
         each()
     return outcomes
 
