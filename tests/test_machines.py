@@ -109,7 +109,7 @@ def test_inputs(answered):
 def test_prepare_and_targets(answered):
     found = answered("prepare")
     assert found.keys() == KEYS["prepare"]
-    assert found["counts"]["train"] == {"photographs": 6, "images": 6}
+    assert found["counts"]["train"] == {"photographs": 5, "images": 5}
     found = answered("targets", "sobel")
     assert found.keys() == KEYS["targets TASK"]
     assert (found["task"], found["operator"]) == ("sobel", "sobel")

@@ -198,7 +198,7 @@ def test_photographs_that_are_left_out_are_listed(command, empty, caplog):
         (
             JOB.training.output / "initial.keras",
             ["minimize", "sobel"],
-            "run `selfscale train sobel --seed 0` first",
+            "run `selfscale train sobel --seed 0` again",
         ),
         (
             JOB.training.output / "training.json",

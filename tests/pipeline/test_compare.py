@@ -95,7 +95,7 @@ def test_one_seed_proves_nothing_and_says_so(project):
 
 def note(job: Job, seconds: float) -> None:
     """As if the job's last execution had taken so long."""
-    write_json(job.clock, {"content": files.content(job.output), "seconds": seconds})
+    write_json(job.clock, {"content": files.content(job.output), "seconds": seconds, "decisions": {}})
 
 
 def test_the_same_results_make_the_same_files(project):

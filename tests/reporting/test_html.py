@@ -11,7 +11,7 @@ import pytest
 
 from comparisons import SEEDS, fill, fill_job, result, settings
 from selfscale.errors import UserError
-from selfscale.files import read_json
+from selfscale.files import read_json, write_json
 from selfscale.paths import Baseline, Job, pictures_folder
 from selfscale.pipeline import compare as report
 from selfscale.reporting.html import Champion, html_page
@@ -92,7 +92,7 @@ def test_it_begins_with_the_answer(compared):
     assert "random, seed 0" in texts[1] and "within the tolerance of 10%" in texts[1]
     assert compared.texts("figcaption")[:4] == [
         "photograph",
-        "wanted (white: 0.25)",
+        "wanted (white: 0.5)",
         "initial: 875 MACs/pixel, error 0.0050",
         "minimized: 275 MACs/pixel, error 0.0040",
     ]
@@ -166,6 +166,20 @@ def test_names_are_escaped(tmp_path, monkeypatch):
     assert not elements.named("script") and not elements.named("b")
     assert elements.texts("h2")[0] == job.task
     assert job.strategy in elements.texts("p")[1]
+
+
+def test_networks_that_were_not_accepted_need_no_pictures(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fill(settings())
+    path = Job("sobel", "random", 0).output / "result.json"
+    content = read_json(path, "minimize")
+    # Of the reverted trial, and of the frontier, which comes behind the decisions.
+    content["kept"] += [content["kept"][0] | {"decision": number} for number in (2, 4)]
+    write_json(path, content)
+    report.compare(settings())
+    captions = Elements(Path("reports/index.html").read_text(encoding="utf-8")).texts("figcaption")
+    names = [text.partition(":")[0] for text in captions][4:]
+    assert names == ["Initial", "After decision 1", "After decision 3"]
 
 
 def test_missing_pictures_name_the_stage_that_makes_them(tmp_path, monkeypatch):

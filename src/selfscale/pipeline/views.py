@@ -66,7 +66,7 @@ def metrics(found: Sequence[Result], baselines: Sequence[Result]) -> dict[str, f
 def decisions(results: Mapping[str, Result], jobs: Sequence[Job]) -> Iterator[Row]:
     """Every network on the way: its size and scores by decision."""
     for job in jobs:
-        for network in pareto.accepted_networks(results[job.name]):
+        for network in pareto.networks_of(results[job.name]):
             keys = ("decision", "macs_per_pixel", "validation", "test")
             yield {
                 "task": job.task,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jinja2
@@ -13,7 +13,7 @@ import markupsafe
 from selfscale import files
 from selfscale.paths import Baseline, Job, pictures_folder
 from selfscale.reporting import tables
-from selfscale.reporting.pareto import accepted_networks, validation_scores
+from selfscale.reporting.pareto import networks_of, validation_scores
 from selfscale.reporting.statistics import score
 from selfscale.settings import Registry
 
@@ -76,6 +76,7 @@ def task_of(comparison: Mapping[str, Any], seeds: int, found: Champion, rule: Re
     """What the template reads of a task."""
     job = found.job
     result = comparison["results"][job.name]
+    decisions = files.read_json(job.output / "decisions.json", job.command)
     baseline = score(comparison["baseline"][Baseline(job.task, job.seed).name], "test")
     initial, minimized = found.milliseconds
     verdict = "within" if rule.within(*validation_scores(result)) else "not within"
@@ -90,19 +91,24 @@ def task_of(comparison: Mapping[str, Any], seeds: int, found: Champion, rule: Re
         "pictures": {title: embedded(png, f"{job.task}: {title}") for title, png in found.pictures.items()},
         "frontier": embedded(found.frontier, f"{job.task}: test score against size of all networks"),
         "tables": tables.task_tables(comparison, job.task, seeds),
-        "networks": network_figures(job, result),
-        "decisions": tables.decision_table(files.read_json(job.output / "decisions.json", job.command)),
+        "networks": network_figures(job, result, decisions),
+        "decisions": tables.decision_table(decisions),
     }
 
 
-def network_figures(job: Job, result: Mapping[str, Any]) -> list[tuple[str, markupsafe.Markup]]:
+def network_figures(
+    job: Job, result: Mapping[str, Any], decisions: Iterable[Mapping[str, Any]]
+) -> list[tuple[str, markupsafe.Markup]]:
     """The initial network and all that were accepted, in words and on the first of the images.
+
+    Other networks on the way have no pictures.
 
     Raises:
         UserError: A picture is missing; the message names the stage to run.
     """
     found = []
-    for network in accepted_networks(result):
+    accepted = {0, *(decision["number"] for decision in decisions if decision["accepted"])}
+    for network in (network for network in networks_of(result) if network["decision"] in accepted):
         decision = network["decision"]
         words = (
             f"{f'After decision {decision}' if decision else 'Initial'}: "

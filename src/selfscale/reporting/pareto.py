@@ -1,4 +1,4 @@
-"""Choose networks by score and size: every network that a minimization accepted on its way is a candidate."""
+"""Choose networks by score and size: every network on the way of a minimization is a candidate."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def candidates(results: Mapping[str, Result], jobs: Sequence[Job]) -> list[Candi
     """List the networks of some minimizations; `results` are by name."""
     found = []
     for job in jobs:
-        for network in accepted_networks(results[job.name]):
+        for network in networks_of(results[job.name]):
             number = network["decision"]
             later = job.output / "kept" / f"{number:03}.keras"
             path = later if number else job.training.output / "initial.keras"
@@ -42,8 +42,8 @@ def candidates(results: Mapping[str, Result], jobs: Sequence[Job]) -> list[Candi
     return found
 
 
-def accepted_networks(result: Result) -> list[dict[str, Any]]:
-    """List the networks of a result: the initial one (decision 0), and all that were accepted, in order."""
+def networks_of(result: Result) -> list[dict[str, Any]]:
+    """List the networks of a result: the initial one (decision 0), and those on its way, accepted or not."""
     initial = {
         "decision": 0,
         "filters_kept": result["filters_initial"],
