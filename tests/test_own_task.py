@@ -120,7 +120,7 @@ def test_pairs_of_images(project, monkeypatch, capsys):
     targets = check_result(project, "denoise", output_of_champion("denoise"))
     manifest = json.loads((project / "data/prepared/manifest.json").read_text())
     names = [image["name"] for image in manifest["images"] if image["split"] == "test"]
-    assert len(names) == len(targets) == 2
+    assert len(names) == len(targets) == 3
     for name, target in zip(names, targets, strict=True):
         clean = np.asarray(Image.open(project / "pairs/wanted" / name))
         top, left = ((side - SIDE) // 2 for side in clean.shape)

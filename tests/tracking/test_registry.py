@@ -212,7 +212,12 @@ def test_no_file_is_one_line(client, tmp_path):
         register(client, "sobel", tmp_path / "none.keras", RESULT, "", None, Registry())
 
 
-def test_a_moved_champion_loads_without_this_package(client, root, networks, tmp_path):
+class Unrelated(keras.layers.Layer):
+    """A layer that some module has registered with Keras."""
+
+
+def test_a_moved_champion_loads_without_this_package(client, root, networks, tmp_path, monkeypatch):
+    monkeypatch.setitem(keras.saving.get_custom_objects(), "someone>Unrelated", Unrelated)
     put(client, networks[0], finished_run(client, networks[0]))
     root.rename(tmp_path / "moved to ä")
     moved = open_store(tmp_path / "moved to ä")

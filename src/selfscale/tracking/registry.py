@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from filelock import FileLock
@@ -113,18 +114,20 @@ def log_model(client: MlflowClient, task: str, model_path: Path, run_id: str) ->
     logging.getLogger("absl").setLevel(logging.WARNING)
     ramp = np.linspace(0, 1, EXAMPLE_SIDE, dtype=np.float32)
     logged = client.create_logged_model(experiment(client, task), model_name(task), source_run_id=run_id)
-    Model.log(
-        artifact_path=None,
-        flavor=mlflow.tensorflow,
-        model_id=logged.model_id,
-        run_id=run_id,
-        model=files.load_model(model_path, f"minimize {task}"),
-        signature=ModelSignature(inputs=IMAGES, outputs=IMAGES),
-        input_example=np.broadcast_to(ramp, (EXAMPLE_SIDE, EXAMPLE_SIDE))[None, ..., None],
-        pip_requirements=[
-            f"{package.__name__}=={package.__version__}" for package in (mlflow, tensorflow, keras)
-        ],
-    )
+    # Else MLflow pickles whatever this process has registered with Keras, and loading needs its modules.
+    with patch.dict(keras.saving.get_custom_objects(), clear=True):
+        Model.log(
+            artifact_path=None,
+            flavor=mlflow.tensorflow,
+            model_id=logged.model_id,
+            run_id=run_id,
+            model=files.load_model(model_path, f"minimize {task}"),
+            signature=ModelSignature(inputs=IMAGES, outputs=IMAGES),
+            input_example=np.broadcast_to(ramp, (EXAMPLE_SIDE, EXAMPLE_SIDE))[None, ..., None],
+            pip_requirements=[
+                f"{package.__name__}=={package.__version__}" for package in (mlflow, tensorflow, keras)
+            ],
+        )
     return f"models:/{logged.model_id}"
 
 
