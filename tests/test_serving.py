@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -100,7 +101,8 @@ def served(project: Path, environment: dict[str, str]) -> Iterator[str]:
                 time.sleep(0.2)
         yield str(port)
     finally:
-        os.killpg(server.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it did not start
+            os.killpg(server.pid, signal.SIGKILL)
         server.wait()
 
 

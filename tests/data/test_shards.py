@@ -16,7 +16,7 @@ from selfscale.data.shards import WorkerDied, kept, ordered_map, progress
 from selfscale.errors import UserError
 
 PARENT = """
-import sys, time
+import signal, sys, time
 from selfscale.data.shards import ordered_map
 from selfscale.processes import clean_up_when_asked_to_end
 
@@ -26,6 +26,7 @@ def worker(item):
     time.sleep(60)
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs this test may ignore it
     clean_up_when_asked_to_end()
     list(ordered_map(worker, range(9), 2, "sleeping"))
 """

@@ -100,7 +100,6 @@ def test_a_grown_model_computes_the_same_until_it_is_trained(name):
         assert [w.shape for w in back.weights] == [w.shape for w in model.weights]
 
 
-@keras.saving.register_keras_serializable("test")
 class Subclassed(keras.Model):
     def __init__(self, **options):
         super().__init__(**options)

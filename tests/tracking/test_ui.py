@@ -18,10 +18,11 @@ from selfscale.tracking.sync import sync_record
 from selfscale.tracking.ui import serve_ui
 from stores import new_store, python, record, write_minimization
 
-# Ctrl-C has to work here too where the tests run in the background, which ignores it.
+# Ctrl-C and SIGHUP have to work here too: what runs in the background, or under nohup, ignores them.
 SERVE = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from pathlib import Path
 from selfscale.processes import clean_up_when_asked_to_end
 from selfscale.tracking.ui import serve_ui
@@ -110,15 +111,17 @@ def test_no_server_stays_behind(tmp_path, end):
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         own = psutil.Process(int(process.stdout.readline()))
         assert process.stdout.readline().startswith("models: ")
-        started = own.children(recursive=True)
-        assert len(started) > 1
+        started = [own, *own.children(recursive=True)]
+        assert len(started) > 2
         if end == "its own":
             own.kill()
         elif end == "its terminal's":
             own.send_signal(signal.SIGHUP)
         else:
             process.kill()
-        assert psutil.wait_procs([own, *started], timeout=20)[1] == []
-        process.kill()
+        left = psutil.wait_procs(started, timeout=20)[1]
+        for each in (*left, process):  # else a failure waits for them without a limit
+            each.kill()
+        assert left == []
     with socket.create_server(("127.0.0.1", port)):
         pass
