@@ -103,6 +103,12 @@ def test_files_and_functions_are_short(module):
     assert {name: length for name, length in lengths.items() if length > LONGEST_FUNCTION} == {}
 
 
+def test_files_of_tests_have_names_of_their_own():
+    """Pytest imports them by their names alone, and collects only the first of two."""
+    names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
+    assert sorted(set(names)) == sorted(names)
+
+
 def test_the_command_line_starts_without_the_heavy_libraries():
     heavy = {"tensorflow", "keras", "mlflow", "skimage", "numpy"}
     assert loaded("import selfscale.cli.app") & heavy == set()
