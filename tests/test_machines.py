@@ -15,6 +15,7 @@ import pytest
 from test_app import Command, Ended
 from typer.main import get_command
 
+from comparisons import network
 from selfscale import files
 from selfscale.cli import answers
 from selfscale.cli import app as cli
@@ -171,7 +172,8 @@ def test_the_registry(answered, command):
     assert found.keys() == {"sobel"}
     assert found["sobel"].keys() == KEYS["promote TASK"]
     assert answered("promote", "sobel").keys() == KEYS["promote TASK"]
-    register(open_store(Path()), "sobel", Path(NETWORK), RESULT, "", None, Registry())
+    Path("other.keras").write_bytes(network())
+    register(open_store(Path()), "sobel", Path("other.keras"), RESULT, "", None, Registry())
     assert answered("promote", "sobel", "--version", "2", "--force")["previous"] == 1
     assert answered("rollback", "sobel").keys() == KEYS["rollback TASK"]
 
