@@ -79,11 +79,11 @@ def project(tmp_path, monkeypatch) -> Path:
 @pytest.mark.parametrize(
     ("strategy", "mode", "limit", "steps"),
     [
-        ("scale_from_large", None, 11500, 51500),
+        ("scale_from_large", None, 11500, 31500),
         ("scale_from_large", None, None, None),
         ("scale_from_large", "both", 11500, 11500),
         ("scale", None, 11500, 11500),
-        ("scale", "shrink", 11500, 51500),
+        ("scale", "shrink", 11500, 31500),
         ("random", None, 11500, 11500),
     ],
 )

@@ -114,7 +114,7 @@ def log_model(client: MlflowClient, task: str, model_path: Path, run_id: str) ->
     logging.getLogger("absl").setLevel(logging.WARNING)
     ramp = np.linspace(0, 1, EXAMPLE_SIDE, dtype=np.float32)
     logged = client.create_logged_model(experiment(client, task), model_name(task), source_run_id=run_id)
-    # Else MLflow pickles whatever this process has registered with Keras, and loading needs its modules.
+    # Else MLflow stores objects that this process has registered with Keras, and loading needs their modules.
     with patch.dict(keras.saving.get_custom_objects(), clear=True):
         Model.log(
             artifact_path=None,
