@@ -50,8 +50,10 @@ def minimization_of(settings: Settings, job: Job, growing: Growing | None) -> Mi
 
 def check_target(trainer: Trainer, settings: Minimization) -> None:
     """Raise UserError for a target that the same output everywhere reaches."""
+    if settings.target is None:
+        return
     constant = without_skill(trainer.loss, trainer.validation.targets)
-    if settings.target is not None and settings.target >= constant:
+    if settings.target >= constant:
         raise UserError(
             f"minimization.target: {settings.target:g} is no better than the same output everywhere, which "
             f"has {constant:.4g}; lower it"
@@ -60,8 +62,10 @@ def check_target(trainer: Trainer, settings: Minimization) -> None:
 
 def check_reached(trainer: Trainer, job: Job, settings: Minimization) -> None:
     """Raise UserError if the network that is left does not reach the target with confidence."""
+    if settings.target is None:
+        return
     found = trainer.evaluator(trainer.validation, (trainer.loss,))
-    if reaches_target(settings, found.sums[trainer.loss]) is False and settings.target is not None:
+    if not reaches_target(settings, found.sums[trainer.loss]):
         score = found.score(trainer.loss)
         raise UserError(
             f"minimization.target: {settings.target:g} was not reached with confidence: the best network "
