@@ -66,6 +66,7 @@ DATASET = tf.data.Dataset.from_tensor_slices((X, LABELS))
         ({"validation": DATASET}, "validation: its examples are not batched"),
         ({"validation": DATASET.batch(8).repeat()}, "validation: has no end"),
         ({"validation": (X[:0], LABELS[:0])}, "validation: is empty"),
+        ({"validation": (X[:1], LABELS[:1])}, "validation: a single example shows nothing with confidence"),
         (
             {"validation": (X[:, :4], LABELS)},
             r"inputs are of shape \(32, 4\), but the model takes \(None, 6\)",

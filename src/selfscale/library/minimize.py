@@ -141,6 +141,8 @@ def reference_of(network: Network) -> np.ndarray:
         ValueError: There is no score to compare with.
     """
     metric, sums = network.task.metric, network.evaluate()
+    if len(sums) < 2:
+        raise ValueError("validation: a single example shows nothing with confidence; give more of them")
     if not np.isfinite(sums).all():
         raise ValueError(f"validation: the model's {metric.name} is not finite; check the model and its data")
     numerator, denominator = sums.sum(axis=0)

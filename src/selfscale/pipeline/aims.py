@@ -1,4 +1,4 @@
-"""What a minimization aims at: whether the network grows first, how far it shrinks, and its target."""
+"""What a minimization aims at: whether it grows first, how far it shrinks, its target and evidence."""
 
 from __future__ import annotations
 
@@ -57,6 +57,15 @@ def check_target(trainer: Trainer, settings: Minimization) -> None:
         raise UserError(
             f"minimization.target: {settings.target:g} is no better than the same output everywhere, which "
             f"has {constant:.4g}; lower it"
+        )
+
+
+def check_evidence(trainer: Trainer, settings: Minimization) -> None:
+    """Raise UserError for too few validation photographs to accept anything by."""
+    if settings.acceptance.rule == "non_inferiority" and len(set(trainer.validation.photograph)) < 2:
+        raise UserError(
+            "data.split.validation: one photograph to decide on shows nothing with confidence: no trial would "
+            "be accepted; give more photographs, a larger share, or minimization.acceptance.rule: threshold"
         )
 
 

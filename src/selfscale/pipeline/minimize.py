@@ -15,7 +15,7 @@ from selfscale.nn.metrics import Evaluation
 from selfscale.nn.trainer import Trainer
 from selfscale.paths import Job, only_one
 from selfscale.pipeline import resume
-from selfscale.pipeline.aims import check_reached, check_target, growing_of, minimization_of
+from selfscale.pipeline.aims import check_evidence, check_reached, check_target, growing_of, minimization_of
 from selfscale.pipeline.execution import Execution, about
 from selfscale.pipeline.results import (
     decision_line,
@@ -56,6 +56,7 @@ def run_minimization(
             provide_start(settings, job, progress)
         course = begun(settings, job, snapshot, waited)
         check_target(course.trainer, minimization)
+        check_evidence(course.trainer, minimization)
         clock = course.state / "clock.json"
         with Execution(course.state, clock, course.about(settings)) as execution:
             course.save()

@@ -119,20 +119,21 @@ def points_of_curve(
     files of the rest go. The test split is looked at last, for these alone; `tested` is what `on_test` says
     of the network accepted last.
     """
+    scores = {record.number: record.score for record in records}
     accepted = {record.number: record for record in records if record.accepted}
     points: dict[int, dict[str, Any]] = {}
     evaluators = {}
     for path in sorted((job.output / "kept").glob("*.keras")):
         model, number = files.load_model(path, job.command), int(path.stem)
         evaluators[number] = evaluator = trainer.evaluator.of(model)
+        if number not in scores:  # of the frontier
+            scores[number] = evaluator(trainer.validation, (trainer.loss,)).score(trainer.loss)
         record = accepted.get(number)
         points[number] = {
             "decision": number,
             "filters_kept": list(record.filters_kept if record else filters_per_layer(model)),
             **size(model)._asdict(),
-            "validation": record.score
-            if record
-            else evaluator(trainer.validation, (trainer.loss,)).score(trainer.loss),
+            "validation": scores[number],
         }
 
     def beaten(point: dict[str, Any]) -> bool:
