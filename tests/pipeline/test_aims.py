@@ -19,7 +19,7 @@ def test_many_crops_of_one_photograph_decide_nothing_with_confidence(
 ):
     one = replace(validation_split, photograph=np.zeros(len(validation_split.images), int))
     trainer = new_trainer(train_split, one)
-    with pytest.raises(UserError, match="one photograph to decide on .* minimization.acceptance.rule"):
+    with pytest.raises(UserError, match=r"one photograph .* minimization\.acceptance\.rule"):
         check_evidence(trainer, Minimization())
     check_evidence(trainer, Minimization(acceptance=Acceptance(rule="threshold")))
     check_evidence(new_trainer(train_split, validation_split), Minimization())

@@ -64,8 +64,8 @@ def check_evidence(trainer: Trainer, settings: Minimization) -> None:
     """Raise UserError for too few validation photographs to accept anything by."""
     if settings.acceptance.rule == "non_inferiority" and len(set(trainer.validation.photograph)) < 2:
         raise UserError(
-            "data.split.validation: one photograph to decide on shows nothing with confidence: no trial would "
-            "be accepted; give more photographs, a larger share, or minimization.acceptance.rule: threshold"
+            "data.split.validation: one photograph shows nothing with confidence: no trial would be "
+            "accepted; give more photographs, a larger share, or minimization.acceptance.rule: threshold"
         )
 
 
