@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from selfscale.nn import rewriting
 from selfscale.nn.fcn import size
+from selfscale.nn.graph import trace
 from selfscale.nn.layer_removal import with_layers
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.trainer import Trainer
@@ -22,54 +24,27 @@ PASSES = 3  # of a training step: forward, gradients by the weights, gradients b
 def compact(network: MaskedNetwork) -> keras.Model:
     """Return a plain Keras model with only the enabled filters, checked against the masked network.
 
-    A disabled filter's output is exactly zero, so leaving out the slices of the next layer's kernel
-    that read it changes nothing but the order of summation.
+    Leaving out what reads a disabled filter changes nothing but the order of summation.
 
     Raises:
         ArithmeticError: The outputs differ by more than 1e-5 (a bug, or weights far out of range).
     """
-    inputs = keras.Input(network.model.input_shape[1:], name=network.model.input.name)
-    x, kept_before = inputs, None
-    pairs: list[tuple[keras.layers.Layer, list[np.ndarray]]] = []
-    for block, mask in zip(network.blocks, network.enabled(), strict=True):
-        kept = np.flatnonzero(mask)
-        for layer in block.layers:
-            config = layer.get_config()
-            if layer is block.convolution:
-                config["filters"] = len(kept)
-            smaller = type(layer).from_config(config)
-            x = smaller(x)
-            weights = [np.asarray(weight)[..., kept] for weight in layer.get_weights()]
-            if layer is block.convolution and kept_before is not None:
-                weights[0] = weights[0][:, :, kept_before, :]
-            pairs.append((smaller, weights))
-        kept_before = kept
-    model = keras.Model(inputs, x, name=network.model.name)
-    for layer, weights in pairs:
-        layer.set_weights(weights)
+    keep = dict(enumerate(network.enabled()))
+    model = rewriting.rewrite(network.model, trace(network.model), keep, check=False)
     verify(network, model)
     return model
 
 
-def verify(network: MaskedNetwork, model: keras.Model) -> float:
-    """Return the largest difference of the outputs on random images of several sizes.
-
-    Relative to the largest output where that exceeds 1.
+def verify(network: MaskedNetwork, model: keras.Model) -> None:
+    """Compare the outputs on random images of several sizes.
 
     Raises:
-        ArithmeticError: The difference exceeds 1e-5.
+        ArithmeticError: They differ by more than 1e-5, relative to the largest where that exceeds 1.
     """
-    rng = np.random.default_rng(0)
-    largest = 0.0
-    channels = network.model.input_shape[-1]
-    for height, width in CHECKED_SIZES:
-        images = rng.random((2, height, width, channels), dtype=np.float32)
-        expected = np.asarray(network.graph(images, training=False))
-        difference = np.abs(np.asarray(model(images, training=False)) - expected).max()
-        largest = max(largest, float(difference / max(1.0, np.abs(expected).max())))
-    if not largest <= TOLERANCE:
-        raise ArithmeticError(f"the compact model differs from the masked one by {largest:.2g}")
-    return largest
+    rng, channels = np.random.default_rng(0), network.model.input_shape[-1]
+    for sides in CHECKED_SIZES:
+        images = rng.random((2, *sides, channels), dtype=np.float32)
+        rewriting.verify(network.graph, model, images, TOLERANCE, least=1.0)
 
 
 def removed_filters(network: MaskedNetwork) -> np.ndarray:

@@ -24,9 +24,9 @@ EXAMPLES, UNKNOWN_SIZE = 2, 64
 
 
 def rewrite(
-    model: keras.Model, graph: ChannelGraph, keep: Keep, *, without: Sequence[Bypass] = ()
+    model: keras.Model, graph: ChannelGraph, keep: Keep, *, without: Sequence[Bypass] = (), check: bool = True
 ) -> keras.Model:
-    """Return a plain Keras model without masked channels, branches or layers, checked against the masked one.
+    """Return a plain Keras model without masked channels, branches or layers.
 
     It has the same names and types of inputs and outputs, is not compiled, and can be saved and loaded
     as any other. The masked model is the given one with zeros in all weights that read a masked channel.
@@ -36,6 +36,7 @@ def rewrite(
         graph: Its channels.
         keep: Per group, which channels stay; all of the groups that are left out.
         without: Some of `graph.branches` and `graph.layers`.
+        check: Whether it is compared with the masked model; if not, the caller does that.
 
     Raises:
         ValueError: A mask removes pinned channels or all of a group, or does not fit a removed layer.
@@ -57,8 +58,9 @@ def rewrite(
             if layer == path
         }
         copy_weights(old, new, taken)
-    with masked(model, graph, keep):
-        compare(model, compact, without)
+    if check:
+        with masked(model, graph, keep):
+            compare(model, compact, without)
     return compact
 
 
@@ -201,13 +203,15 @@ def compare(model: keras.Model, compact: keras.Model, without: Sequence[Bypass] 
         log.warning("%s draws random numbers: the rewritten model was not compared", model.name)
 
 
-def verify(expected: Any, compact: keras.Model, inputs: Any) -> float:
+def verify(
+    expected: Any, compact: keras.Model, inputs: Any, tolerance: float = TOLERANCE, least: float = 0.0
+) -> float:
     """Return how far a model's outputs are from the expected ones, relative to the largest of each.
 
-    `expected` are the outputs, or the model that computes them.
+    `expected` are the outputs, or the model that computes them. The largest counts as at least `least`.
 
     Raises:
-        ArithmeticError: It exceeds 1e-4; for layers in half precision 2e-2 (float16) or 1e-1 (bfloat16).
+        ArithmeticError: It exceeds `tolerance`, for half precision 2e-2 (float16) or 1e-1 (bfloat16).
     """
     if isinstance(expected, keras.Model):
         expected = expected(inputs, training=False)
@@ -216,13 +220,11 @@ def verify(expected: Any, compact: keras.Model, inputs: Any) -> float:
     for a, b in zip(*outputs, strict=True):
         first, second = (np.asarray(keras.ops.convert_to_numpy(each), np.float64) for each in (a, b))
         same = (first == second) | (np.isnan(first) & np.isnan(second))
-        difference = np.abs(np.subtract(first, second, out=np.zeros_like(first), where=~same)).max(
-            initial=0.0
-        )
-        scale = np.abs(first[np.isfinite(first)]).max(initial=0.0) or 1.0
-        largest = float(np.fmax(largest, np.nan_to_num(difference / scale, nan=np.inf)))
+        gaps = np.abs(np.subtract(first, second, out=np.zeros_like(first), where=~same))
+        scale = np.abs(first[np.isfinite(first)]).max(initial=least) or 1.0
+        largest = float(np.fmax(largest, np.nan_to_num(gaps.max(initial=0.0) / scale, nan=np.inf)))
     kinds = {layer.compute_dtype for _, layer in every_layer(compact)}
-    tolerance = max(TOLERANCE, *(HALF_TOLERANCES.get(kind, 0.0) for kind in kinds))
+    tolerance = max(tolerance, *(HALF_TOLERANCES.get(kind, 0.0) for kind in kinds))
     if not largest <= tolerance:
         raise ArithmeticError(
             f"the rewritten model differs from the masked one by {largest:.2g}: please report the model"
