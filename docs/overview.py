@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from selfscale import files
-from selfscale.inference.latency import milliseconds
+from selfscale.inference.latency import measured
 from selfscale.paths import PREPARED, TARGETS
 from selfscale.pipeline.compare import job_of
 from selfscale.reporting import pareto
@@ -30,15 +30,15 @@ def main() -> None:
         ("photograph", f"{image.shape[2]}x{image.shape[1]} pixels", image),
         ("wanted", "Sobel's operator", wanted[most : most + 1]),
     ]
-    initial = files.load_model(job.training.output / "initial.keras", job.training.command)
-    models = [initial, files.load_model(job.output / "compact.keras", job.command)]
+    paths = [job.training.output / "initial.keras", job.output / "compact.keras"]
     names = [("network", "initial", "_initial"), ("minimized network", "final", "")]
-    for (title, version, size), model, took in zip(names, models, milliseconds(models), strict=True):
+    speeds = measured(paths[1:], paths[0], job.command)
+    for (title, version, size), path in zip(names, paths, strict=True):
         words = (
             f"{result[f'macs_per_pixel{size}']:g} MACs/pixel, {result[f'parameters{size}']} parameters\n"
-            f"{took:.0f} ms per megapixel, error {result['test'][version][loss]:.4f}"
+            f"{speeds[path].ms_per_megapixel:.0f} ms per megapixel, error {result['test'][version][loss]:.4f}"
         )
-        shown.append((title, words, np.asarray(model(image))))
+        shown.append((title, words, np.asarray(files.load_model(path, job.command)(image))))
     figure = Figure(figsize=(12, 3.7), layout="constrained")
     for axes, (title, words, picture) in zip(figure.subplots(1, 4), shown, strict=True):
         top = 1.0 if title == "photograph" else float(shown[1][2].max())

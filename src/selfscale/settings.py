@@ -145,6 +145,10 @@ class Registry(Section):
     tolerance: Relative = Field(
         0.1, description="of the validation score over the initial network's, relative"
     )
+    fast: bool = Field(
+        False,
+        description="register it on blocks of pixels, for programs that load or serve it; the same output",
+    )
 
     def within(self, score: float, initial: float) -> bool:
         """Whether a validation score is within the tolerance of the initial network's."""

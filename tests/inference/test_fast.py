@@ -9,7 +9,7 @@ import pytest
 from selfscale.errors import UserError
 from selfscale.inference import samples
 from selfscale.inference.export import EXTRAS, FORMATS, export
-from selfscale.inference.fast import on_blocks, speed
+from selfscale.inference.fast import gain, on_blocks
 from selfscale.nn.fcn import build
 
 IMAGE = samples.synthetic(0)[:64, :72]
@@ -65,7 +65,7 @@ def test_every_format_takes_it_with_images_of_any_size(name, tmp_path):
     for size in SIZES:
         images = np.random.default_rng(0).random((1, *size, 1), dtype=np.float32)
         np.testing.assert_allclose(load(images), model(images), atol=1e-5)
-    for value in speed(model, load, block)[1:]:
+    for value in gain(model, load, block)[1:]:
         assert value > 0
 
 

@@ -10,17 +10,18 @@ import pytest
 from comparisons import WAY_JOBS, WAYS
 from selfscale.errors import UserError
 from selfscale.files import save_model, write_json
+from selfscale.inference.latency import Speed
 from selfscale.nn.fcn import build
 from selfscale.paths import PICKS
 from selfscale.pipeline import pick as picking
-from selfscale.reporting.pareto import candidates
+from selfscale.reporting.pareto import Candidate, candidates
 from selfscale.settings import Runs, Settings, Strategy, Task
 
 
 @pytest.fixture
 def settings(tmp_path, monkeypatch) -> Settings:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(picking, "measured_milliseconds", by_size)
+    monkeypatch.setattr(picking, "speeds", by_size)
     for job in WAY_JOBS:
         write_json(job.output / "result.json", WAYS[job.name])
     return Settings(
@@ -30,9 +31,9 @@ def settings(tmp_path, monkeypatch) -> Settings:
     )
 
 
-def by_size(path: Path) -> float:
+def by_size(settings: Settings, points: list[Candidate], task: str) -> dict[Path, Speed]:
     """As if a network took a millisecond for every hundred multiply-accumulates."""
-    return next(p.macs_per_pixel for p in candidates(WAYS, WAY_JOBS) if p.path == path) / 100
+    return {point.path: Speed(point.macs_per_pixel / 100, 1.0) for point in points}
 
 
 @pytest.mark.parametrize(("wanted", "macs"), [({"max_macs": 199.0}, 150.0), ({"max_ms": 1.2}, 100.0)])

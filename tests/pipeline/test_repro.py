@@ -27,6 +27,7 @@ from selfscale.paths import Job
 from selfscale.pipeline.execution import clock_of
 from selfscale.pipeline.register import register
 from selfscale.settings import load
+from selfscale.tracking.champions import measured
 from selfscale.tracking.store import open_store
 from stores import runs
 from workspaces import CHECKOUT, TINY, change_params, own_store, save_photographs
@@ -343,7 +344,7 @@ def champions(project: Project) -> set[str]:
     """The hashes of the champions' files."""
     client = open_store(project.root)
     found = [client.get_model_version_by_alias(f"selfscale-{task}", "champion") for task in TASKS]
-    return {version.tags["sha256"] for version in found}
+    return {measured(version).sha256 for version in found}
 
 
 def test_a_fresh_clone_without_results_comes_to_the_same_champions(project, tmp_path):
@@ -462,5 +463,5 @@ def test_what_was_registered_comes_back_when_the_store_was_deleted(project, tmp_
     for task in TASKS:
         version = client.get_model_version_by_alias(f"selfscale-{task}", "champion")
         file = project.root / best(project, task).output / "compact.keras"
-        assert version.tags["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+        assert measured(version).sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
         assert client.get_run(version.run_id).data.tags["kind"] == "minimization"

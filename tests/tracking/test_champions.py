@@ -155,7 +155,7 @@ def test_what_something_else_registered_is_neither_trusted_nor_compared(command,
     source = client.get_model_version(NAME, "2").source
     client.create_model_version(NAME, source)
     client.create_model_version(
-        NAME, "s3://elsewhere/model", tags={"loss": "mae", "validation_final": "good"}
+        NAME, "s3://elsewhere/model", tags={"selfscale": '{"loss": "mae", "validation_final": "good"}'}
     )
     code, _, err = command("promote", "sobel", "--version", "4")
     assert code == 2

@@ -7,14 +7,18 @@ import subprocess
 from pathlib import Path
 
 import keras
+import mlflow.tensorflow
 import numpy as np
 import pytest
 
 from selfscale.errors import UserError
+from selfscale.inference.download import download_version
+from selfscale.inference.fast import on_blocks
 from selfscale.nn.fcn import build
 from selfscale.settings import Registry
 from selfscale.tracking import registry
-from selfscale.tracking.registry import register
+from selfscale.tracking.champions import MEASURED, measured
+from selfscale.tracking.registry import OnBlocks, register
 from selfscale.tracking.store import Client, open_store
 from selfscale.tracking.sync import sync_record
 from stores import RESULT, aliases, new_store, python, write_minimization
@@ -98,11 +102,11 @@ def test_a_version_says_what_it_is_and_which_run_made_it(client, networks):
     assert put(client, networks[0], run_id) == 1
     version = client.get_model_version(NAME, "1")
     assert version.run_id == run_id
-    assert version.tags["filters_initial"] == "[5, 5]"
-    assert version.tags["filters_kept"] == "[2, 1]"
-    assert (version.tags["parameters_initial"], version.tags["parameters"]) == ("871", "130")
-    assert (version.tags["test_initial"], version.tags["test_final"]) == ("0.013", "0.012")
-    assert version.tags["targets"] == RESULT["targets"]
+    people = {key: value for key, value in version.tags.items() if key != MEASURED}
+    assert people == {"strategy": "random", "seed": "3", "macs": "15%", "test": "mae 0.012"}
+    assert measured(version).targets == RESULT["targets"]
+    model = client.get_registered_model(NAME)
+    assert model.description.startswith("A small network that does what `sobel` does to gray images")
     experiment = client.get_run(run_id).info.experiment_id
     assert version.description.startswith("# The card\n")
     assert f"[`{run_id}`](#/experiments/{experiment}/runs/{run_id})" in version.description
@@ -210,6 +214,26 @@ def test_a_version_whose_files_are_gone_is_made_anew(client, root, networks):
 def test_no_file_is_one_line(client, tmp_path):
     with pytest.raises(UserError, match=r"none\.keras: is missing"):
         register(client, "sobel", tmp_path / "none.keras", RESULT, "", None, Registry())
+
+
+def test_a_fast_version_is_one_of_its_own_with_the_plain_network_beside_it(client, networks, tmp_path):
+    plain = keras.saving.load_model(networks[0])
+    blocked, block = on_blocks(plain, "2x2")
+    blocked.save(tmp_path / "fast.keras")
+    fast = OnBlocks(tmp_path / "fast.keras", block)
+    put(client, networks[0], None)
+    standings = [
+        register(client, "sobel", networks[0], RESULT, "", None, Registry(), form)
+        for form in (fast, fast, None)
+    ]
+    assert [(each.version, each.champion) for each in standings] == [(2, 2), (2, 2), (1, 1)]
+    assert [measured(client.get_model_version(NAME, number)).block for number in "12"] == ["", block]
+    images = np.random.default_rng(0).random((2, 17, 23, 1), dtype=np.float32)
+    model = mlflow.tensorflow.load_model(client.get_model_version_download_uri(NAME, "2"))
+    assert len(model.layers) > len(plain.layers)
+    np.testing.assert_allclose(model(images), plain(images), atol=1e-5)
+    path = download_version(client, "sobel", "2", tmp_path / "there")  # what `selfscale apply` takes
+    assert path.read_bytes() == networks[0].read_bytes()
 
 
 class Unrelated(keras.layers.Layer):

@@ -105,7 +105,7 @@ def export(
         "output differs from the Keras model's by at most %.2g, %.2g on average (on %s)",
         *(written.largest, written.mean, source),
     )
-    speed = blocking.speed(network, written.function, shape) if fast else None
+    speed = blocking.gain(network, written.function, shape) if fast else None
     scores = samples.scores(task, network, written.function) if quantize and task else None
     for measured in filter(None, (speed, scores)):
         logging.info("%s", measured)

@@ -34,10 +34,9 @@ def curve(task: TaskArgument, as_json: JsonOption = False, params: ParamsOption 
     import_pipeline(settings.execution)
     from selfscale.pipeline import pick as picking
 
-    found = [
-        picking.about(point, task) | {"ms_per_megapixel": picking.measured_milliseconds(point.path)}
-        for point in picking.networks(settings, task)
-    ]
+    points = picking.networks(settings, task)
+    speeds = picking.speeds(settings, points, task)
+    found = [picking.about(point, task) | speeds[point.path]._asdict() for point in points]
     answer(as_json, lambda: {"task": task, "networks": found}, "\n".join(map(network_in_words, found)))
 
 

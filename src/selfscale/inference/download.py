@@ -79,11 +79,12 @@ def download_run(client: MlflowClient, run_id: str, folder: Path) -> Path:
 
 
 def _download_model(client: MlflowClient, uri: str, folder: Path, reference: str) -> Path:
-    """Download the `.keras` file within a model in MLflow's TensorFlow flavor."""
+    """Download the `.keras` file within a model in MLflow's TensorFlow flavor, of two the plain one."""
     try:
         local = Path(download_artifacts(uri, dst_path=str(folder), tracking_uri=client.tracking_uri))
-        for path in local.rglob("*.keras") if (local / "MLmodel").exists() else ():
-            return path
+        found = [*local.glob("extra_files/*.keras"), *local.rglob("*.keras")]
+        if found and (local / "MLmodel").exists():
+            return found[0]
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise

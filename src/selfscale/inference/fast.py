@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import re
-import time
-from statistics import median
 from typing import NamedTuple
 
 import keras
-import numpy as np
-import tensorflow as tf
 
 from selfscale.errors import UserError
-from selfscale.inference.export import Function
+from selfscale.inference.latency import Function, milliseconds, plain
 from selfscale.nn.block_shape import LONGEST, PLAIN, Shape, best_shape, stages
 from selfscale.nn.blocked_model import blocked_model
-
-SIDE, CALLS = 1024, 6
 
 
 def on_blocks(model: keras.Model, shape: str | None = None) -> tuple[keras.Model, str]:
@@ -40,11 +34,11 @@ def on_blocks(model: keras.Model, shape: str | None = None) -> tuple[keras.Model
     except UserError as error:
         raise UserError(f"--fast: this network cannot run on blocks of pixels: {error}") from error
     if chosen == PLAIN:
-        raise UserError("--fast: blocks of pixels make this network no faster; leave it out")
+        raise UserError("--fast: blocks of pixels make this network no faster")
     return fast, str(chosen)
 
 
-class Speed(NamedTuple):
+class Gain(NamedTuple):
     """Milliseconds per megapixel on this machine, as exported and as the plain Keras model."""
 
     block: str
@@ -58,16 +52,6 @@ class Speed(NamedTuple):
         )
 
 
-def speed(model: keras.Model, exported: Function, block: str) -> Speed:
-    """Measure an export on blocks and the plain model: medians of five calls, in turns."""
-    compiled = tf.function(lambda images: model(images, training=False))
-    image = np.random.default_rng(0).random((1, SIDE, SIDE, 1), dtype=np.float32)
-    times: list[list[float]] = [[], []]
-    functions: tuple[Function, Function] = exported, lambda images: compiled(images).numpy()
-    for _ in range(CALLS):
-        for function, found in zip(functions, times, strict=True):
-            started = time.perf_counter()
-            function(image)
-            found.append(time.perf_counter() - started)
-    # The first call of each compiles.
-    return Speed(block, *(median(found[1:]) * 1e3 * 1e6 / image.size for found in times))
+def gain(model: keras.Model, exported: Function, block: str) -> Gain:
+    """Measure an export on blocks and the plain model, in turns."""
+    return Gain(block, *milliseconds([exported, plain(model)]))

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import product, starmap
+from statistics import fmean
 from typing import Any
 
 from selfscale import files
@@ -126,18 +127,20 @@ def champion(
     results: Mapping[str, Any],
     result: Mapping[str, Any],
 ) -> Champion:
-    """What the page shows of a task; measures how long the initial and the minimized network take."""
+    """What the page shows of a task, with the milliseconds that were or are measured."""
     # With TensorFlow, which other commands that read results do without.
     from selfscale.inference.image_files import gray_png
-    from selfscale.inference.latency import milliseconds
+    from selfscale.inference.latency import measured
     from selfscale.nn.fcn import to_image
     from selfscale.reporting.network_picture import before_and_after
 
     task, job, tolerance = result["task"], job_of(result, settings), settings.registry.tolerance
-    fronts = pareto.mean_fronts([each for each in jobs(settings) if each.task == task], results)
+    of_task = [each for each in jobs(settings) if each.task == task]
+    fronts = pareto.mean_fronts(of_task, results)
     benchmark = read_benchmark(settings, task)
     frontier = figures.frontier_figure(task, group, fronts, result, tolerance, benchmark)
-    initial = files.load_model(job.training.output / "initial.keras", job.training.command)
+    before = job.training.output / "initial.keras"
+    initial = files.load_model(before, job.training.command)
     minimized = files.load_model(job.output / "compact.keras", job.command)
     split = load_split(PREPARED, TARGETS / task, "validation")
     most = int(
@@ -145,8 +148,14 @@ def champion(
     )  # where there is much to see
     shown = before_and_after(split.images[most], split.targets[most], initial, minimized, result)
     pictures = {title: gray_png(to_image(values)) for title, values in shown.items()}
-    before, after = milliseconds([initial, minimized])
-    return Champion(job, pictures, (before, after), frontier)
+    speeds = measured([each.output / "compact.keras" for each in of_task], before, job.command)
+    took = {path: speed.ms_per_megapixel for path, speed in speeds.items()}
+    means = {
+        name: fmean(took[each.output / "compact.keras"] for each in of_task if each.strategy == name)
+        for name in settings.runs.strategies
+    }
+    both = took[before], took[job.output / "compact.keras"]
+    return Champion(job, pictures, both, means | {BASELINE: took[before]}, frontier)
 
 
 def origin() -> str:

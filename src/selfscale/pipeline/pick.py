@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from selfscale import files, schemas
 from selfscale.errors import UserError, unknown
@@ -13,6 +13,9 @@ from selfscale.paths import PICKS, Job
 from selfscale.pipeline import compare as report
 from selfscale.reporting import pareto
 from selfscale.settings import Settings
+
+if TYPE_CHECKING:
+    from selfscale.inference.latency import Speed  # with TensorFlow
 
 log = logging.getLogger(__name__)
 
@@ -35,13 +38,18 @@ def pick(
         UserError: a result is missing, or no network is like that.
     """
     best = networks(settings, task)
-    fast = {point.path: measured_milliseconds(point.path) for point in best} if max_ms is not None else {}
+    fast = speeds(settings, best, task) if max_ms is not None else {}
     chosen = pareto.best_within(
-        best, task, max_macs=max_macs, min_score=min_score, max_ms=max_ms, milliseconds=fast
+        best,
+        task,
+        max_macs=max_macs,
+        min_score=min_score,
+        max_ms=max_ms,
+        milliseconds={path: speed.ms_per_megapixel for path, speed in fast.items()},
     )
     content = about(chosen, task)
     files.write_json(PICKS, read_picks() | {task: content})
-    return content | {"ms_per_megapixel": fast.get(chosen.path) or measured_milliseconds(chosen.path)}
+    return content | (fast or speeds(settings, [chosen], task))[chosen.path]._asdict()
 
 
 def networks(settings: Settings, task: str) -> list[pareto.Candidate]:
@@ -120,8 +128,11 @@ def picked(results: Mapping[str, Mapping[str, Any]], task: str) -> tuple[dict[st
     return {**result, **sizes, **scores, "test_interval": intervals}, model
 
 
-def measured_milliseconds(path: Path) -> float:
-    """What one megapixel takes on this machine."""
-    from selfscale.inference.latency import milliseconds  # with TensorFlow
+def speeds(settings: Settings, points: Sequence[pareto.Candidate], task: str) -> dict[Path, Speed]:
+    """What one megapixel takes each network on this machine."""
+    from selfscale.inference.latency import measured  # with TensorFlow
 
-    return milliseconds([files.load_model(path, "minimize")])[0]
+    job = next(job for job in report.jobs(settings) if job.task == task)
+    paths = [point.path for point in points]
+    found = measured(paths, job.training.output / "initial.keras", job.command)
+    return {path: found[path] for path in paths}

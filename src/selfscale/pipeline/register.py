@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from selfscale import files, schemas
@@ -15,7 +17,7 @@ from selfscale.reporting import pareto
 from selfscale.reporting.model_card import card
 from selfscale.settings import Settings
 from selfscale.tracking import registry
-from selfscale.tracking.champions import Standing, model_name
+from selfscale.tracking.champions import Standing, model_name, propose
 from selfscale.tracking.store import open_store
 from selfscale.tracking.sync import end_killed, sync_record
 
@@ -46,18 +48,52 @@ def register(settings: Settings, task: str) -> Standing:
     if not model.exists():
         raise UserError(f"{model}: is missing; run `selfscale {job.command}` first")
     end_killed(client, store_root())
-    known = registry.find(client, model_name(task), files.sha256(model))
-    words = "" if known else described(settings, job, result, picked=chosen is not None)
-    run_id = sync_record(client, job.output, job.clock)
-    return registry.register(client, task, model, result, words, run_id, None if chosen else rule)
+    run_id, wins = sync_record(client, job.output, job.clock), None if chosen else rule
+    if known := registry.find(client, model_name(task), files.sha256(model), rule.fast):
+        return propose(client, known, wins)
+    with TemporaryDirectory() as folder:
+        import_tensorflow()  # without its many lines
+        from selfscale.nn import devices
+
+        devices.configure(settings.execution)
+        fast = on_blocks(model, task, Path(folder)) if rule.fast else None
+        words = described(settings, job, result, model, fast, picked=chosen is not None)
+        return registry.register(client, task, model, result, words, run_id, wins, fast)
 
 
-def described(settings: Settings, job: Job, result: Mapping[str, Any], *, picked: bool) -> str:
-    """The model card; the registry then needs TensorFlow, which is imported here without its many lines."""
-    import_tensorflow()
-    from selfscale.nn import devices
+def on_blocks(model: Path, task: str, folder: Path) -> registry.OnBlocks | None:
+    """Write the network as one on blocks of pixels, verified; None, with a warning, if that cannot be."""
+    from selfscale.inference import export, fast, samples
 
-    devices.configure(settings.execution)
+    plain, written = files.load_model(model, f"minimize {task}"), folder / "fast.keras"
+    try:
+        blocked, block = fast.on_blocks(plain)
+        (image,), _ = samples.images("validation", 1)
+        export.export(plain, "keras", written, image, fast=blocked)
+    except UserError as error:
+        reason = str(error).removeprefix("--fast: ")
+        log.warning("%s: registry.fast: %s; the plain network is registered", task, reason)
+        return None
+    return registry.OnBlocks(written, block)
+
+
+def described(
+    settings: Settings,
+    job: Job,
+    result: Mapping[str, Any],
+    model: Path,
+    fast: registry.OnBlocks | None,
+    *,
+    picked: bool,
+) -> str:
+    """The model card, with the milliseconds that were or are measured."""
+    from selfscale.inference.latency import measured
+
     prepared = files.read_json(PREPARED / "manifest.json", "prepare", schemas.Prepared)
     targets = files.read_json(TARGETS / job.task / "manifest.json", f"targets {job.task}", schemas.Targets)
-    return card(result, prepared, targets, settings.registry, picked=picked)
+    initial = job.training.output / "initial.keras"
+    speeds = measured([model], initial, job.command)
+    block = fast.block if fast else ""
+    return card(
+        result, prepared, targets, settings.registry, speeds[model], speeds[initial], block, picked=picked
+    )

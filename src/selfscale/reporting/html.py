@@ -29,12 +29,14 @@ class Champion(NamedTuple):
     """What the page shows of a task: the minimization that the registry's rule chooses.
 
     `pictures` are PNG files by title, before and after; `milliseconds` a megapixel takes the initial and
-    the minimized network; `frontier` is a PNG file of all networks of the task.
+    the minimized network, and in `means` those of each strategy and of the baselines, means over the seeds;
+    `frontier` is a PNG file of all networks of the task.
     """
 
     job: Job
     pictures: Mapping[str, bytes]
     milliseconds: tuple[float, float]
+    means: Mapping[str, float]
     frontier: bytes
 
 
@@ -65,7 +67,9 @@ def html_page(
     return environment.get_template("report.html").render(
         origin=origin,
         tasks=[task_of(comparison, seeds, found, rule) for found in champions.values()],
-        summary=tables.summary_table(comparison),
+        summary=tables.summary_table(
+            comparison, {task: (found.milliseconds[0], found.means) for task, found in champions.items()}
+        ),
         results=tables.result_table(comparison),
         reading=tables.READING,
         note=tables.interval_note(seeds),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from selfscale.reporting.pareto import validation_scores
 from selfscale.reporting.statistics import Result, relative, score
 from selfscale.settings import Registry
 from selfscale.tracking.points import summary
+
+if TYPE_CHECKING:
+    from selfscale.inference.latency import Speed  # with TensorFlow
 
 SHOWN = 12  # characters of a fingerprint
 
@@ -19,26 +22,30 @@ def card(
     prepared: Mapping[str, Any],
     targets: Mapping[str, Any],
     rule: Registry,
+    speed: Speed,
+    initial: Speed,
+    block: str = "",
     *,
     picked: bool = False,
 ) -> str:
     """Return Markdown from a minimization's result and the manifests of its images and targets.
 
     Args:
+        speed, initial: Of the network, and of the initial one.
+        block: Shape of the blocks of pixels that the registered model runs on; empty: it is the plain one.
         picked: `rule` did not choose the network, but somebody with `selfscale pick`.
     """
-    counts = ", ".join(f"{count['images']} {split}" for split, count in prepared["counts"].items())
-    side, interval = prepared["size"], result["test_interval"]["final"]
-    facts = {
-        "task": f"`{result['task']}`: {what_it_does(targets)}",
-        **({"arguments": code(json.dumps(targets["arguments"]))} if targets["arguments"] else {}),
-        "images": f"source `{prepared['source']}`, gray {side}x{side} crops: {counts}",
-        "data fingerprint": f"images `{prepared['fingerprint'][:SHOWN]}`, "
-        f"targets `{result['targets'][:SHOWN]}`",
-        "strategy": f"`{result['strategy']}`, seed {result['seed']}",
-    }
+    interval = result["test_interval"]["final"]
+    form = (
+        f"runs on blocks of {block} pixels; the plain model is in `extra_files`"
+        if block
+        else "a plain Keras model"
+    )
+    facts = provenance(result, prepared, targets) | {"speed": in_turns(speed, initial), "form": form}
     return "\n".join(
         [
+            headline(result, speed),
+            "",
             "| | |",
             "| --- | --- |",
             *(f"| {name} | {text} |" for name, text in facts.items()),
@@ -57,11 +64,44 @@ def card(
     )
 
 
+def headline(result: Result, speed: Speed) -> str:
+    """One line, which is all that a table of versions has room for."""
+    loss, test, before = result["loss"], score(result, "test"), score(result, "test", "initial")
+    return (
+        f"{result['strategy']}, seed {result['seed']}: "
+        f"{result['macs_per_pixel'] / result['macs_per_pixel_initial']:.0%} of the multiply-accumulates, "
+        f"{loss} {test:.4g} on the test images (initial network: {before:.4g}), "
+        f"{speed.ms_per_megapixel:.3g} ms per megapixel."
+    )
+
+
+def provenance(result: Result, prepared: Mapping[str, Any], targets: Mapping[str, Any]) -> dict[str, str]:
+    counts = ", ".join(f"{count['images']} {split}" for split, count in prepared["counts"].items())
+    side = prepared["size"]
+    return {
+        "task": f"`{result['task']}`: {what_it_does(targets)}",
+        **({"arguments": code(json.dumps(targets["arguments"]))} if targets["arguments"] else {}),
+        "images": f"source `{prepared['source']}`, gray {side}x{side} crops: {counts}",
+        "data fingerprint": f"images `{prepared['fingerprint'][:SHOWN]}`, "
+        f"targets `{result['targets'][:SHOWN]}`",
+        "strategy": f"`{result['strategy']}`, seed {result['seed']}",
+    }
+
+
 def what_it_does(targets: Mapping[str, Any]) -> str:
     kind = "0 or 1 a pixel" if targets["discrete"] else "a gray value a pixel"
     if targets["operator"] is None:
         return f"learned from pairs of an input and its wanted output, {kind}"
     return f"imitates the operator {code(targets['operator'])}, {kind}"
+
+
+def in_turns(speed: Speed, initial: Speed) -> str:
+    return (
+        f"{speed.ms_per_megapixel:.3g} ms per megapixel as `selfscale apply` runs it, "
+        f"{speed.plain_ms_per_megapixel:.3g} as a plain model; the initial network: "
+        f"{initial.ms_per_megapixel:.3g} and {initial.plain_ms_per_megapixel:.3g} "
+        "(in turns, where it was registered)"
+    )
 
 
 def in_words(low: float, high: float | None) -> str:

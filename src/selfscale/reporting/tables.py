@@ -15,7 +15,7 @@ RESULT_HEADER = (
     *("task", "strategy", "seed", "filters", "parameters", "MACs/pixel", "validation score", "test score"),
     *("baseline's test score", "decisions", "accepted", "reverted", "training steps"),
 )
-BRIEF_HEADER = ("task", "network", "MACs/pixel", "test error", "vs baseline")
+BRIEF_HEADER = ("task", "network", "MACs/pixel", "ms/MP", "test error", "vs baseline")
 DECISION_HEADER = ("", "tried", "outcome", "filters left", "parameters", "training steps", "reason")
 SUMMARY_HEADER = (
     *("strategy", "filters", "hidden layers", "parameters", "MACs/pixel", "validation score", "test score"),
@@ -53,24 +53,34 @@ def markdown_page(comparison: Mapping[str, Any], seeds: int) -> str:
     return "\n".join(parts)
 
 
-def summary_table(comparison: Mapping[str, Any]) -> Table:
-    """What fits a phone: initial network, baseline and strategies of all tasks, means over the seeds."""
+def summary_table(
+    comparison: Mapping[str, Any], milliseconds: Mapping[str, tuple[float, Mapping[str, float]]]
+) -> Table:
+    """What fits a phone: initial network, baseline and strategies of all tasks, means over the seeds.
+
+    `milliseconds` a megapixel takes the initial network of a task, and those of each strategy.
+    """
     rows = []
     for task, strategies in comparison["summary"].items():
         found = [result for result in comparison["results"].values() if result["task"] == task]
         size = fmean(result["macs_per_pixel_initial"] for result in found)
         before = fmean(score(result, "test", "initial") for result in found)
-        rows.append((task, "initial", f"{size:g}", f"{before:.4g}", ""))
+        initially, means_of = milliseconds[task]
+        rows.append((task, "initial", f"{size:g}", f"{initially:.3g}", f"{before:.4g}", ""))
         to_baseline = {
             each["strategy"]: plus_minus(each["test_score"], "+.0%")
             for each in comparison["paired"][task]
             if each["against"] == statistics.BASELINE
         }
         for name, means in strategies.items():
-            cells = (plus_minus(means[key]) for key in ("macs_per_pixel", "test_score"))
-            rows.append((task, name.removeprefix("untouched "), *cells, to_baseline.get(name, "")))
+            macs, test = (plus_minus(means[key]) for key in ("macs_per_pixel", "test_score"))
+            short, took = name.removeprefix("untouched "), f"{means_of[name]:.3g}"
+            rows.append((task, short, macs, took, test, to_baseline.get(name, "")))
     return Table(
-        "Means over the seeds; error is the loss on the test images, lower is better", BRIEF_HEADER, rows
+        "Means over the seeds; error is the loss on the test images, lower is better; ms/MP: milliseconds "
+        "per megapixel on this machine, as selfscale applies a network",
+        BRIEF_HEADER,
+        rows,
     )
 
 

@@ -14,15 +14,35 @@ from mlflow import MlflowClient
 from mlflow.artifacts import list_artifacts
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from pydantic import BaseModel, FiniteFloat, ValidationError
 
 from selfscale.errors import UserError
 from selfscale.settings import Registry
 from selfscale.tracking.store import store_errors
 
 CHAMPION, PREVIOUS = "champion", "previous"
-# Tags in which versions agree that can be compared, and those by which they are.
-SAME = {"loss", "targets"}
-SCORES = ("validation_final", "validation_initial", "macs_per_pixel")
+MEASURED = "selfscale"  # the tag of a version that is for programs
+
+
+class Measured(BaseModel):
+    """What a version is compared by, and the file that it was made from.
+
+    `block`: the shape of the blocks of pixels that it runs on, empty if it is the plain network.
+    """
+
+    sha256: str
+    block: str
+    targets: str
+    loss: str
+    validation_final: FiniteFloat
+    validation_initial: FiniteFloat
+    macs_per_pixel: FiniteFloat
+
+    def order(self, rule: Registry) -> tuple[float, ...]:
+        return rule.order(self.validation_final, self.validation_initial, self.macs_per_pixel)
+
+    def __str__(self) -> str:
+        return f"{self.validation_final:.4g} at {self.macs_per_pixel:g}"
 
 
 class Standing(NamedTuple):
@@ -82,6 +102,7 @@ def rollback(client: MlflowClient, task: str) -> Standing:
     return appoint(client, version_of(client, name, former), None)
 
 
+@store_errors()
 def propose(client: MlflowClient, version: ModelVersion, rule: Registry | None) -> Standing:
     """Make a version the champion unless it is worse by the rule, if there is one."""
     compared = compare(client, version, rule) if rule else None
@@ -131,28 +152,27 @@ def compare(
     whole = [one for one in known if has_artifacts(client, one)]
     if not whole:
         return Comparison(False, f"the files of version {number} are gone")
-    alike = [one for one in whole if all(one.tags[key] == version.tags[key] for key in SAME)]
+    found = {int(one.version): old for one in whole if (old := measured(one))}
+    alike = {key: old for key, old in found.items() if (old.loss, old.targets) == (new.loss, new.targets)}
     if not alike:
         return Comparison(
             False, f"version {number} was measured on other images or targets, and not compared"
         )
-    scores = {int(one.version): measured(one) for one in alike}
-    best = min(scores, key=lambda one: rule.order(*scores[one]))
-    worse = rule.order(*new) > rule.order(*scores[best])
+    best = min(alike, key=lambda key: alike[key].order(rule))
+    worse = new.order(rule) > alike[best].order(rule)
     words = (
-        f"validation {version.tags['loss']} {new[0]:.4g} at {new[2]:g} multiply-accumulates is "
-        f"{'' if worse else 'not '}worse than {scores[best][0]:.4g} at {scores[best][2]:g} of version {best} "
-        f"by registry.rule: {rule.rule}"
+        f"validation {new.loss} {new} multiply-accumulates is {'' if worse else 'not '}worse than "
+        f"{alike[best]} of version {best} by registry.rule: {rule.rule}"
     )
     return Comparison(worse, words)
 
 
-def measured(version: ModelVersion) -> list[float]:
-    """Validation losses, final and initial, and cost; empty for a version that something else registered."""
+def measured(version: ModelVersion) -> Measured | None:
+    """What a version is compared by; None if something else registered it."""
     try:
-        return [float(version.tags[key]) for key in SCORES if version.tags.keys() >= SAME]
-    except (KeyError, ValueError):
-        return []
+        return Measured.model_validate_json(version.tags.get(MEASURED, ""))
+    except ValidationError:
+        return None
 
 
 def version_of(client: MlflowClient, name: str, number: int | None = None) -> ModelVersion:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import numpy as np
@@ -24,14 +24,33 @@ from mlflow.types import Schema, TensorSpec
 from selfscale import files
 from selfscale.errors import UserError
 from selfscale.settings import Registry
-from selfscale.tracking.champions import Standing, has_artifacts, model_name, propose
-from selfscale.tracking.points import summary
+from selfscale.tracking.champions import (
+    MEASURED,
+    Measured,
+    Standing,
+    has_artifacts,
+    measured,
+    model_name,
+    propose,
+)
+from selfscale.tracking.points import facts, summary
 from selfscale.tracking.store import existing_run, experiment, store_errors, store_folder
 
-DIGEST = "sha256"
 EXAMPLE_SIDE = 32
+ABOUT = """\
+A small network that does what `{task}` does to gray images of any size: float32 (N, height, width, 1),
+from 0 (black) to 1 (white). Use `models:/selfscale-{task}@champion`; `@previous` is the one before it.
+The page of each version has its model card.
+"""
 # (N, H, W, 1), float32 in 0..1: any number of gray images of any one size.
 IMAGES = Schema([TensorSpec(np.dtype(np.float32), (-1, -1, -1, 1))])
+
+
+class OnBlocks(NamedTuple):
+    """The same network as a model on blocks of pixels, in a `.keras` file; `block` is their shape."""
+
+    path: Path
+    block: str
 
 
 @store_errors()
@@ -43,14 +62,16 @@ def register(
     card: str,
     run_id: str | None,
     rule: Registry | None,
+    fast: OnBlocks | None = None,
 ) -> Standing:
     """Make the `.keras` file a version, and the champion of its task unless the present one is better.
 
     By the `rule`; what somebody picked comes without one, and becomes champion in any case.
 
-    A file that is registered already gets no second version. The model belongs to the run `run_id`,
-    or, if that was deleted, to a new one (`kind=registration`); the version's description is the
-    Markdown `card`, with a link to that run.
+    A file that is registered already gets no second version, but for one that is `fast`: that is what
+    MLflow loads and serves then, with the plain file beside it. The model belongs to the run `run_id`, or,
+    if that was deleted, to a new one (`kind=registration`); the version's description is the Markdown
+    `card`, with a link to that run.
 
     Raises:
         UserError: the file is missing or damaged.
@@ -60,37 +81,40 @@ def register(
         raise UserError(f"{model_path}: is missing; run `selfscale minimize {task}` first")
     name, digest, folder = model_name(task), files.sha256(model_path), store_folder(client)
     with FileLock(folder / "registry.lock") if folder else nullcontext():
-        if version := find(client, name, digest):
+        if version := find(client, name, digest, fast is not None):
             return propose(client, version, rule)
         whole = existing_run(client, run_id) is not None and client.list_artifacts(run_id)
         holder = run_id if run_id and whole else registration_run(client, task, summary(result))
-        source = log_model(client, task, model_path, holder)
+        source = log_model(client, task, model_path, holder, fast)
         try:
-            client.create_registered_model(name, description=f"Minimized network that does what {task} does.")
+            client.create_registered_model(name, description=ABOUT.format(task=task))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         page = f"#/experiments/{experiment(client, task)}/runs/{holder}"
         version = client.create_model_version(
-            *(name, source, holder, {DIGEST: digest} | version_tags(result)),
+            *(name, source, holder, version_tags(result, digest, fast.block if fast else "")),
             description=f"{card}\n\nMade by the run [`{holder}`]({page}).",
             model_id=source.removeprefix("models:/"),
         )
-        first = (made_from(client, name, digest) or [version])[-1]
+        first = (made_from(client, name, digest, fast is not None) or [version])[-1]
         if first.version != version.version:  # on a server, another machine was faster
             client.delete_model_version(name, version.version)
         return propose(client, first, rule)
 
 
-def find(client: MlflowClient, name: str, digest: str) -> ModelVersion | None:
+@store_errors()
+def find(client: MlflowClient, name: str, digest: str, fast: bool = False) -> ModelVersion | None:
     """The newest version made from a file of that digest whose artifacts are still there."""
-    return next(iter(made_from(client, name, digest)), None)
+    return next(iter(made_from(client, name, digest, fast)), None)
 
 
-def made_from(client: MlflowClient, name: str, digest: str) -> list[ModelVersion]:
+def made_from(client: MlflowClient, name: str, digest: str, fast: bool) -> list[ModelVersion]:
     """All of them, newest first."""
     found = client.search_model_versions(f"name = '{name}'")
-    same = [version for version in found if version.tags.get(DIGEST) == digest]
+    same = [
+        one for one in found if (old := measured(one)) and (old.sha256, bool(old.block)) == (digest, fast)
+    ]
     whole = [version for version in same if has_artifacts(client, version)]
     return sorted(whole, key=lambda version: int(version.version), reverse=True)
 
@@ -103,7 +127,7 @@ def registration_run(client: MlflowClient, task: str, words: str) -> str:
     return str(run.info.run_id)
 
 
-def log_model(client: MlflowClient, task: str, model_path: Path, run_id: str) -> str:
+def log_model(client: MlflowClient, task: str, model_path: Path, run_id: str, fast: OnBlocks | None) -> str:
     """Log in MLflow's TensorFlow flavor, with what is needed to load and serve it; returns its URI."""
     import keras
     import mlflow.tensorflow
@@ -121,7 +145,8 @@ def log_model(client: MlflowClient, task: str, model_path: Path, run_id: str) ->
             flavor=mlflow.tensorflow,
             model_id=logged.model_id,
             run_id=run_id,
-            model=files.load_model(model_path, f"minimize {task}"),
+            model=files.load_model(fast.path if fast else model_path, f"minimize {task}"),
+            extra_files=[str(model_path)] if fast else None,
             signature=ModelSignature(inputs=IMAGES, outputs=IMAGES),
             input_example=np.broadcast_to(ramp, (EXAMPLE_SIDE, EXAMPLE_SIDE))[None, ..., None],
             pip_requirements=[
@@ -131,13 +156,22 @@ def log_model(client: MlflowClient, task: str, model_path: Path, run_id: str) ->
     return f"models:/{logged.model_id}"
 
 
-def version_tags(result: Mapping[str, Any]) -> dict[str, str]:
-    """What the result says in one line each, and the loss on each split before and after."""
-    plain = {key: value for key, value in result.items() if not isinstance(value, Mapping)}
-    loss = result["loss"]
-    scores = {
-        f"{split}_{when}": result[split][when][loss]
-        for split in ("validation", "test")
-        for when in ("initial", "final")
+def version_tags(result: Mapping[str, Any], digest: str, block: str) -> dict[str, str]:
+    """Four for people, and one for `champions`."""
+    loss, final = result["loss"], result["validation"]["final"]
+    about = Measured(
+        sha256=digest,
+        block=block,
+        targets=result["targets"],
+        loss=loss,
+        validation_final=final[loss],
+        validation_initial=result["validation"]["initial"][loss],
+        macs_per_pixel=result["macs_per_pixel"],
+    )
+    return {
+        "strategy": result["strategy"],
+        "seed": str(result["seed"]),
+        "macs": facts(result)["macs"],
+        "test": f"{loss} {facts(result)['test']}",
+        MEASURED: about.model_dump_json(),
     }
-    return {key: str(value) for key, value in (plain | scores).items()}
