@@ -83,22 +83,29 @@ def row(name: str) -> tuple[str, ...]:
     )
 
 
-def resnet20() -> keras.Model:
-    """Return a ResNet-20 for 32x32 images (He et al. 2016, section 4.2)."""
-    inputs = keras.Input((32, 32, 3))
+def resnet20(shape: tuple[int, int, int] = (32, 32, 3)) -> keras.Model:
+    """Return a ResNet-20 (He et al. 2016, section 4.2), padded and normalized as PyTorch does by default."""
+    inputs = keras.Input(shape)
 
-    def convolution(x: keras.KerasTensor, filters: int, strides: int = 1, size: int = 3) -> keras.KerasTensor:
-        x = layers.Conv2D(filters, size, strides, padding="same", use_bias=False)(x)
-        return layers.BatchNormalization()(x)
+    def convolution(
+        x: keras.KerasTensor, name: str, filters: int, strides: int = 1, size: int = 3
+    ) -> keras.KerasTensor:
+        if strides > 1 and size > 1:
+            x = layers.ZeroPadding2D()(x)
+        padding = "same" if strides == 1 else "valid"
+        x = layers.Conv2D(filters, size, strides, padding, use_bias=False, name=name)(x)
+        return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_norm")(x)
 
-    x = layers.ReLU()(convolution(inputs, 16))
+    x = layers.ReLU()(convolution(inputs, "stem", 16))
     for stage, filters in enumerate((16, 32, 64)):
-        for block in range(3):
-            strides = 2 if stage and not block else 1
-            y = convolution(layers.ReLU()(convolution(x, filters, strides)), filters)
-            shortcut = convolution(x, filters, strides, 1) if strides > 1 else x
+        for number in range(3):
+            block, strides = f"block{stage}{number}", 2 if stage and not number else 1
+            y = layers.ReLU()(convolution(x, f"{block}_first", filters, strides))
+            y = convolution(y, f"{block}_second", filters)
+            shortcut = convolution(x, f"{block}_shortcut", filters, strides, 1) if strides > 1 else x
             x = layers.ReLU()(layers.Add()([y, shortcut]))
-    return keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)), name="resnet20")
+    outputs = layers.Dense(10, name="classes")(layers.GlobalAveragePooling2D()(x))
+    return keras.Model(inputs, outputs, name="resnet20")
 
 
 def step_ratios(repetitions: int = 30, batch: int = 64) -> list[float]:

@@ -32,6 +32,7 @@ MEASUREMENTS = {
     "training": "training_speed",
     "tracking": "tracking_cost",
     "search": "search",
+    "classification": "fashion_mnist",
     "exhaustive": "exhaustive_steps",
     "growth": "growth",
     "inference": "inference",
