@@ -9,7 +9,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -39,24 +39,6 @@ def user_path(text: str, where: str) -> Path:
     except OSError as error:
         raise UserError(f"{where}: {text}: {error.strerror}; name another one") from error
     return path
-
-
-def find_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """All files below a folder with one of the suffixes, in small or capital letters, sorted.
-
-    Folders that are linked are searched, too, each once; UserError for one that cannot be read.
-    """
-
-    def stop(error: OSError) -> None:
-        raise UserError(f"{error.filename}: {error.strerror}; make it readable or move it away") from error
-
-    found, seen = list[Path](), {folder.resolve()}
-    for place, folders, names in os.walk(folder, onerror=stop, followlinks=True):
-        real = {Path(place, name).resolve(): name for name in sorted(folders, reverse=True)}
-        folders[:] = sorted(name for path, name in real.items() if path not in seen)
-        seen |= real.keys()
-        found += [p for name in names if (p := Path(place, name)).suffix.lower() in suffixes and p.is_file()]
-    return sorted(found)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

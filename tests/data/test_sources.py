@@ -74,9 +74,10 @@ def test_wrong_folders(tmp_path: Path) -> None:
         photographs(folder_of(tmp_path))
 
 
-def test_symbolic_links_to_files_count(tmp_path: Path) -> None:
+def test_symbolic_links_to_files_count(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     Image.new("L", (4, 4)).save(tmp_path / "real.png")
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "link.png").symlink_to(tmp_path / "real.png")
     (tmp_path / "photos" / "gone.png").symlink_to(tmp_path / "nothing.png")
     assert [photograph.name for photograph in photographs(folder_of(tmp_path / "photos"))] == ["link.png"]
+    assert "gone.png: is a pipe, a device or a link to nothing, and is passed over" in caplog.text

@@ -13,6 +13,15 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # as the tests import eac
 
 from faults.campaign import run
 from faults.processes import check_kill, check_register, check_settings
+from faults.surroundings import check_server, check_settings_of_the_user
+
+# By name: a check of one fault that is drawn by lot, and what may come of it.
+CHECKS = {
+    "kill": (check_kill, ("killed", "too late")),
+    "register at once": (lambda rng: check_register(), ("once",)),
+    "settings of the user": (check_settings_of_the_user, ("done",)),
+    "broken server": (check_server, ("done", "refused")),
+}
 
 if __name__ == "__main__":
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 3600.0
@@ -24,13 +33,13 @@ if __name__ == "__main__":
         findings += [] if good else [f"random settings: {kind}"]
     rng, ends = np.random.default_rng(seed), time.monotonic() + seconds / 2
     while time.monotonic() < ends:
-        for kind, found in (("kill", check_kill(rng)), ("register at once", check_register())):
-            good = found in ("killed", "too late", "once")
-            counts[f"{kind}: {found if good else 'FAULT'}"] += 1
-            findings += [] if good else [f"{kind}: {found}"]
+        for kind, (check, right) in CHECKS.items():
+            found = check(rng)
+            counts[f"{kind}: {found if found in right else 'FAULT'}"] += 1
+            findings += [] if found in right else [f"{kind}: {found}"]
     print(f"seed {seed}, {seconds:g} seconds, {sum(counts.values())} faults, {len(findings)} findings")
     for kind, count in sorted(counts.items()):
         print(f"{count:7} {kind}")
     for finding in sorted(set(findings)):
-        print(f"FAULT {finding[:300]}")
+        print(f"FAULT {finding[:600]}")
     sys.exit(bool(findings))

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+import logging
+import os
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from selfscale.data import voc2012
 from selfscale.data.decoding import Cropping, Crops, Gray, centre_crop, read_file, tiles
 from selfscale.errors import UserError
-from selfscale.files import find_files, user_path
+from selfscale.files import user_path
 from selfscale.settings import Data
+
+log = logging.getLogger(__name__)
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
 
@@ -105,10 +109,31 @@ def image_files(root: Path, where: str) -> list[Path]:
     if not root.is_dir():
         problem = "is not a folder" if root.exists() else "does not exist"
         raise UserError(f"{where}: {root} {problem}")
-    files = find_files(root, SUFFIXES)
+    files = find_images(root, SUFFIXES)
     if not files:
         raise UserError(f"{where}: {root} has no image file ({', '.join(sorted(SUFFIXES))})")
     return files
+
+
+def find_images(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """All files below a folder with one of the suffixes, in small or capital letters, sorted.
+
+    Folders that are linked are searched, too, each once; UserError for one that cannot be read. A pipe or
+    a link to nothing is passed over with a warning.
+    """
+
+    def stop(error: OSError) -> None:
+        raise UserError(f"{error.filename}: {error.strerror}; make it readable or move it away") from error
+
+    found, seen = list[Path](), {folder.resolve()}
+    for place, folders, names in os.walk(folder, onerror=stop, followlinks=True):
+        real = {Path(place, name).resolve(): name for name in sorted(folders, reverse=True)}
+        folders[:] = sorted(name for path, name in real.items() if path not in seen)
+        seen |= real.keys()
+        found += [path for name in names if (path := Path(place, name)).suffix.lower() in suffixes]
+    for path in (path for path in found if not path.is_file()):
+        log.warning("%s: is a pipe, a device or a link to nothing, and is passed over", path)
+    return sorted(path for path in found if path.is_file())
 
 
 def voc(settings: Data) -> list[Photograph]:

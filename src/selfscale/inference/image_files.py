@@ -15,7 +15,7 @@ from PIL import Image
 from selfscale.data import sources
 from selfscale.data.decoding import FORMATS, Unusable, decode_gray, read_file
 from selfscale.errors import UserError
-from selfscale.files import find_files, user_path
+from selfscale.files import user_path
 
 # Formats of training photographs, and GIF: its few colours matter less here.
 READABLE = (*FORMATS, "GIF")
@@ -82,7 +82,7 @@ def _below(folder: Path, name: Path, out: Path) -> Iterator[ImageFile]:
     if folder.resolve() == out:
         raise UserError(f"--out: {folder} is the folder of the images; choose another one for the results")
     inside = out.is_relative_to(folder.resolve())
-    for path in find_files(folder, SUFFIXES):
+    for path in sources.find_images(folder, SUFFIXES):
         if not (inside and path.resolve().is_relative_to(out)):
             yield ImageFile(path, name / path.relative_to(folder))
 
