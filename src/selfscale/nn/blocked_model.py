@@ -15,9 +15,10 @@ from selfscale.nn.block_shape import Shape, Stage, arrangement, problem, stages
 def blocked_model(model: keras.Model, shape: Shape) -> keras.Model:
     """Return a model with the output of a chain for images of any size, but for rounding.
 
-    Its first convolution reads pixels in strides and writes blocks, the others work on blocks, and a
-    transposed convolution writes pixels. An image that is no whole number of blocks is padded inside; what
-    lies beyond its border becomes zero again behind each layer, as "same" padding has it.
+    Its first convolution reads pixels in strides and writes blocks, the others work on blocks; what they put
+    out is rearranged to pixels, by a slower transposed convolution where the blocks are no squares. An image
+    that is no whole number of blocks is padded inside; what lies beyond its border becomes zero again behind
+    each layer, as "same" padding has it.
 
     Args:
         model: A chain that can run on blocks.
@@ -42,8 +43,11 @@ def blocked_model(model: keras.Model, shape: Shape) -> keras.Model:
             x = copy(x)
             copy.set_weights([np.tile(weight, pixels) for weight in layer.get_weights()])
     filters = chain[-1].convolution.filters
-    pixel = np.eye(pixels * filters).reshape(*shape, filters, pixels * filters)
-    x = _fixed(keras.layers.Conv2DTranspose, filters, shape, pixel, "pixels")(x)
+    if shape.rows == shape.columns:
+        x = keras.ops.depth_to_space(x, shape.rows)
+    else:
+        pixel = np.eye(pixels * filters).reshape(*shape, filters, pixels * filters)
+        x = _fixed(keras.layers.Conv2DTranspose, filters, shape, pixel, "pixels")(x)
     for axis, side in enumerate(shape, 1):
         if side > 1:  # as many rows and columns as the image has
             line = inputs[0, :, 0, 0] if axis == 1 else inputs[0, 0, :, 0]
