@@ -25,7 +25,7 @@ STAGES = """
 import sys, time, resource, threading
 from pathlib import Path
 import psutil
-from selfscale.settings import Data, Folder, Task
+from selfscale.data_config import Data, Folder, Task
 from selfscale.data.prepare import prepare
 from selfscale.data.targets import make_targets
 

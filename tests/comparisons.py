@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from selfscale.data_config import Task
 from selfscale.files import write_array, write_bytes, write_json
 from selfscale.inference.image_files import gray_png
 from selfscale.nn.fcn import build
 from selfscale.paths import PREPARED, TARGETS, Baseline, Job, pictures_folder
 from selfscale.pipeline import compare as report
-from selfscale.settings import Runs, Settings, Strategy, Task
+from selfscale.settings import Runs, Settings, Strategy
 
 SEEDS = [0, 1, 2, 3, 4]
 

@@ -121,7 +121,7 @@ def test_wrong_words(project, words, part):
             "tasks.canny: name an",
             set(),
         ),
-        ({"tasks.canny": {"loss": "mae"}}, "tasks.canny: name an operator, or a folder", set()),
+        ({"tasks.canny": {"loss": "mae"}}, "tasks.canny: name an operator, a folder", set()),
         ({"registry": {"rule": "smalest"}}, "registry.rule: 'smalest' is unknown; did you mean", set()),
         ({"tasks.canny.arguments": {"sigm": 1.0}}, "tasks.canny.arguments: 'sigm'", set()),
         ({"strategies.cosine.arguments": {"over": "x"}}, "strategies.cosine.arguments.over", {"numpy"}),

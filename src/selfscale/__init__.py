@@ -12,13 +12,15 @@ from selfscale import keras_settings
 if TYPE_CHECKING:
     from selfscale.library.explain import explain
     from selfscale.library.minimize import minimize
+    from selfscale.library.problem import Problem
     from selfscale.nn.graph_recording import register_rule
 
 __version__ = "0.2.0"
-__all__ = ["explain", "minimize", "register_rule"]
+__all__ = ["Problem", "explain", "minimize", "register_rule"]
 
 # Imported when they are asked for: TensorFlow takes seconds.
 HOMES = {
+    "Problem": "selfscale.library.problem",
     "explain": "selfscale.library.explain",
     "minimize": "selfscale.library.minimize",
     "register_rule": "selfscale.nn.graph_recording",

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 STEPS = 10_000_000
 FILTERS = 1024  # of a layer
 Steps = Annotated[int, Field(ge=1, le=STEPS)]
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Few = Annotated[int, Field(ge=1, le=1024)]
 Positive = Annotated[float, Field(gt=0, le=1e9)]
 Relative = Annotated[float, Field(ge=0, le=1e6)]

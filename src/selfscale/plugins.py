@@ -55,7 +55,7 @@ class Registry(Generic[Function]):
         `where` is the setting's key. Raises UserError if there is no such function.
         """
         if ":" in name:
-            return typing.cast(Function, _imported(name, where))
+            return typing.cast(Function, imported(name, where))
         if name not in self._functions:
             raise UserError(f"{unknown(where, name, self.names)}, or an import path 'module:function'")
         return self._functions[name]
@@ -129,7 +129,8 @@ def annotation_of(function: Callable[..., Any], parameter: inspect.Parameter) ->
     return typing.get_type_hints(alone, globalns=scope, include_extras=True)[parameter.name]
 
 
-def _imported(path: str, where: str) -> Callable[..., Any]:
+def imported(path: str, where: str) -> Callable[..., Any]:
+    """The function at an import path `module:function`; UserError if there is none."""
     module_name, _, name = path.partition(":")
     if not all(part.isidentifier() for part in [*module_name.split("."), name]):
         raise UserError(f"{where}: '{path}' is not an import path; write 'module:function'")

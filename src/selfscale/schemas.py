@@ -51,6 +51,7 @@ class Targets(Content):
     """`data/targets/TASK/manifest.json`."""
 
     operator: str | None = None
+    problem: str | None = None
     arguments: dict[str, Any] = {}
     discrete: bool
     images: str
@@ -118,6 +119,7 @@ class Result(Trial):
     """`result.json` of a minimization."""
 
     strategy: str
+    problem: str = ""
     filters_initial: list[Count]
     filters_grown: list[Count] = []
     parameters_initial: Count
@@ -142,8 +144,9 @@ class Decision(Content):
 
     number: Count
     alteration: str
+    tried: str = ""  # of a problem's channels, which are no filters by layer and number
     filters: list[tuple[Count, Count]]
-    selection_score: Number
+    selection_score: Number | None = None
     started_from: Count
     score: Number
     metrics: dict[str, Number]

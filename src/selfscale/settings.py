@@ -12,13 +12,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_validator
 
-from selfscale.config import Evaluation, Execution, Network, Relative, Section, Training, Widths
+from selfscale.config import Evaluation, Execution, Network, Relative, Section, Seed, Training, Widths
+from selfscale.data_config import Data, Task
 from selfscale.errors import UserError, shown, unknown
 from selfscale.search_config import Growth, Minimization, Scaling
 from selfscale.yaml_files import first_problem, read_yaml
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.]*$", max_length=60)]
-Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 # Of 4 bytes: of a network, which training holds several times; and of all layers in a training step.
 MOST_WEIGHTS, MOST_ACTIVATIONS = 2**27, 2**31
 
@@ -30,82 +30,6 @@ def _each_once(values: list[Any]) -> list[Any]:
 
 
 Once = AfterValidator(_each_once)
-
-
-class Folder(Section):
-    """Any folder of photographs."""
-
-    path: str | None = Field(
-        None, description="any folder of photographs, searched recursively; needed with source: folder"
-    )
-
-
-class Voc2012(Section):
-    """The VOC2012 archives: local tar files, or the official download."""
-
-    archives: list[str] = Field(
-        [], description="local tar files; none: download the official trainval archive"
-    )
-    url: str = Field(
-        "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
-        pattern=r"^https?://\S+$",
-        description="what is downloaded",
-    )
-    md5: str = Field(
-        "6cd6e144f989b92b3379bac3b3de84fd", pattern=r"^[0-9a-f]{32}$", description="of what is downloaded"
-    )
-
-
-class Shares(Section):
-    """Shares of the photographs; they add up to one."""
-
-    train: float = Field(0.45, gt=0, lt=1, description="to train on, and to measure filters on")
-    validation: float = Field(0.3, gt=0, lt=1, description="to decide on")
-    test: float = Field(0.25, gt=0, lt=1, description="looked at once, at the end")
-
-    @model_validator(mode="after")
-    def adds_up(self) -> Shares:
-        total = self.train + self.validation + self.test
-        if abs(total - 1) > 1e-6:
-            raise ValueError(f"train, validation and test must add up to 1, not {total:g}")
-        return self
-
-
-class Data(Section):
-    """Where the photographs come from."""
-
-    source: Literal["sample", "folder", "voc2012"] = Field(
-        "sample", description="sample: embedded in installed packages | folder | voc2012"
-    )
-    folder: Folder = Folder()
-    voc2012: Voc2012 = Voc2012()
-    size: int = Field(256, ge=16, le=8192, description="side of the square crops in pixels")
-    split: Shares = Field(Shares(), description="shares of the photographs; they add up to 1")
-    split_seed: Seed = Field(
-        280, description="spreads the scenes and the textures of the sample over the splits"
-    )
-
-
-class Task(Section):
-    """What the network has to imitate, an operator or wanted outputs in files, and the loss of that."""
-
-    operator: str | None = Field(None, description="one of the operators below, or `module:function`")
-    arguments: dict[str, Any] = Field({}, description="of the operator")
-    targets: str | None = Field(
-        None, description="instead of an operator: a folder of wanted outputs, paired by name"
-    )
-    loss: Literal["mae", "mse", "soft_f1"] = Field(
-        description="what is trained and decided by; soft_f1: of discrete tasks only"
-    )
-
-    @model_validator(mode="after")
-    def has_one_teacher(self) -> Task:
-        if (self.operator is None) == (self.targets is None):
-            both = "not both" if self.operator else "one of them is needed"
-            raise ValueError(f"name an operator, or a folder of wanted outputs as targets; {both}")
-        if self.targets is not None and self.arguments:
-            raise ValueError("arguments are those of an operator; targets have none")
-        return self
 
 
 class Strategy(Section):

@@ -48,7 +48,7 @@ def test_every_key_is_there():
         ("minimization.acceptance.confidence", "number above 0.5 below 1", "`0.95`"),
         ("minimization.removal.group", "`adaptive` or integer from 1 to 1024", "`adaptive`"),
         ("data.source", "`sample`, `folder`, `voc2012`", "`sample`"),
-        ("tasks.NAME.loss", "`mae`, `mse`, `soft_f1`", "needed"),
+        ("tasks.NAME.loss", "`mae`, `mse`, `soft_f1` or `null`", "`null`"),
         ("strategies.NAME.start", "list of integer from 1 to 1024 (at least one) or `null`", "`null`"),
     ],
 )

@@ -16,11 +16,12 @@ from selfscale.cli import app as cli
 from selfscale.data import pairs, targets
 from selfscale.data.prepare import SPLITS, load_split, prepare
 from selfscale.data.targets import make_targets
+from selfscale.data_config import Data, Folder, Task
 from selfscale.errors import UserError
 from selfscale.files import read_json
 from selfscale.paths import PREPARED, TARGETS, Training
 from selfscale.pipeline import train as pipeline
-from selfscale.settings import Data, Folder, Runs, Settings, Strategy, Task
+from selfscale.settings import Runs, Settings, Strategy
 from workspaces import own_store
 
 SIZE = 24
@@ -262,8 +263,8 @@ def test_cut_off_it_goes_on_unless_a_file_changed(here, monkeypatch, changed):
 @pytest.mark.parametrize(
     ("task", "message"),
     [
-        ({}, "name an operator, or a folder of wanted outputs as targets; one of them is needed"),
-        ({"operator": "sobel", "targets": "a"}, "name an operator, or a folder of .*; not both"),
+        ({}, "name an operator, a folder of wanted outputs as targets, or a problem; one of them is needed"),
+        ({"operator": "sobel", "targets": "a"}, "name an operator, a folder of .*; not operator and targets"),
         ({"targets": "a", "arguments": {"b": 1}}, "arguments are those of an operator; targets have none"),
     ],
 )

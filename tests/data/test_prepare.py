@@ -18,9 +18,9 @@ from selfscale.data import prepare as dataset
 from selfscale.data.decoding import centre_crop
 from selfscale.data.prepare import SPLITS, Stored, load_split, prepare, read, split_photographs
 from selfscale.data.sources import Photograph
+from selfscale.data_config import Data, Folder, Shares
 from selfscale.errors import UserError
 from selfscale.files import write_json
-from selfscale.settings import Data, Folder, Shares
 
 SIZE = 24
 
@@ -214,7 +214,7 @@ import os, signal, sys
 from pathlib import Path
 from selfscale.data import decoding, sources
 from selfscale.data.prepare import prepare
-from selfscale.settings import Data, Folder
+from selfscale.data_config import Data, Folder
 
 out = Path(sys.argv[2])
 

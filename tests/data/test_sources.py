@@ -10,8 +10,8 @@ from skimage import io
 
 from selfscale.data.decoding import decode_gray
 from selfscale.data.sources import SOURCES, Photograph, photographs
+from selfscale.data_config import Data, Folder
 from selfscale.errors import UserError
-from selfscale.settings import Data, Folder
 
 
 def folder_of(path: Path | None) -> Data:

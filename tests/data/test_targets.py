@@ -11,9 +11,9 @@ from skimage import feature, filters
 from selfscale.data.prepare import SPLITS, load_split, prepare
 from selfscale.data.shards import parts
 from selfscale.data.targets import make_targets
+from selfscale.data_config import Data, Task
 from selfscale.errors import UserError
 from selfscale.files import read_json
-from selfscale.settings import Data, Task
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ import pytest
 from selfscale.data import voc2012
 from selfscale.data.sources import photographs
 from selfscale.data.voc2012 import archives, download, members
+from selfscale.data_config import Data, Voc2012
 from selfscale.errors import UserError
-from selfscale.settings import Data, Voc2012
 
 PREFIX = "VOCdevkit/VOC2012/JPEGImages"
 CONTENTS = {f"2012_{number:06d}.jpg": bytes([number]) * (700 + number) for number in range(5)}

@@ -30,7 +30,7 @@ def test_networks_of_the_same_layers_are_measured_once_and_by_the_initial_one(tm
         save_model(build(widths, kernel=3, seed=(seed,)), path)
     counts, answers = [], [[4.0, 1.0, 8.0, 2.0], [8.0, 6.0, 16.0, 12.0]]  # as applied, and plain
     monkeypatch.setattr(
-        latency, "milliseconds", lambda functions: counts.append(len(functions)) or answers.pop(0)
+        latency, "milliseconds", lambda functions, shapes: counts.append(len(functions)) or answers.pop(0)
     )
     initial, small, again, other = paths
     assert measured([small, again], initial, "minimize") == {

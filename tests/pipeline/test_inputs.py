@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from selfscale.data_config import Data, Folder, Task
 from selfscale.errors import UserError
 from selfscale.pipeline.inputs import look
-from selfscale.settings import Data, Folder, Runs, Settings, Strategy, Task
+from selfscale.settings import Runs, Settings, Strategy
 
 OUT = Path("inputs")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from comparisons import WAY_JOBS, WAYS
+from selfscale.data_config import Task
 from selfscale.errors import UserError
 from selfscale.files import save_model, write_json
 from selfscale.inference.latency import Speed
@@ -15,7 +16,7 @@ from selfscale.nn.fcn import build
 from selfscale.paths import PICKS
 from selfscale.pipeline import pick as picking
 from selfscale.reporting.pareto import Candidate, candidates
-from selfscale.settings import Runs, Settings, Strategy, Task
+from selfscale.settings import Runs, Settings, Strategy
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ def test_what_has_learnt_nothing_starts_afresh_and_the_best_start_is_kept(tmp_pa
         return session, validation
 
     project = shutil.copytree(trained_project(), tmp_path / "project")
+    caplog.clear()  # that may have been made just now
     real = pipeline.first_session
     monkeypatch.setattr(pipeline, "first_session", first_session)
     monkeypatch.setattr(pipeline, "without_skill", lambda *_: 1e-9)  # whatever it does, this is better

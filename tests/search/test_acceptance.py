@@ -55,6 +55,14 @@ def test_a_doubtful_trial_is_refused_though_its_mean_is_within():
     assert not RULES["non_inferiority"](sums(trial), sums(reference), 0.1, 0.95).accepted
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_a_metric_of_zero_is_the_worst_where_higher_is_better(rule):
+    """Then the loss is the reciprocal, as of hits among 10 examples: counts over hits."""
+    hits = np.stack([np.ones(10), np.zeros(10)], axis=1)
+    assert not RULES[rule](hits, sums(np.ones(10)), 0.1, 0.95).accepted
+    assert relative_loss(hits, sums(np.ones(10))) == np.inf
+
+
 @given(SUMS, st.floats(0.6, 0.999))
 def test_the_bounds_are_at_least_as_wide_as_the_plain_bootstraps(sums, confidence):
     """With one image of each photograph, that is the bootstrap over images."""

@@ -23,7 +23,12 @@ from selfscale.cli.answers import answer
 from selfscale.cli.loading import import_pipeline, load
 from selfscale.cli.options import PARAMS, JsonOption, ParamsOption, TaskArgument
 from selfscale.errors import UserError, one_line
-from selfscale.processes import clean_up_when_asked_to_end, own_environment, silent_stderr
+from selfscale.processes import (
+    clean_up_when_asked_to_end,
+    import_tensorflow,
+    own_environment,
+    silent_stderr,
+)
 from selfscale.progress import log_to_stderr
 
 app = typer.Typer(
@@ -93,7 +98,13 @@ def targets(task: TaskArgument, as_json: JsonOption = False, params: ParamsOptio
     from selfscale import paths as workspace
     from selfscale.data.targets import make_targets
 
-    made = make_targets(settings.tasks[task], workspace.PREPARED, workspace.TARGETS / task)
+    if settings.tasks[task].problem:
+        import_tensorflow()
+        from selfscale.pipeline.problems import describe
+
+        made = describe(settings, task, workspace.TARGETS / task)
+    else:
+        made = make_targets(settings.tasks[task], workspace.PREPARED, workspace.TARGETS / task)
     answer(as_json, lambda: {"task": task, **made})
 
 

@@ -53,7 +53,8 @@ def without_files(client: Client, experiments: list[str]) -> int:
 
 
 def prepared(settings: Settings | None) -> Iterator[Finding]:
-
+    if settings and all(settings.tasks[task].problem for task in settings.runs.tasks):
+        return
     manifest = read_json(PREPARED / "manifest.json", "prepare", schemas.Prepared)
     counts = ", ".join(f"{split} {count['images']}" for split, count in manifest.get("counts", {}).items())
     yield Finding("data", f"{PREPARED}: {manifest.get('source')}, images: {counts}")
@@ -69,12 +70,13 @@ def targets(settings: Settings, task: str) -> Iterator[Finding]:
 
     folder, wanted = TARGETS / task, settings.tasks[task]
     made = read_json(folder / "manifest.json", f"targets {task}", schemas.Targets)
-    if PREPARED.exists():
+    if PREPARED.exists() and not wanted.problem:
         for split in SPLITS:
             load_split(PREPARED, folder, split)
-    if (made.get("operator"), made.get("arguments")) != (wanted.operator, wanted.arguments):
+    asked = (wanted.operator, wanted.problem, wanted.arguments)
+    if tuple(made.get(key) for key in ("operator", "problem", "arguments")) != asked:
         raise UserError(f"{folder}: made with another operator or arguments; run `selfscale targets {task}`")
-    yield Finding("data", f"{folder}: targets of {made['operator'] or wanted.targets}")
+    yield Finding("data", f"{folder}: targets of {wanted.operator or wanted.targets or wanted.problem}")
 
 
 def networks(settings: Settings) -> Iterator[Finding]:

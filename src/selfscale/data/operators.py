@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from selfscale import files
-from selfscale.plugins import Registry, check_arguments
+from selfscale.plugins import Registry, check_arguments, imported
 
 if TYPE_CHECKING:  # numpy and scikit-image would slow down every command that only reads settings
     import numpy as np
@@ -67,17 +67,18 @@ def resolve(name: str, where: str = "operator") -> Operator:
     return Operator(name, function, bool(getattr(function, "discrete", False)))
 
 
-def own_code(registry: Registry[Callable[..., Any]], name: str, where: str) -> str:
+def own_code(name: str, where: str) -> str:
     """A hash of the modules in the folder of a user's own function.
 
     Empty for a function that is registered, or that is written in C.
     """
-    function = registry.resolve(name, where)
+    if ":" not in name:
+        return ""
     try:
-        source = inspect.getsourcefile(inspect.unwrap(function))
+        source = inspect.getsourcefile(inspect.unwrap(imported(name, where)))
     except TypeError:
-        source = None
-    return files.content(Path(source).parent, "*.py") if source and ":" in name else ""
+        return ""
+    return files.content(Path(source).parent, "*.py") if source else ""
 
 
 @operator(discrete=False)

@@ -19,12 +19,12 @@ from pydantic import TypeAdapter
 from selfscale.data import shards
 from selfscale.data.decoding import Crop, Cropping, Unusable, decode_gray, orientation
 from selfscale.data.sources import SOURCES, Photograph, photographs
+from selfscale.data_config import Data, Shares
 from selfscale.errors import UserError
 from selfscale.files import map_array, new_array, new_folder, read_json, write_bytes, write_json
 from selfscale.nn.input_pipeline import Split
 from selfscale.schemas import Prepared, Targets
 from selfscale.schemas import SplitName as SplitName
-from selfscale.settings import Data, Shares
 
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from selfscale.data import voc2012
 from selfscale.data.decoding import Cropping, Crops, Gray, centre_crop, read_file, tiles
+from selfscale.data_config import Data
 from selfscale.errors import UserError
 from selfscale.files import user_path
-from selfscale.settings import Data
 
 log = logging.getLogger(__name__)
 

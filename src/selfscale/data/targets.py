@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfscale.data import pairs, shards
-from selfscale.data.operators import OPERATORS, Operator, own_code, resolve
+from selfscale.data.operators import Operator, own_code, resolve
 from selfscale.data.prepare import SPLITS
+from selfscale.data_config import Task
 from selfscale.errors import UserError
 from selfscale.files import map_array, new_array, new_folder, read_json, write_bytes, write_json
 from selfscale.schemas import Prepared
-from selfscale.settings import Task
 
 
 class Shard(NamedTuple):
@@ -91,12 +91,13 @@ def make_targets(task: Task, prepared: Path, out: Path, workers: int | None = No
     return made
 
 
-def check_loss(name: str, task: Task, *, discrete: bool) -> None:
-    """Raises UserError if the task's loss needs discrete targets, and they are not."""
+def check_loss(name: str, task: Task, *, discrete: bool) -> str:
+    """The task's loss; UserError if it needs discrete targets, and they are not."""
     if task.loss == "soft_f1" and not discrete:
         wanted = f"wanted outputs of just two values, which those in {task.targets} have not"
         needs = "a discrete operator" if task.operator else wanted
         raise UserError(f"tasks.{name}.loss: soft_f1 needs {needs}; use mae or mse")
+    return task.loss or ""
 
 
 def constant_targets(name: str, task: Task, split: str, value: float, work: Sequence[Shard]) -> UserError:
@@ -127,7 +128,7 @@ def by_operator(task: Task, manifest: Mapping[str, Any]) -> Way:
         f"{operator.name} targets",
         {"operator": operator.name, "arguments": task.arguments},
         [image["name"] for image in manifest["images"]],
-        [operator.name, task.arguments, own_code(OPERATORS, operator.name, "operator")],
+        [operator.name, task.arguments, own_code(operator.name, "operator")],
         # The operator goes by name: a function from a user's own module may not survive pickling.
         partial(apply_to_shard, operator=operator.name, arguments=task.arguments),
         lambda paths: (operator.discrete, bytes),

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 import pooch
 import requests
 
+from selfscale.data_config import Voc2012
 from selfscale.errors import UserError, reason
 from selfscale.files import user_path
-from selfscale.settings import Voc2012
 
 DOWNLOADS = Path("data/raw")
 PHOTOGRAPHS = PurePosixPath("VOCdevkit/VOC2012/JPEGImages")

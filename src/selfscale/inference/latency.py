@@ -6,26 +6,30 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
 from selfscale import files
 from selfscale.errors import UserError
+from selfscale.nn.block_shape import PLAIN
 from selfscale.nn.blocking import Chain
 from selfscale.paths import STATE
 
 SIDE = 1024  # pixels of the image
+MOST = 4096  # examples at once, where an example is smaller
 REPETITIONS = 7
 # What was measured in this folder, by `fingerprint`: milliseconds vary, so no stage depends on them.
 SPEEDS = STATE / "speeds.json"
 
-# From images to outputs, both float32 (N, H, W, 1).
-Function = Callable[[NDArray[np.float32]], Any]
+# From images to outputs, both float32 (N, H, W, 1); of a problem, whatever its network takes and gives.
+Function = Callable[[Any], Any]
+Shape = tuple[int | None, ...]
+GRAY: Sequence[Shape] = ((None, None, None, 1),)  # images of any size
 
 
 class Speed(NamedTuple):
@@ -35,12 +39,18 @@ class Speed(NamedTuple):
     plain_ms_per_megapixel: float
 
 
-def milliseconds(functions: Sequence[Function]) -> list[float]:
+def milliseconds(functions: Sequence[Function], shapes: Sequence[Shape] = GRAY) -> list[float]:
     """Measure what a megapixel takes each function: the fastest of several calls, in turns.
 
-    What else the machine does only makes calls slower; in turns, it slows all functions down.
+    What else the machine does only makes calls slower; in turns, it slows all functions down. Inputs that
+    have a size of their own, by their `shapes`, are as many as make a megapixel.
     """
-    image = np.random.default_rng(0).random((1, SIDE, SIDE, 1), dtype=np.float32)
+    pixels = prod(axis or SIDE for axis in shapes[0][1:-1])
+    count, rng = min(MOST, -(-(SIDE**2) // pixels)), np.random.default_rng(0)
+    inputs = [
+        rng.random((count, *(axis or SIDE for axis in shape[1:])), dtype=np.float32) for shape in shapes
+    ]
+    image = inputs if len(inputs) > 1 else inputs[0]
     for function in functions:  # the first call compiles
         function(image)
     seconds = np.empty((REPETITIONS, len(functions)))
@@ -49,12 +59,12 @@ def milliseconds(functions: Sequence[Function]) -> list[float]:
             started = time.perf_counter()
             function(image)
             row[place] = time.perf_counter() - started
-    return [float(fastest) for fastest in seconds.min(axis=0) * 1e9 / SIDE**2]
+    return [float(fastest) for fastest in seconds.min(axis=0) * 1e9 / (count * pixels)]
 
 
-def compiled(model: Callable[[tf.Tensor], tf.Tensor]) -> Function:
-    call = tf.function(model, input_signature=[tf.TensorSpec((1, SIDE, SIDE, 1))], autograph=False)
-    return lambda images: call(images).numpy()
+def compiled(model: Callable[[Any], Any]) -> Function:
+    call = tf.function(model, autograph=False)
+    return lambda images: keras.tree.map_structure(lambda output: output.numpy(), call(images))
 
 
 def plain(model: keras.Model) -> Function:
@@ -76,14 +86,21 @@ def measured(networks: Sequence[Path], initial: Path, stage: str) -> dict[Path, 
     new = {keys[path]: model for path, model in models.items() if keys[path] not in known}
     if new:
         wanted = {keys[initial]: models[initial]} | new
-        chains = {key: Chain(model).on_images for key, model in wanted.items()}
-        fast = milliseconds([*map(compiled, chains.values()), *map(plain, wanted.values())])
+        applied = [compiled(as_applied(model)) for model in wanted.values()]
+        shapes = [tuple(tensor.shape) for tensor in models[initial].inputs]
+        fast = milliseconds([*applied, *map(plain, wanted.values())], shapes)
         found = dict(zip(wanted, map(Speed, fast[: len(wanted)], fast[len(wanted) :]), strict=True))
         then = known.get(keys[initial], found[keys[initial]])
         scale = then.plain_ms_per_megapixel / found[keys[initial]].plain_ms_per_megapixel
         known |= {key: Speed(*(scale * value for value in found[key])) for key in new}
         files.write_json(SPEEDS, known)
     return {path: known[key] for path, key in keys.items()}
+
+
+def as_applied(model: keras.Model) -> Callable[[Any], Any]:
+    """A network as `selfscale apply` runs it."""
+    chain = Chain(model)
+    return chain.model if chain.shape == PLAIN else chain.on_images
 
 
 def read_speeds() -> dict[str, Speed]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from selfscale.data.operators import resolve
 from selfscale.data.targets import apply_operator
+from selfscale.data_config import Task
 from selfscale.errors import UserError
 from selfscale.files import write_bytes
 from selfscale.inference import image_files
@@ -26,7 +27,6 @@ from selfscale.inference.drawing import (
 )
 from selfscale.inference.image_files import ImageFile
 from selfscale.inference.layer_views import NetworkView
-from selfscale.settings import Task
 
 SIDE = 1024  # pixels: of larger images the middle is shown
 Target = Callable[[NDArray[np.uint8], str], NDArray[Any]]
@@ -93,7 +93,8 @@ def target_of(task: Task) -> Target:
         UserError: The task has no operator.
     """
     if task.operator is None:
-        raise UserError(f"--task: has no operator, but wanted outputs in {task.targets}; leave it out")
+        what = f"wanted outputs in {task.targets}" if task.targets else f"the problem {task.problem}"
+        raise UserError(f"--task: has no operator, but {what}; leave it out")
     operator = resolve(task.operator)
     arguments = operator.check(task.arguments, f"{task.operator}.arguments")
     return lambda gray, name: apply_operator(operator, arguments, gray / 255, name)

@@ -205,6 +205,7 @@ class Loop:
             relative_loss=verdict.relative_loss,
             bound=verdict.bound,
             size=point.size,
+            widths=self.state.network.widths,
             steps=outcome.steps,
             seconds=outcome.seconds,
         )

@@ -19,7 +19,7 @@ from selfscale.library.loop import Loop
 from selfscale.library.metric import Direction
 from selfscale.library.mlflow_runs import log_result
 from selfscale.library.network import Network, Task
-from selfscale.library.options import Options
+from selfscale.library.options import Options, task_of
 from selfscale.library.plan import State
 from selfscale.library.result import ChannelDecision, FrontierPoint, MinimizationResult, pareto
 from selfscale.nn.graph import trace
@@ -48,7 +48,7 @@ def minimize(
     seed: int = 0,
     directory: str | Path | None = None,
     callbacks: Sequence[Callable[[ChannelDecision], Any]] = (),
-    progress: Listener | bool = False,
+    progress: Listener | Progress | bool = False,
     mlflow: bool = False,
     trust_lambda: bool = False,
 ) -> MinimizationResult:
@@ -82,7 +82,7 @@ def run(options: Options) -> MinimizationResult:
     validation = in_memory(Source(options.validation, "validation", options.batch_size))
     check_inputs(model, validation[0], "validation")
     check_inputs(model, next(train.endlessly(options.seed)), "train")
-    task, plan = options.task(validation), options.plan(train)
+    task, plan = task_of(options, validation, options.trust_lambda), options.plan(train)
     meter = CostMeter(options.cost, keras.tree.map_structure(lambda values: values[:1], validation[0].x))
     network = Network(rewrite(model, graph, {}), task)
     check_removable(network, plan.protect)
@@ -154,7 +154,9 @@ def reference_of(network: Network) -> np.ndarray:
     return sums
 
 
-def progress_of(progress: Listener | bool) -> Progress:
+def progress_of(progress: Listener | Progress | bool) -> Progress:
+    if isinstance(progress, Progress):
+        return progress
     if callable(progress):
         return Progress(progress)
     return Progress(to_stderr if progress else nobody)

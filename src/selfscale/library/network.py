@@ -55,6 +55,11 @@ class Network:
         """Which channels are left, of all groups."""
         return {group.index: np.ones(group.size, bool) for group in self.graph.groups} | dict(self.masks.keep)
 
+    @property
+    def widths(self) -> dict[str, int]:
+        """Number of channels that are left of each group, by its name."""
+        return {self.names[index]: int(mask.sum()) for index, mask in self.keep.items()}
+
     def removable(self, protect: Sequence[str]) -> list[Group]:
         """Return the groups that may lose a channel, none of whose producers is protected."""
         keep = self.keep

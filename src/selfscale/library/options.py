@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -17,7 +17,7 @@ from selfscale.library.network import Task
 from selfscale.library.plan import Budget, Plan
 from selfscale.library.sums import at, output_names
 from selfscale.nn.graph_walk import every_layer
-from selfscale.progress import Listener
+from selfscale.progress import Listener, Progress
 from selfscale.search.channel_importance import CHANNEL_STRATEGIES, ChannelStrategy
 
 SHORTEST, LONGEST = 50, 1000  # steps of a session, which is an epoch if that is between
@@ -48,7 +48,7 @@ class Options:
     seed: int
     directory: str | Path | None
     callbacks: Sequence[Callable[..., Any]]
-    progress: Listener | bool
+    progress: Listener | Progress | bool
     mlflow: bool
     trust_lambda: bool
 
@@ -69,28 +69,6 @@ class Options:
             raise ValueError(f"direction: must be 'lower' or 'higher', not {self.direction!r}")
         if not (isinstance(self.callbacks, Sequence) and all(map(callable, self.callbacks))):
             raise ValueError("callbacks: must be a list of functions, which are called with each decision")
-
-    def task(self, validation: Sequence[Batch]) -> Task:
-        """Return how networks are trained and judged.
-
-        Raises:
-            ValueError: There is no loss, or loss, metric and data do not fit each other.
-        """
-        model, loss, optimizer = self.model, self.loss, self.optimizer
-        compiled = bool(model.compiled)
-        if loss is None and not compiled:
-            raise ValueError("loss: the model is not compiled; compile it, or give loss= and optimizer=")
-        weights = loss_weights(model) if loss is None else None
-        loss = model.loss if loss is None else loss
-        if optimizer is None:
-            optimizer = model.optimizer if compiled else "adam"
-        try:
-            optimizer = keras.optimizers.get(optimizer)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"optimizer: {optimizer!r} is none that Keras knows") from error
-        check_targets(model, loss, validation)
-        metric = deciding(model, loss, self.metric, self.direction)
-        return Task(optimizer, loss, weights, metric, validation, self.trust_lambda)
 
     def plan(self, train: Source) -> Plan:
         """Return how the minimization goes.
@@ -123,6 +101,44 @@ class Options:
             budget=Budget(steps, limits.get("seconds")),
             seed=self.seed,
         )
+
+
+class Given(Protocol):
+    """What a caller says of training and of what decides; see `selfscale.minimize`."""
+
+    @property
+    def model(self) -> keras.Model: ...
+    @property
+    def loss(self) -> Any: ...
+    @property
+    def optimizer(self) -> Any: ...
+    @property
+    def metric(self) -> Any: ...
+    @property
+    def direction(self) -> Direction | None: ...
+
+
+def task_of(given: Given, validation: Sequence[Batch], trust_lambda: bool = False) -> Task:
+    """Return how networks are trained and judged.
+
+    Raises:
+        ValueError: There is no loss, or loss, metric and data do not fit each other.
+    """
+    model, loss, optimizer = given.model, given.loss, given.optimizer
+    compiled = bool(model.compiled)
+    if loss is None and not compiled:
+        raise ValueError("loss: the model is not compiled; compile it, or give loss= and optimizer=")
+    weights = loss_weights(model) if loss is None else None
+    loss = model.loss if loss is None else loss
+    if optimizer is None:
+        optimizer = model.optimizer if compiled else "adam"
+    try:
+        optimizer = keras.optimizers.get(optimizer)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"optimizer: {optimizer!r} is none that Keras knows") from error
+    check_targets(model, loss, validation)
+    metric = deciding(model, loss, given.metric, given.direction)
+    return Task(optimizer, loss, weights, metric, validation, trust_lambda)
 
 
 def check_model(model: Any) -> None:

@@ -47,6 +47,7 @@ class ChannelDecision:
         relative_loss: How much worse than the initial network, relative; negative is better.
         bound: What was held against the tolerance.
         size: Of the network after the decision.
+        widths: Channels that it has of each group, by the group's name.
         steps: Training steps.
         seconds: Of the session, with its evaluations.
     """
@@ -64,6 +65,7 @@ class ChannelDecision:
     relative_loss: float
     bound: float
     size: Size
+    widths: dict[str, int]
     steps: int
     seconds: float
 

@@ -6,9 +6,10 @@ import numpy as np
 
 
 def quotient(sums: np.ndarray) -> np.ndarray:
-    """Return losses from numerators and denominators, float64 of shape `(..., 2)`; 0/0 is 0."""
+    """Return losses from numerators and denominators, float64 `(..., 2)`; 0/0 is 0, and 1/0 infinite."""
     numerators, denominators = sums[..., 0], sums[..., 1]
-    return np.divide(numerators, denominators, out=np.zeros_like(numerators), where=denominators != 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(numerators == 0, 0.0, numerators / denominators)
 
 
 def relative_change(loss: np.ndarray | float, reference: np.ndarray | float) -> np.ndarray:

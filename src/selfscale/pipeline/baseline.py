@@ -13,6 +13,7 @@ from selfscale.nn.fcn import filters_per_layer, size
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.trainer import Plan, Trainer
 from selfscale.paths import PREPARED, TARGETS, Baseline, Training, only_one
+from selfscale.pipeline import problem_training
 from selfscale.pipeline.execution import Execution, about
 from selfscale.pipeline.results import as_rows, on_test
 from selfscale.pipeline.train import trainer_for
@@ -36,6 +37,8 @@ def train_baseline(settings: Settings, baseline: Baseline, progress: Progress = 
         UserError: the initial network, or the number of steps, is missing.
     """
     task, seed = baseline.task, baseline.seed
+    if settings.tasks[task].problem:
+        return problem_training.train_baseline(settings, baseline, progress)
     with only_one(f"baseline-{baseline.name}"):
         steps = files.read_json(baseline.budget, "budget", Budget)["steps"]
         initial = Training(task, seed).output / "initial.keras"

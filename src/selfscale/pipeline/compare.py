@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import product, starmap
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from selfscale import files
 from selfscale.data.prepare import load_split
@@ -21,6 +21,9 @@ from selfscale.reporting.html import Champion, html_page
 from selfscale.reporting.statistics import BASELINE
 from selfscale.schemas import BaselineResult, Result
 from selfscale.settings import Runs, Settings
+
+if TYPE_CHECKING:
+    import keras
 
 SHOWN_OF = 100  # validation images, of which the page shows one
 
@@ -110,7 +113,8 @@ def compare(settings: Settings) -> str:
     chosen = {task: pareto.choose_by_rule(comparison, task, settings.registry) for task in runs.tasks}
     champions = {task: champion(settings, groups[task], results, chosen[task]) for task in runs.tasks}
     markdown = tables.markdown_page(comparison, len(runs.seeds))
-    html = html_page(comparison, len(runs.seeds), champions, settings.registry, origin())
+    photographs = not all(settings.tasks[task].problem for task in runs.tasks)
+    html = html_page(comparison, len(runs.seeds), champions, settings.registry, origin(photographs))
     files.write_json(REPORTS / "comparison.json", comparison)
     files.write_text(REPORTS / "comparison.md", markdown)
     for task, found in champions.items():
@@ -129,10 +133,7 @@ def champion(
 ) -> Champion:
     """What the page shows of a task, with the milliseconds that were or are measured."""
     # With TensorFlow, which other commands that read results do without.
-    from selfscale.inference.image_files import gray_png
     from selfscale.inference.latency import measured
-    from selfscale.nn.fcn import to_image
-    from selfscale.reporting.network_picture import before_and_after
 
     task, job, tolerance = result["task"], job_of(result, settings), settings.registry.tolerance
     of_task = [each for each in jobs(settings) if each.task == task]
@@ -142,12 +143,7 @@ def champion(
     before = job.training.output / "initial.keras"
     initial = files.load_model(before, job.training.command)
     minimized = files.load_model(job.output / "compact.keras", job.command)
-    split = load_split(PREPARED, TARGETS / task, "validation")
-    most = int(
-        split.targets[:SHOWN_OF].std(axis=(1, 2, 3), dtype=float).argmax()
-    )  # where there is much to see
-    shown = before_and_after(split.images[most], split.targets[most], initial, minimized, result)
-    pictures = {title: gray_png(to_image(values)) for title, values in shown.items()}
+    shown = {} if settings.tasks[task].problem else pictures(task, initial, minimized, result)
     speeds = measured([each.output / "compact.keras" for each in of_task], before, job.command)
     took = {path: speed.ms_per_megapixel for path, speed in speeds.items()}
     means = {
@@ -155,18 +151,36 @@ def champion(
         for name in settings.runs.strategies
     }
     both = took[before], took[job.output / "compact.keras"]
-    return Champion(job, pictures, both, means | {BASELINE: took[before]}, frontier)
+    return Champion(job, shown, both, means | {BASELINE: took[before]}, frontier)
 
 
-def origin() -> str:
-    """Date, commit and data, in words."""
-    data = files.read_json(PREPARED / "manifest.json", "prepare")
-    counts = ", ".join(f"{count['images']} {split}" for split, count in data["counts"].items())
-    commit = [f"commit {found}"] if (found := git("rev-parse", "--short", "HEAD")) else []
-    if commit and git("status", "--porcelain", "--", ".", ":!dvc.lock"):
-        commit.append("with changes")
-    day = f"{datetime.now():%Y-%m-%d %H:%M}"
-    return " · ".join([day, *commit, f"{data['source']} photographs ({data['size']} pixels; {counts})"])
+def pictures(
+    task: str, initial: keras.Model, minimized: keras.Model, result: Mapping[str, Any]
+) -> dict[str, bytes]:
+    """What both networks make of a validation image, as PNG files by title."""
+    from selfscale.inference.image_files import gray_png
+    from selfscale.nn.fcn import to_image
+    from selfscale.reporting.network_picture import before_and_after
+
+    split = load_split(PREPARED, TARGETS / task, "validation")
+    spread = split.targets[:SHOWN_OF].std(axis=(1, 2, 3), dtype=float)
+    most = int(spread.argmax())  # where there is much to see
+    shown = before_and_after(split.images[most], split.targets[most], initial, minimized, result)
+    return {title: gray_png(to_image(values)) for title, values in shown.items()}
+
+
+def origin(photographs: bool) -> str:
+    """Date, commit and, where they were used, the photographs, in words."""
+    parts = [f"{datetime.now():%Y-%m-%d %H:%M}"]
+    if commit := git("rev-parse", "--short", "HEAD"):
+        parts.append(f"commit {commit}")
+        if git("status", "--porcelain", "--", ".", ":!dvc.lock"):
+            parts.append("with changes")
+    if photographs:
+        data = files.read_json(PREPARED / "manifest.json", "prepare")
+        counts = ", ".join(f"{count['images']} {split}" for split, count in data["counts"].items())
+        parts.append(f"{data['source']} photographs ({data['size']} pixels; {counts})")
+    return " · ".join(parts)
 
 
 def git(*words: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -24,23 +24,25 @@ from selfscale.tracking.system_metrics import Monitor
 EXECUTION = {"threads", "deterministic", "mixed_precision", "xla", "blocks"}
 
 
-def about(settings: Settings, work: Work, sections: set[str], **more: Any) -> dict[str, Any]:
-    """What a record's `run.json` says: the job, and the settings and images that it depends on."""
-    manifest = files.read_json(PREPARED / "manifest.json", "prepare", schemas.Prepared)
-    include: Any = {**dict.fromkeys(sections, True), "execution": EXECUTION}
-    chosen = settings.model_dump(mode="json", include=include)
+def about(
+    settings: Settings, work: Work, sections: Collection[str] | Mapping[str, Any], **more: Any
+) -> dict[str, Any]:
+    """What a record's `run.json` says: the job, and the settings and images that it depends on.
+
+    `sections` are all or, as pydantic's `include`, in part those that the job depends on.
+    """
+    parts = sections if isinstance(sections, Mapping) else dict.fromkeys(sections, True)
+    chosen = settings.model_dump(mode="json", include={**parts, "execution": EXECUTION})
     chosen["tasks"] = {work.task: settings.tasks[work.task].model_dump(mode="json")}
     words = {"kind": work.kind, "task": work.task, "seed": work.seed}
     if isinstance(work, Job):
         words["strategy"] = work.strategy
         chosen["strategies"] = {work.strategy: settings.strategies[work.strategy].model_dump(mode="json")}
-    return {
-        **words,
-        "settings": chosen,
-        "dataset": {"name": manifest["source"], "digest": manifest["fingerprint"]},
-        "targets": files.content(TARGETS / work.task / "manifest.json"),
-        **more,
-    }
+    found: dict[str, Any] = {**words, "settings": chosen}
+    if not settings.tasks[work.task].problem:
+        manifest = files.read_json(PREPARED / "manifest.json", "prepare", schemas.Prepared)
+        found["dataset"] = {"name": manifest["source"], "digest": manifest["fingerprint"]}
+    return {**found, "targets": files.content(TARGETS / work.task / "manifest.json"), **more}
 
 
 def clock_of(work: Work) -> dict[str, Any] | None:

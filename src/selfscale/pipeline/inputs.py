@@ -13,10 +13,10 @@ from typing import Any
 
 from selfscale.data import operators
 from selfscale.data.sources import image_files
+from selfscale.data_config import Data, Task
 from selfscale.files import new_folder, user_path, write_json
-from selfscale.search.growth import GROWTH_STRATEGIES
-from selfscale.search.importance import STRATEGIES
-from selfscale.settings import Data, Settings, Task
+from selfscale.processes import import_tensorflow
+from selfscale.settings import Settings
 
 
 def look(settings: Settings, out: Path) -> dict[str, Any]:
@@ -49,7 +49,10 @@ def state_of_task(task: Task, name: str) -> dict[str, str]:
     if task.targets is not None:
         root = user_path(task.targets, f"tasks.{name}.targets")
         return {"files": state(root, image_files(root, f"tasks.{name}.targets"))}
-    return {"code": operators.own_code(operators.OPERATORS, task.operator or "", f"tasks.{name}.operator")}
+    if task.problem is not None:
+        import_tensorflow()  # which the module most probably does, with many lines
+        return {"code": operators.own_code(task.problem, f"tasks.{name}.problem")}
+    return {"code": operators.own_code(task.operator or "", f"tasks.{name}.operator")}
 
 
 def state_of_strategy(settings: Settings, name: str) -> dict[str, Any]:
@@ -63,9 +66,9 @@ def state_of_strategy(settings: Settings, name: str) -> dict[str, Any]:
 def own_code(settings: Settings, strategy: str) -> list[str]:
     """A hash of the user's own code in a strategy, and in growth if it grows; empty where there is none."""
     chosen = settings.strategies[strategy]
-    codes = [operators.own_code(STRATEGIES, chosen.select, f"strategies.{strategy}.select")]
+    codes = [operators.own_code(chosen.select, f"strategies.{strategy}.select")]
     if settings.may_grow(strategy):
-        codes.append(operators.own_code(GROWTH_STRATEGIES, settings.growth.select, "growth.select"))
+        codes.append(operators.own_code(settings.growth.select, "growth.select"))
     return codes
 
 

@@ -14,9 +14,10 @@ from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.metrics import Evaluation
 from selfscale.nn.trainer import Trainer
 from selfscale.paths import Job, only_one
-from selfscale.pipeline import resume
+from selfscale.pipeline import problem_minimization, resume
 from selfscale.pipeline.aims import check_evidence, check_reached, check_target, growing_of, minimization_of
 from selfscale.pipeline.execution import Execution, about
+from selfscale.pipeline.problems import refuse
 from selfscale.pipeline.results import (
     decision_line,
     kept_path,
@@ -46,6 +47,8 @@ def run_minimization(
     depends on settings and inputs only (see `write_result`); the times and the MLflow run's key are
     noted apart from it.
     """
+    if settings.tasks[job.task].problem:
+        return problem_minimization.minimize(settings, job, snapshot, progress)
     growing = growing_of(settings, job)
     minimization = minimization_of(settings, job, growing)
     progress = progress.job(job.title, most=most_steps(minimization, growing))
@@ -175,6 +178,7 @@ def provide_start(settings: Settings, job: Job, progress: Progress) -> None:
 
 def scale(settings: Settings, job: Job, progress: Progress = SILENT) -> str:
     """Train the start, if that is not up to date, then minimize; says in a line where it ended."""
+    refuse(settings, job.task, "scale")
     growing_of(settings, job)  # what is wrong with the start is told before it is trained
     if not job.start:
         wanted = about(settings, job.training, {"network", "training", "evaluation"})

@@ -48,15 +48,16 @@ def register(settings: Settings, task: str) -> Standing:
     if not model.exists():
         raise UserError(f"{model}: is missing; run `selfscale {job.command}` first")
     end_killed(client, store_root())
+    wanted = rule.fast and not settings.tasks[task].problem  # whose network is of any kind
     run_id, wins = sync_record(client, job.output, job.clock), None if chosen else rule
-    if known := registry.find(client, model_name(task), files.sha256(model), rule.fast):
+    if known := registry.find(client, model_name(task), files.sha256(model), wanted):
         return propose(client, known, wins)
     with TemporaryDirectory() as folder:
         import_tensorflow()  # without its many lines
         from selfscale.nn import devices
 
         devices.configure(settings.execution)
-        fast = on_blocks(model, task, Path(folder)) if rule.fast else None
+        fast = on_blocks(model, task, Path(folder)) if wanted else None
         words = described(settings, job, result, model, fast, picked=chosen is not None)
         return registry.register(client, task, model, result, words, run_id, wins, fast)
 
@@ -89,7 +90,9 @@ def described(
     """The model card, with the milliseconds that were or are measured."""
     from selfscale.inference.latency import measured
 
-    prepared = files.read_json(PREPARED / "manifest.json", "prepare", schemas.Prepared)
+    prepared = None
+    if not settings.tasks[job.task].problem:
+        prepared = files.read_json(PREPARED / "manifest.json", "prepare", schemas.Prepared)
     targets = files.read_json(TARGETS / job.task / "manifest.json", f"targets {job.task}", schemas.Targets)
     initial = job.training.output / "initial.keras"
     speeds = measured([model], initial, job.command)

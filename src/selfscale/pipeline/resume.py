@@ -65,7 +65,7 @@ def _inputs(settings: Settings, task: str, sections: set[str], **more: Any) -> s
     inputs["task"] = settings.tasks[task].model_dump()
     inputs["targets"] = files.content(TARGETS / task / "manifest.json")
     rooms = Path(files.__file__).parent
-    inputs["code"] = [files.content(rooms / room, "**/*.py") for room in ("nn", "search")]
+    inputs["code"] = [files.content(rooms / room, "**/*.py") for room in ("nn", "search", "library")]
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -23,6 +23,7 @@ from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.metrics import Evaluation, Evaluator
 from selfscale.nn.trainer import Compilation, Trainer
 from selfscale.paths import PREPARED, TARGETS, Training, only_one
+from selfscale.pipeline import problem_training
 from selfscale.pipeline.execution import Execution, about
 from selfscale.pipeline.results import as_rows, on_test
 from selfscale.progress import SILENT, Progress
@@ -40,14 +41,14 @@ def trainer_for(settings: Settings, task: str, network: MaskedNetwork) -> Traine
     validation = load_split(PREPARED, TARGETS / task, "validation")
     half = settings.execution.mixed_precision
     train = load_split(PREPARED, TARGETS / task, "train")
-    check_loss(task, settings.tasks[task], discrete=train.discrete)
+    loss = check_loss(task, settings.tasks[task], discrete=train.discrete)
     side = min(settings.training.crop or train.images.shape[1], train.images.shape[1])
     check_batch(settings.training.batch, side, sum(block.filters for block in network.blocks))
     trainer = Trainer(
         network,
         train,
         spread(validation, settings.evaluation.max_images),
-        loss=settings.tasks[task].loss,
+        loss=loss,
         settings=settings.training,
         evaluator=Evaluator(
             network.graph,
@@ -78,6 +79,8 @@ def train(
         UserError: it died each time.
     """
     task, seed = training.task, training.seed
+    if settings.tasks[task].problem:
+        return problem_training.train(settings, training, progress)
     settings, out = settings.starting_from(training.start), out or training.output
     with only_one(f"train-{training.name}"):
         # What may be missing is found before the work.
@@ -87,7 +90,8 @@ def train(
         with Execution(out, clock, described) as execution:
             (out / "training.json").unlink(missing_ok=True)  # it says that the record is whole
             (model, starts, session, validation), steps = living_network(settings, training, progress)
-            test = trainer_for(settings, task, MaskedNetwork(model)).evaluator(test_split)
+            trainer = trainer_for(settings, task, MaskedNetwork(model))
+            test = trainer.evaluator(test_split)
             result = {
                 "task": task,
                 "seed": seed,
@@ -97,14 +101,14 @@ def train(
                 "filters": filters_per_layer(model),
                 **size(model)._asdict(),
                 "validation": validation.scores(),
-                **on_test(test, settings.tasks[task].loss),
+                **on_test(test, trainer.loss),
             }
             files.save_model(model, out / "initial.keras")
             files.write_csv(out / "curve.csv", ("step", "loss", "score"), as_rows(session))
             files.write_json(out / "training.json", result)  # the last one: it says that all is there
             ended = f"{session.ended} after {session.steps} steps"
             execution.finish(out, clock, session.seconds)
-        score = validation.score(settings.tasks[task].loss)
+        score = validation.score(trainer.loss)
         log.info("%s, seed %s: %s, score %.5g", task, seed, ended, score)
 
 
@@ -144,7 +148,7 @@ def living_network(settings: Settings, training: Training, progress: Progress) -
             ended = f"hardly better ({skill:.1%}) than the same output everywhere"
         log.warning("%s, seed %s: start %s ended %s", task, seed, attempt + 1, ended)
     if found:
-        return min(found, key=lambda one: one.validation.score(settings.tasks[task].loss)), steps
+        return min(found, key=lambda one: one.validation.score(trainer.loss)), steps
     raise UserError(
         f"{task}, seed {seed}: the network is {session.ended} after each of {attempt + 1} starts; "
         "lower training.learning_rate or change network.init_deviation"

@@ -16,6 +16,7 @@ from selfscale import files
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.paths import REPORTS, STATE, Training, only_one, store_root
 from selfscale.pipeline.execution import new_clock
+from selfscale.pipeline.problems import refuse
 from selfscale.pipeline.train import trainer_for
 from selfscale.progress import SILENT, Progress, time_left
 from selfscale.reporting.ablation_report import caption, content, heat_map, line, table
@@ -37,6 +38,7 @@ def run_worth(
     Raises:
         UserError: there is no trained network of that task and seed.
     """
+    refuse(settings, task, "worth")
     name = f"worth-{task}-seed-{seed}"
     model = files.load_model(Training(task, seed).output / "initial.keras", f"train {task} --seed {seed}")
     with only_one(name):

@@ -105,12 +105,14 @@ def network_figures(
 ) -> list[tuple[str, markupsafe.Markup]]:
     """The initial network and all that were accepted, in words and on the first of the images.
 
-    Other networks on the way have no pictures.
+    Other networks on the way have no pictures, and none of a problem's has.
 
     Raises:
         UserError: A picture is missing; the message names the stage to run.
     """
-    found = []
+    found: list[tuple[str, markupsafe.Markup]] = []
+    if result.get("problem"):
+        return found
     accepted = {0, *(decision["number"] for decision in decisions if decision["accepted"])}
     for network in (network for network in networks_of(result) if network["decision"] in accepted):
         decision = network["decision"]

@@ -19,7 +19,7 @@ SHOWN = 12  # characters of a fingerprint
 
 def card(
     result: Result,
-    prepared: Mapping[str, Any],
+    prepared: Mapping[str, Any] | None,
     targets: Mapping[str, Any],
     rule: Registry,
     speed: Speed,
@@ -31,11 +31,14 @@ def card(
     """Return Markdown from a minimization's result and the manifests of its images and targets.
 
     Args:
+        prepared: None for a problem, which has data of its own.
         speed, initial: Of the network, and of the initial one.
         block: Shape of the blocks of pixels that the registered model runs on; empty: it is the plain one.
         picked: `rule` did not choose the network, but somebody with `selfscale pick`.
     """
-    interval = result["test_interval"]["final"]
+    interval, tested = result["test_interval"]["final"], "the test examples"
+    if prepared:
+        tested = f"{prepared['counts']['test']['photographs']} photographs"
     form = (
         f"runs on blocks of {block} pixels; the plain model is in `extra_files`"
         if block
@@ -54,12 +57,11 @@ def card(
             "",
             summary(result),
             "",
-            f"95 % interval of the final test {result['loss']} over "
-            f"{prepared['counts']['test']['photographs']} photographs: {in_words(**interval)}.",
+            f"95 % interval of the final test {result['loss']} over {tested}: {in_words(**interval)}.",
             "",
             "### Limits",
             "",
-            *(f"- {limit}" for limit in limits(result, targets["discrete"], rule, picked)),
+            *(f"- {limit}" for limit in limits(result, targets, rule, picked)),
         ]
     )
 
@@ -75,20 +77,28 @@ def headline(result: Result, speed: Speed) -> str:
     )
 
 
-def provenance(result: Result, prepared: Mapping[str, Any], targets: Mapping[str, Any]) -> dict[str, str]:
-    counts = ", ".join(f"{count['images']} {split}" for split, count in prepared["counts"].items())
-    side = prepared["size"]
+def provenance(
+    result: Result, prepared: Mapping[str, Any] | None, targets: Mapping[str, Any]
+) -> dict[str, str]:
+    data = {"code": f"`{targets.get('code', '')[:SHOWN]}`"}
+    if prepared:
+        counts = ", ".join(f"{count['images']} {split}" for split, count in prepared["counts"].items())
+        side, digest = prepared["size"], prepared["fingerprint"]
+        data = {
+            "images": f"source `{prepared['source']}`, gray {side}x{side} crops: {counts}",
+            "data fingerprint": f"images `{digest[:SHOWN]}`, targets `{result['targets'][:SHOWN]}`",
+        }
     return {
         "task": f"`{result['task']}`: {what_it_does(targets)}",
         **({"arguments": code(json.dumps(targets["arguments"]))} if targets["arguments"] else {}),
-        "images": f"source `{prepared['source']}`, gray {side}x{side} crops: {counts}",
-        "data fingerprint": f"images `{prepared['fingerprint'][:SHOWN]}`, "
-        f"targets `{result['targets'][:SHOWN]}`",
+        **data,
         "strategy": f"`{result['strategy']}`, seed {result['seed']}",
     }
 
 
 def what_it_does(targets: Mapping[str, Any]) -> str:
+    if targets.get("problem"):
+        return f"the problem {code(targets['problem'])}, with a model and data of its own"
     kind = "0 or 1 a pixel" if targets["discrete"] else "a gray value a pixel"
     if targets["operator"] is None:
         return f"learned from pairs of an input and its wanted output, {kind}"
@@ -108,7 +118,7 @@ def in_words(low: float, high: float | None) -> str:
     return "unknown" if high is None else f"{low:.4g} to {high:.4g}"
 
 
-def limits(result: Result, discrete: bool, rule: Registry, picked: bool) -> Sequence[str]:
+def limits(result: Result, targets: Mapping[str, Any], rule: Registry, picked: bool) -> Sequence[str]:
     changes = {
         split: relative(score(result, split), score(result, split, "initial"))
         for split in ("validation", "test")
@@ -125,13 +135,16 @@ def limits(result: Result, discrete: bool, rule: Registry, picked: bool) -> Sequ
         else f"Chosen from all strategies and seeds by the validation split ({by_rule}), which flatters its "
         "score there; the test split decided nothing."
     )
-    return [
-        f"On the validation split it is {verdict} the tolerance of {rule.tolerance:.0%} of the initial "
-        f"network's {result['loss']} ({changed}); the initial network is no perfect imitation either.",
-        chosen,
+    own = [
         "Measured on crops of the images above only; noise, other scales or contrasts were not tried.",
         "Takes float images (N, height, width, 1) from 0 to 1; beyond their border it sees zeros.",
-        "Its output can exceed 1." + (" It is continuous: threshold it." if discrete else ""),
+        "Its output can exceed 1." + (" It is continuous: threshold it." if targets["discrete"] else ""),
+    ]
+    return [
+        f"On the validation split it is {verdict} the tolerance of {rule.tolerance:.0%} of the initial "
+        f"network's {result['loss']} ({changed}); the initial network is not perfect either.",
+        chosen,
+        *(["Measured on the problem's own data only."] if targets.get("problem") else own),
     ]
 
 

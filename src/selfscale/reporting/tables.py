@@ -89,7 +89,7 @@ def decision_table(records: Sequence[Mapping[str, Any]]) -> Table:
     rows = [
         (
             str(record["number"]),
-            f"{record['alteration']} {in_words(record['alteration'], [*starmap(Filter, record['filters'])])}",
+            f"{record['alteration']} {tried(record)}",
             "accepted" if record["accepted"] else "reverted",
             numbers(record["filters_kept"]),
             str(record["parameters"]),
@@ -99,6 +99,11 @@ def decision_table(records: Sequence[Mapping[str, Any]]) -> Table:
         for record in records
     ]
     return Table("Decisions", DECISION_HEADER, rows)
+
+
+def tried(record: Mapping[str, Any]) -> str:
+    """What a decision was about, in words."""
+    return record.get("tried") or in_words(record["alteration"], [*starmap(Filter, record["filters"])])
 
 
 def result_table(comparison: Mapping[str, Any]) -> Table:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from selfscale.errors import UserError
-from selfscale.nn.graph import Group, Slice
 from selfscale.plugins import Registry
+
+if TYPE_CHECKING:  # with TensorFlow, which a check of the settings does without
+    from selfscale.nn.graph import Group, Slice
 
 Arrays = Mapping[tuple[tuple[str, ...], str], np.ndarray]  # by layer and weight
 

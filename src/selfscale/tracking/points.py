@@ -155,7 +155,7 @@ def in_charts(network: Mapping[str, Any], step: int, at: float | None) -> list[P
 
 
 def of_decision(decision: Mapping[str, Any], seconds: float | None) -> list[Point]:
-    judged = {key: decision[key] for key in ("score_before_training", "relative_loss", "selection_score")}
+    judged = {key: decision.get(key) for key in ("score_before_training", "relative_loss", "selection_score")}
     judged |= {"relative_loss_bound": decision["bound"], "seconds": seconds}
     return as_points(outcome(decision) | judged | decision["metrics"])
 

@@ -126,12 +126,13 @@ class Minimization(Record):
     def _decision(self, decision: Mapping[str, Any]) -> RunData:
         number, session = decision["number"], decision["session"]
         filters = [Filter(*filter) for filter in decision["filters"]]
-        tried, timed = in_words(decision["alteration"], filters), self.timed(number)
+        tried = decision.get("tried") or in_words(decision["alteration"], filters)
+        timed = self.timed(number)
         verdict = "accepted" if decision["accepted"] else "reverted"
         tags = {"decision": str(number), "verdict": verdict}
         shared = tags | {key: self.tags[key] for key in ("task", "strategy", "seed")}
         params = {
-            **{key: decision[key] for key in ("alteration", "selection_score", "started_from", "reason")},
+            **{key: decision.get(key) for key in ("alteration", "selection_score", "started_from", "reason")},
             "tried": tried,
             "layer": ", ".join(str(filter.layer) for filter in filters),
             "filter": ", ".join(str(filter.index) for filter in filters),

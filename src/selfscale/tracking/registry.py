@@ -7,7 +7,7 @@ registered once, also by two processes at the same time; `find` tells whether it
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,13 +37,13 @@ from selfscale.tracking.points import facts, summary
 from selfscale.tracking.store import existing_run, experiment, store_errors, store_folder
 
 EXAMPLE_SIDE = 32
+IMAGES = """\
+what `{task}` does to gray images of any size: float32 (N, height, width, 1), from 0 (black) to 1 (white)"""
 ABOUT = """\
-A small network that does what `{task}` does to gray images of any size: float32 (N, height, width, 1),
-from 0 (black) to 1 (white). Use `models:/selfscale-{task}@champion`; `@previous` is the one before it.
+A small network that does {what}.
+Use `models:/selfscale-{task}@champion`; `@previous` is the one before it.
 The page of each version has its model card.
 """
-# (N, H, W, 1), float32 in 0..1: any number of gray images of any one size.
-IMAGES = Schema([TensorSpec(np.dtype(np.float32), (-1, -1, -1, 1))])
 
 
 class OnBlocks(NamedTuple):
@@ -87,7 +87,7 @@ def register(
         holder = run_id if run_id and whole else registration_run(client, task, summary(result))
         source = log_model(client, task, model_path, holder, fast)
         try:
-            client.create_registered_model(name, description=ABOUT.format(task=task))
+            client.create_registered_model(name, description=about(task, result))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
@@ -136,7 +136,7 @@ def log_model(client: MlflowClient, task: str, model_path: Path, run_id: str, fa
     # MLflow tries the example, of which Keras shows a progress bar, else in the log.
     keras.config.disable_interactive_logging()
     logging.getLogger("absl").setLevel(logging.WARNING)
-    ramp = np.linspace(0, 1, EXAMPLE_SIDE, dtype=np.float32)
+    model = files.load_model(fast.path if fast else model_path, f"minimize {task}")
     logged = client.create_logged_model(experiment(client, task), model_name(task), source_run_id=run_id)
     # Else MLflow stores objects that this process has registered with Keras, and loading needs their modules.
     with patch.dict(keras.saving.get_custom_objects(), clear=True):
@@ -145,15 +145,45 @@ def log_model(client: MlflowClient, task: str, model_path: Path, run_id: str, fa
             flavor=mlflow.tensorflow,
             model_id=logged.model_id,
             run_id=run_id,
-            model=files.load_model(fast.path if fast else model_path, f"minimize {task}"),
+            model=model,
             extra_files=[str(model_path)] if fast else None,
-            signature=ModelSignature(inputs=IMAGES, outputs=IMAGES),
-            input_example=np.broadcast_to(ramp, (EXAMPLE_SIDE, EXAMPLE_SIDE))[None, ..., None],
+            signature=ModelSignature(inputs=schema(model.inputs), outputs=schema(model.outputs)),
+            input_example=example(model.inputs),
             pip_requirements=[
                 f"{package.__name__}=={package.__version__}" for package in (mlflow, tensorflow, keras)
             ],
         )
     return f"models:/{logged.model_id}"
+
+
+def about(task: str, result: Mapping[str, Any]) -> str:
+    """What the page of a registered model says."""
+    what = IMAGES.format(task=task)
+    if problem := result.get("problem"):
+        what = f"what the model of the problem `{problem}` does"
+    return ABOUT.format(task=task, what=what)
+
+
+def schema(tensors: Sequence[Any]) -> Schema:
+    """What a model takes or gives: for any number of gray images of any one size (-1, -1, -1, 1)."""
+    names = [tensor.name for tensor in tensors] if len(tensors) > 1 else [None]
+    return Schema(
+        [
+            TensorSpec(np.dtype(tensor.dtype), tuple(axis or -1 for axis in tensor.shape), name)
+            for tensor, name in zip(tensors, names, strict=True)
+        ]
+    )
+
+
+def example(tensors: Sequence[Any]) -> Any:
+    """A ramp from 0 to 1 along the last axis but one of each input, by name where there are several."""
+    found = {}
+    for tensor in tensors:
+        shape = [1, *(axis or EXAMPLE_SIDE for axis in tensor.shape[1:])]
+        axis = max(1, len(shape) - 2)
+        ramp = np.linspace(0, 1, shape[axis]).reshape([-1 if i == axis else 1 for i in range(len(shape))])
+        found[tensor.name] = np.broadcast_to(ramp, shape).astype(tensor.dtype)
+    return found if len(found) > 1 else next(iter(found.values()))
 
 
 def version_tags(result: Mapping[str, Any], digest: str, block: str) -> dict[str, str]:
