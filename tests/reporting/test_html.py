@@ -119,7 +119,7 @@ def test_one_table_is_for_everybody_and_those_of_the_markdown_are_folded_away(co
     brief, rest = cells[:30], cells[30:]
     took = brief[9::6]
     assert brief[:18] == [
-        *("task", "network", "MACs/pixel", "ms/MP", "test error", "vs baseline"),
+        *("task", "network", "MACs per pixel", "ms", "test error", "vs baseline"),
         *("sobel", "initial", "875", took[0], "0.005", ""),
         *("sobel", "random", "275 ± 0", took[1], "0.012 ± 0.00785", "+167% ± 175%"),
     ]

@@ -15,7 +15,7 @@ RESULT_HEADER = (
     *("task", "strategy", "seed", "filters", "parameters", "MACs/pixel", "validation score", "test score"),
     *("baseline's test score", "decisions", "accepted", "reverted", "training steps"),
 )
-BRIEF_HEADER = ("task", "network", "MACs/pixel", "ms/MP", "test error", "vs baseline")
+BRIEF_HEADER = ("task", "network", "MACs per pixel", "ms", "test error", "vs baseline")
 DECISION_HEADER = ("", "tried", "outcome", "filters left", "parameters", "training steps", "reason")
 SUMMARY_HEADER = (
     *("strategy", "filters", "hidden layers", "parameters", "MACs/pixel", "validation score", "test score"),
@@ -77,8 +77,8 @@ def summary_table(
             short, took = name.removeprefix("untouched "), f"{means_of[name]:.3g}"
             rows.append((task, short, macs, took, test, to_baseline.get(name, "")))
     return Table(
-        "Means over the seeds; error is the loss on the test images, lower is better; ms/MP: milliseconds "
-        "per megapixel on this machine, as selfscale applies a network",
+        "Means over the seeds; error: loss on the test images, lower is better; ms: milliseconds per "
+        "megapixel on this machine, as selfscale applies a network",
         BRIEF_HEADER,
         rows,
     )
