@@ -12,10 +12,10 @@ from rows import TASK, Row, in_turns, seconds, settings
 from skimage import filters
 
 from selfscale import files
-from selfscale.nn.block_shape import best_shape, stages
+from selfscale.nn.block_shape import best_shape
 from selfscale.nn.blocked_model import blocked_model
 from selfscale.nn.blocking import Chain
-from selfscale.nn.fcn import size
+from selfscale.nn.fcn import blocks, size
 from selfscale.paths import Job
 from selfscale.pipeline.compare import jobs
 
@@ -44,7 +44,7 @@ def measure() -> Iterator[Row]:
         "one image, one thread each; as `selfscale apply` runs it",
         at_most=1,
     )
-    fast = blocked_model(compact, best_shape(stages(compact), (SIDE, SIDE)))
+    fast = blocked_model(compact, best_shape(blocks(compact), (SIDE, SIDE)))
     small, large = in_turns(REPETITIONS, timed(by_tflite(fast), image), timed(by_tflite(initial), image))
     yield from against_initial("TFLite with one thread (`export --fast`)", small, large, share, job)
 

@@ -71,7 +71,7 @@ def new_trainer(
         model = build([3, 4], kernel=3, deviation=0.3, seed=(1,))
         calibrate(model, train.images / np.float32(255), float(train.targets.mean()), center=False)
     network = MaskedNetwork(model)
-    evaluator = Evaluator(network.graph, discrete=False)
+    evaluator = Evaluator(network.model, discrete=False)
     return Trainer(network, train, validation, loss="mae", settings=settings, evaluator=evaluator)
 
 

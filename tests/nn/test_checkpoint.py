@@ -45,14 +45,14 @@ def test_bytes_hold_all_of_it(trainer):
 def test_many_rounds_leave_nothing_behind(trainer):
     """Variables and traces stay as many as they were, whatever is tried and undone."""
     trainer.session(Plan(2, 1), np.random.default_rng(0))
-    variables = len(trainer.network.graph.variables) + len(trainer.optimizer.variables)
+    variables = len(trainer.network.model.variables) + len(trainer.optimizer.variables)
     for number in range(100):
         checkpoint = Checkpoint.take(trainer)
         trainer.network.disable(trainer.network.removable()[number % 5])
         trainer.reset()
         trainer.session(Plan(2, 1), np.random.default_rng(number))
         checkpoint.restore(trainer)
-    assert len(trainer.network.graph.variables) + len(trainer.optimizer.variables) == variables
+    assert len(trainer.network.model.variables) + len(trainer.optimizer.variables) == variables
     assert trainer._steps.experimental_get_tracing_count() == 1
 
 

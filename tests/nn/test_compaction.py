@@ -44,7 +44,7 @@ def test_any_removal_leaves_an_equal_network_without_the_filters(widths, seed, s
         network.disable(candidates[rng.integers(len(candidates))])
     model = compact(network)
     images = rng.random((2, side, side + 3, 1), dtype=np.float32)
-    np.testing.assert_allclose(model(images), network.graph(images), atol=1e-5)
+    np.testing.assert_allclose(model(images), network.model(images), atol=1e-5)
     assert filters_per_layer(model) == network.filters_kept
     assert size(model) == size(network.model, network.filters_kept)
     assert size(model).parameters == model.count_params()
@@ -65,7 +65,7 @@ def test_layers_behind_a_convolution_lose_their_channels_too():
     network.disable(Filter(0, 1), Filter(0, 2))
     smaller = compact(network)
     images = rng.random((1, 16, 16, 3), dtype=np.float32)
-    np.testing.assert_allclose(smaller(images), network.graph(images), atol=1e-5)
+    np.testing.assert_allclose(smaller(images), network.model(images), atol=1e-5)
     assert smaller.count_params() == 3 * 9 * 2 + 4 * 2 + 9 * 2 * 2 + 2
 
 
@@ -159,12 +159,12 @@ def test_the_smaller_network_is_the_same_by_every_number(widths, seed):
     smaller = compacted(network)
     assert filters_per_layer(smaller.model) == kept
     for _ in range(3):
-        np.testing.assert_allclose(smaller.graph(IMAGES), network.graph(IMAGES), atol=1e-5)
+        np.testing.assert_allclose(smaller.model(IMAGES), network.model(IMAGES), atol=1e-5)
         assert_equal(smaller.active, network.active)
         assert (smaller.filters_kept, smaller.size()) == (network.filters_kept, network.size())
         assert smaller.removable() == network.removable()
         np.testing.assert_array_equal(removed_filters(smaller), removed_filters(network))
-        np.testing.assert_allclose(compact(smaller)(IMAGES), network.graph(IMAGES), atol=1e-5)
+        np.testing.assert_allclose(compact(smaller)(IMAGES), network.model(IMAGES), atol=1e-5)
         first = smaller.filter_weights(0)
         np.testing.assert_array_equal(first[network.active[0]], network.filter_weights(0)[network.active[0]])
         if not (candidates := network.removable()):
@@ -240,7 +240,7 @@ def test_a_state_is_restored_into_a_network_of_the_same_filters_only():
     state = smaller.state()
     other = with_filters(new_network([3, 3], seed=7), state.layers, state.indices)
     other.restore(state)
-    np.testing.assert_array_equal(other.graph(IMAGES), smaller.graph(IMAGES))
+    np.testing.assert_array_equal(other.model(IMAGES), smaller.model(IMAGES))
     assert_equal(other.active, smaller.active)
     for wrong, into in ((start, smaller), (state, network)):
         with pytest.raises(ValueError, match="other filters were removed"):

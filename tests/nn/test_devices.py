@@ -94,25 +94,25 @@ def test_a_device_whose_memory_is_exhausted_is_one_line(trainer: Trainer, monkey
 
 
 def test_half_precision_is_that_of_what_is_traced_inside(trainer: Trainer):
-    graph = trainer.network.graph
+    model = trainer.network.model
     images = tf.constant(trainer.train.images[:2] / np.float32(255))
-    weights = [variable.numpy() for variable in graph.variables]
-    exact = graph(images).numpy()
-    with devices.half_precision(graph):
-        traced = tf.function(lambda x: graph(x, training=True)).get_concrete_function(images)
+    weights = [variable.numpy() for variable in model.variables]
+    exact = model(images).numpy()
+    with devices.half_precision(model):
+        traced = tf.function(lambda x: model(x, training=True)).get_concrete_function(images)
     convolutions = [op for op in traced.graph.get_operations() if op.type == "Conv2D"]
     assert [op.inputs[0].dtype for op in convolutions] == [tf.float16, tf.float16, tf.float32]
     output = traced(images)
     assert output.dtype == tf.float32
     assert not np.array_equal(output, exact)
     assert np.allclose(output, exact, atol=1e-2)
-    assert np.array_equal(graph(images), exact)
-    assert all(np.array_equal(a, b) for a, b in zip(weights, graph.variables, strict=True))
-    assert {variable.dtype for variable in graph.variables} == {"float32"}
+    assert np.array_equal(model(images), exact)
+    assert all(np.array_equal(a, b) for a, b in zip(weights, model.variables, strict=True))
+    assert {variable.dtype for variable in model.variables} == {"float32"}
 
 
 def test_half_precision_that_changes_no_score_is_allowed(trainer: Trainer):
-    devices.check_mixed_precision(trainer.network.graph, trainer.evaluator, trainer.validation, "mae")
+    devices.check_mixed_precision(trainer.network.model, trainer.evaluator, trainer.validation, "mae")
 
 
 @pytest.mark.parametrize("beyond", [1e4, 1e38], ids=["beyond float16", "beyond float32"])

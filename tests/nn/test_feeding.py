@@ -56,7 +56,7 @@ def test_both_train_the_same_network(train_split, validation_split):
         record, _ = trainer.session(Plan(40, 2), np.random.default_rng(3))
         assert record.losses[-1][1] < record.losses[0][1]
         assert trainer.of().feed is feed
-        weights.append([weight.numpy() for weight in known.network.graph.weights])
+        weights.append([weight.numpy() for weight in known.network.model.weights])
     for right, other in zip(*weights, strict=True):
         np.testing.assert_array_equal(right, other)
 

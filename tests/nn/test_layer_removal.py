@@ -41,14 +41,14 @@ def test_all_but_the_convolution_behind_stays(widths, data):
     for filter in data.draw(st.sets(st.sampled_from([Filter(i, 0) for i in range(len(widths))]))):
         if filter in network.removable():
             network.disable(filter)
-    before, output = state_of(network), np.array(network.graph(IMAGES))
+    before, output = state_of(network), np.array(network.model(IMAGES))
     layer = data.draw(st.sampled_from(removable_layers(network)))
     # Those that are silent without the layer are drawn anew, see below.
     with patch.object(layers, "silent", return_value=[]):
         smaller = remove(network, layer, attempt=data.draw(st.integers(0, 3)))
 
     assert_equal(state_of(network), before)
-    np.testing.assert_array_equal(network.graph(IMAGES), output)
+    np.testing.assert_array_equal(network.model(IMAGES), output)
     assert smaller.widths == tuple(widths)
     assert smaller.layers == tuple(i for i in range(len(widths)) if i != layer)
     assert not smaller.active[layer].any()
@@ -58,7 +58,7 @@ def test_all_but_the_convolution_behind_stays(widths, data):
             np.testing.assert_array_equal(smaller.active[other], network.active[other])
         if other != behind:
             np.testing.assert_array_equal(smaller.filter_weights(other), network.filter_weights(other))
-    assert smaller.graph(IMAGES).shape == output.shape
+    assert smaller.model(IMAGES).shape == output.shape
 
 
 def test_numbers_of_layers_stay():
@@ -66,11 +66,11 @@ def test_numbers_of_layers_stay():
     network = new_network([2, 3, 4, 2])
     smaller = remove(remove(network, 1), 0)
     assert smaller.layers == (2, 3)
+    np.testing.assert_array_equal(smaller.filter_weights(3), network.filter_weights(3))
     smaller.disable(Filter(2, 3))
     assert smaller.active[2].tolist() == [True, True, True, False]
     assert smaller.filters_kept == (0, 0, 3, 2)
     assert smaller.removable() == [Filter(2, 0), Filter(2, 1), Filter(2, 2), Filter(3, 0), Filter(3, 1)]
-    np.testing.assert_array_equal(smaller.filter_weights(3), network.filter_weights(3))
     assert network.filters_kept == (2, 3, 4, 2)  # they share no switch
 
 
@@ -78,7 +78,7 @@ def test_training_the_new_network_leaves_the_given_one_alone():
     network = new_network([2, 2, 2])
     before = state_of(network)
     smaller = remove(network, 1)
-    for variable in smaller.graph.trainable_variables:
+    for variable in smaller.model.trainable_variables:
         variable.assign(variable + 1.0)
     smaller.disable(Filter(0, 0))
     smaller.freeze(Filter(2, 1))
@@ -103,7 +103,7 @@ def test_from_five_layers_to_one():
     assert network.layers == (2,)
     assert network.filters_kept == (0, 0, 2, 0, 0)
     assert removable_layers(network) == []
-    assert network.graph(IMAGES).shape == IMAGES.shape
+    assert network.model(IMAGES).shape == IMAGES.shape
 
 
 # -- which layers may go -------------------------------------------------------------------------
@@ -127,7 +127,7 @@ def test_a_layer_that_resizes_the_image_stays(resizing):
     with pytest.raises(ValueError, match="layer 1 may not be removed"):
         remove(network, 1)
     smaller = remove(network, 0)
-    assert smaller.graph(IMAGES).shape == network.graph(IMAGES).shape
+    assert smaller.model(IMAGES).shape == network.model(IMAGES).shape
 
 
 def test_the_only_hidden_layer_stays_and_so_does_what_is_gone():
@@ -216,9 +216,9 @@ def test_a_layer_that_hands_on_what_it_reads_is_not_missed(layer):
         convolution.bias.assign(np.abs(convolution.bias))
     make_identity(network, layer)
     smaller = remove(network, layer)
-    expected = np.array(network.graph(IMAGES))
+    expected = np.array(network.model(IMAGES))
     assert np.ptp(expected) > 0.01
-    assert np.abs(smaller.graph(IMAGES) - expected).max() < 1e-3
+    assert np.abs(smaller.model(IMAGES) - expected).max() < 1e-3
 
 
 def test_what_fits_is_fitted_at_first_then_kept_then_drawn():
@@ -255,7 +255,7 @@ def test_an_output_layer_that_was_not_fitted_starts_at_the_level_of_the_targets(
         smaller.features(2)(IMAGES), smaller.block(2).convolution.kernel, padding="same"
     )
     assert np.mean(response + smaller.block(2).convolution.bias) == pytest.approx(0.375, abs=1e-5)
-    assert np.ptp(np.array(smaller.graph(IMAGES))) > 0
+    assert np.ptp(np.array(smaller.model(IMAGES))) > 0
 
 
 def test_only_the_first_images_are_looked_at():
@@ -308,4 +308,4 @@ def test_the_same_random_numbers_make_the_same_network():
 def test_an_output_layer_without_a_bias_can_lose_the_layer_before_it():
     network = chain(conv(2), conv(2), conv(1, use_bias=False))
     for attempt in range(3):
-        assert remove(network, 1, attempt).graph(IMAGES).shape == IMAGES.shape
+        assert remove(network, 1, attempt).model(IMAGES).shape == IMAGES.shape

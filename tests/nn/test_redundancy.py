@@ -92,7 +92,7 @@ def test_a_duplicate_of_any_scale_is_found_and_merged_without_a_trace(widths, se
     merge(network, redundant)
     assert not network.active[redundant.filter.layer][redundant.filter.index]
     assert sum(network.filters_kept) == kept - 1
-    assert_close(network.graph(IMAGES), expected)
+    assert_close(network.model(IMAGES), expected)
     assert_close(plain_output(network), expected)
     assert duplicate(network, redundant.filter.layer) is None
 
@@ -143,15 +143,15 @@ def test_layers_keep_their_numbers_when_others_were_removed():
     network.block(1).convolution.bias.assign([100, -1e4, 100, 50])
     numbered = MaskedNetwork(network.model, widths=[5, 3, 2, 4], layers=[1, 3])
     numbered.disable(Filter(1, 1))
-    expected = np.array(network.graph(IMAGES))
+    expected = np.array(network.model(IMAGES))
     redundant = duplicate(numbered, 3)
     assert redundant == Redundant(Filter(3, 3), Filter(3, 0), pytest.approx(0.5))
     merge(numbered, redundant)
-    assert_close(numbered.graph(IMAGES), expected)
+    assert_close(numbered.model(IMAGES), expected)
     assert find_in(numbered) == Redundant(Filter(3, 1))
     remove_all(numbered)
     assert numbered.filters_kept == (0, 2, 0, 2)
-    assert_close(numbered.graph(IMAGES), expected)
+    assert_close(numbered.model(IMAGES), expected)
 
 
 @settings(max_examples=15, deadline=None)
@@ -174,9 +174,9 @@ def test_a_filter_that_never_fires_is_found_and_leaves_nothing_behind(widths, se
     assert silent(network, TRAIN, network.removable()) == never_fires
     redundant = find_in(network)
     assert redundant == Redundant(never_fires[0])
-    switched, plain = np.array(network.graph(images)), plain_output(network, images)
+    switched, plain = np.array(network.model(images)), plain_output(network, images)
     merge(network, redundant)
-    np.testing.assert_array_equal(network.graph(images), switched)
+    np.testing.assert_array_equal(network.model(images), switched)
     np.testing.assert_array_equal(plain_output(network, images), plain)
     assert redundant.filter not in network.removable()
 
@@ -208,7 +208,7 @@ def test_the_last_filter_of_a_layer_is_never_chosen():
     expected = plain_output(network)
     remove_all(network)
     assert network.filters_kept == (1, 1)
-    assert_close(network.graph(IMAGES), expected)
+    assert_close(network.model(IMAGES), expected)
 
 
 def network_with(*followers: keras.layers.Layer, activation: object = None) -> MaskedNetwork:
@@ -253,7 +253,7 @@ def test_layers_that_carry_a_scale_through_are_merged(followers):
     redundant = duplicate(network, 0)
     assert redundant == Redundant(Filter(0, 0), Filter(0, 1), pytest.approx(1 / 3))
     merge(network, redundant)
-    assert_close(network.graph(IMAGES), expected)
+    assert_close(network.model(IMAGES), expected)
 
 
 def test_a_convolution_without_bias_is_compared_by_its_kernel():

@@ -34,7 +34,7 @@ def test_another_compilation_learns_alike(train_split, validation_split, compila
         trainer = new_trainer(train_split, validation_split).of(compilation=chosen)
         trainer.session(Plan(40, 2), np.random.default_rng(0))
         scores[chosen] = trainer.evaluate_loss()
-        assert {variable.dtype for variable in trainer.network.graph.variables} == {"float32"}
+        assert {variable.dtype for variable in trainer.network.model.variables} == {"float32"}
     assert scores[compilation] == pytest.approx(scores[Compilation()], rel=0.02)
 
 

@@ -21,7 +21,8 @@ from selfscale.nn.widening import grown, hands_on_positive
 from selfscale.records import INSERT_LAYER, WIDEN, Filter, GrowthStep
 from selfscale.search.growth_trials import candidates
 
-IMAGES = np.random.default_rng(5).random((2, 20, 23, 1), dtype=np.float32)
+PICTURES = np.random.default_rng(5).integers(256, size=(2, 20, 23, 1), dtype=np.uint8)
+IMAGES = PICTURES / np.float32(255)
 
 
 def of_layers(*layers: keras.layers.Layer) -> MaskedNetwork:
@@ -33,7 +34,7 @@ def of_layers(*layers: keras.layers.Layer) -> MaskedNetwork:
 
 
 def output(network: MaskedNetwork) -> np.ndarray:
-    return np.asarray(network.graph(IMAGES, training=False))
+    return np.asarray(network.model(IMAGES, training=False))
 
 
 @examples(max_examples=8, deadline=None)
@@ -52,7 +53,7 @@ def test_a_grown_network_puts_out_the_same(widths, kernel, choices, off, seed):
     expected = output(network)
     for choice in choices:
         found = candidates(network)
-        larger = grown(network, found[choice % len(found)], IMAGES, np.random.default_rng(seed))
+        larger = grown(network, found[choice % len(found)], PICTURES, np.random.default_rng(seed))
         assert size(larger.model).macs_per_pixel > size(network.model).macs_per_pixel
         assert sum(larger.filters_kept) == sum(network.filters_kept) + len(found[choice % len(found)].filters)
         network = larger
@@ -69,11 +70,13 @@ def test_growth_goes_through_normalization_pooling_and_frozen_filters():
     network.freeze(Filter(0, 1), Filter(1, 0))
     assert [hands_on_positive(block) for block in network.blocks] == [True, False, False]
     expected = output(network)
-    wider = grown(network, GrowthStep(WIDEN, (Filter(0, 3), Filter(0, 4))), IMAGES, np.random.default_rng(0))
+    wider = grown(
+        network, GrowthStep(WIDEN, (Filter(0, 3), Filter(0, 4))), PICTURES, np.random.default_rng(0)
+    )
     deeper = grown(
         wider,
         GrowthStep(INSERT_LAYER, tuple(Filter(1, n) for n in range(5))),
-        IMAGES,
+        PICTURES,
         np.random.default_rng(0),
     )
     assert (wider.widths, deeper.widths) == ((5, 2), (5, 5, 2))
@@ -89,7 +92,10 @@ def test_nothing_is_inserted_where_values_may_be_negative():
     assert [growth.layers for growth in candidates(network)] == [{0: 2}]
     with pytest.raises(ValueError, match="may be negative"):
         grown(
-            network, GrowthStep(INSERT_LAYER, (Filter(1, 0), Filter(1, 1))), IMAGES, np.random.default_rng(0)
+            network,
+            GrowthStep(INSERT_LAYER, (Filter(1, 0), Filter(1, 1))),
+            PICTURES,
+            np.random.default_rng(0),
         )
 
 
@@ -99,7 +105,7 @@ def test_new_filters_are_not_silent_and_what_is_new_learns(train_split, validati
     trainer = new_trainer(train_split, validation_split, model)
     pictures = train_split.images / np.float32(255)
     for growth in candidates(trainer.network):
-        larger = trainer.of(grown(trainer.network, growth, pictures, np.random.default_rng(0)))
+        larger = trainer.of(grown(trainer.network, growth, train_split.images, np.random.default_rng(0)))
         before = larger.network.state().weights
         for layer in growth.layers:
             features = np.asarray(larger.network.features(larger.network.position(layer) + 1)(pictures))
@@ -111,12 +117,11 @@ def test_new_filters_are_not_silent_and_what_is_new_learns(train_split, validati
 
 def test_growing_and_shrinking_leave_nothing_behind(train_split, validation_split):
     trainer = new_trainer(train_split, validation_split)
-    pictures = train_split.images / np.float32(255)
 
     def round_trip(number: int, trained: bool) -> None:
         rng = np.random.default_rng(number)
         found = candidates(trainer.network)
-        larger = trainer.of(grown(trainer.network, found[number % len(found)], pictures, rng))
+        larger = trainer.of(grown(trainer.network, found[number % len(found)], train_split.images, rng))
         larger.network.disable(larger.network.removable()[-1])
         smaller = larger.of(compacted(larger.network))
         if trained:

@@ -77,7 +77,7 @@ def test_where_training_on_does_harm_the_initial_network_counts(project, monkeyp
 
     def ruin(trainer, plan, rng, progress=None):
         record = session(trainer, plan, rng, progress)
-        for weights in trainer.network.graph.trainable_variables:
+        for weights in trainer.network.model.trainable_variables:
             weights.assign(weights * 10)
         return record
 

@@ -15,7 +15,7 @@ from selfscale.nn.fcn import build
 from selfscale.nn.trainer import Trainer
 from selfscale.records import Filter, SessionRecord
 from selfscale.reporting.ablation_report import NOT_TESTED, as_json, content, heat_map, table
-from selfscale.search.ablation import TESTS, AblationRecord, Movement, ScoreChange, Successor, hidden
+from selfscale.search.ablation import TESTS, AblationRecord, Movement, ScoreChange, Successor
 from stores import worth_record as record
 
 
@@ -26,7 +26,7 @@ def narrow(train_split, validation_split) -> Trainer:
 
 
 def all_possible(trainer: Trainer) -> list[AblationRecord]:
-    filters = hidden(trainer.network)
+    filters = trainer.network.hidden()
     tests = [record(test, filter) for filter in filters for test in TESTS if filter.layer]
     return [record("baseline"), record("reinitialized", Filter(0, 0)), *tests]
 

@@ -60,7 +60,7 @@ def test_a_view_has_a_layers_outputs_and_kernels_in_their_places(network, exampl
     # Against the network with its switches, whose weights are those before the compaction.
     kernel = network.blocks[1].convolution.kernel.numpy()
     np.testing.assert_array_equal(second.filters[1].kernels[2], kernel[:, :, 2, 1])
-    whole = np.asarray(network.graph(example.image[None, ..., None]))[0, ..., 0]
+    whole = np.asarray(network.model(example.image[None, ..., None]))[0, ..., 0]
     np.testing.assert_allclose(output.filters[0].output, whole, atol=1e-5)
 
 
@@ -78,7 +78,7 @@ def test_a_picture_keeps_its_size_and_equal_networks_make_equal_bytes(network, e
 
 def test_outputs_before_and_after_share_the_scale_of_what_is_wanted(network):
     image = pictures(1, seed=0)[0]
-    models, white = (network.graph, network.model), image.max() / 510
+    models, white = (network.model, compaction.compact(network)), image.max() / 510
     shown = before_and_after(image, image / 510, *models, result("sobel", "random"))
     assert list(shown) == [
         "photograph",

@@ -29,8 +29,8 @@ bind_growth = functools.partial(GROWTH_STRATEGIES.bind, where="growth")
 
 def subject_of(trainer, train=lambda network, steps: 0.0, found=None) -> GrowthSubject:
     found = found or candidates(trainer.network)
-    pictures = trainer.train.images / np.float32(255)
-    networks = [grown(trainer.network, growth, pictures, np.random.default_rng(0)) for growth in found]
+    images = trainer.train.images
+    networks = [grown(trainer.network, growth, images, np.random.default_rng(0)) for growth in found]
     costs = np.array(
         [
             size(network.model).macs_per_pixel - size(trainer.network.model).macs_per_pixel
@@ -84,7 +84,7 @@ def test_gradient_is_that_of_the_new_weights_alone(trainer):
     for start in (0,):  # twelve images: one batch of eight
         with tf.GradientTape() as tape:
             tape.watch(kernel)
-            error = larger.graph(images[start : start + 8]) - tf.cast(subject.probe.targets[:8], tf.float32)
+            error = larger.model(images[start : start + 8]) - tf.cast(subject.probe.targets[:8], tf.float32)
             loss = tf.reduce_mean(tf.abs(error))
         parts.append(tape.gradient(loss, kernel).numpy())
     new = np.mean(parts, axis=0)[:, :, 4:]

@@ -105,7 +105,7 @@ def layer_trials(found: list[DecisionRecord]) -> list[tuple[int, bool]]:
 
 
 def test_a_limit_that_nothing_meets_steps_back_from_everything(trained, nothing_is_merged):
-    before, graph = everything(trained), trained.network.graph
+    before, model = everything(trained), trained.network.model
     found = decisions(trained, initial=UNREACHABLE)
     records = [decision.record for decision in found]
     tries = layer_trials(records)
@@ -120,7 +120,7 @@ def test_a_limit_that_nothing_meets_steps_back_from_everything(trained, nothing_
     assert all(r.started_from == 0 for r in records)
     assert all(("not within" in r.reason) == (r.session.ended == "completed") for r in records)
     assert all(decision.trainer is trained for decision in found)
-    assert trained.network.graph is graph
+    assert trained.network.model is model
     assert_equal(everything(trained), before)
 
 
@@ -328,10 +328,10 @@ def test_a_duplicate_is_merged_into_its_twin(trained):
     kernel[..., 0], bias[0] = 2 * kernel[..., 1], 2 * bias[1]
     convolution.set_weights([kernel, bias])
     images = trained.validation.images / np.float32(255)
-    expected = np.array(trained.network.graph(images))
+    expected = np.array(trained.network.model(images))
     first, *_ = run(trained, changed(**FIRST_ONLY, **NO_LAYERS))
     assert (first.alteration, first.filters, first.accepted) == (MERGE, (Filter(0, 1),), True)
-    np.testing.assert_allclose(trained.network.graph(images), expected, atol=1e-5)
+    np.testing.assert_allclose(trained.network.model(images), expected, atol=1e-5)
 
 
 def test_merging_is_looked_for_again_only_after_something_was_kept(trained, monkeypatch):
@@ -713,9 +713,9 @@ def test_a_session_that_does_harm_is_undone_where_none_was_needed(trained, nothi
 
 @pytest.mark.parametrize("refit", [True, False])
 def test_a_trial_starts_from_what_was_refitted(start, nothing_is_merged, monkeypatch, refit):
-    def scale(network, removed, images, rng, loss) -> bool:
+    def scale(network, before, images, rng, loss) -> bool:
         """In the place of a fit, which has tests of its own: the output doubles."""
-        assert not any(network.active[layer][index] for layer, index in removed)
+        assert sum(network.filters_kept) < sum(map(sum, before.active))
         output = network.blocks[-1].convolution
         output.set_weights([2 * weight for weight in output.get_weights()])
         return True

@@ -192,7 +192,7 @@ def test_the_loss_without_a_layer_is_that_of_the_network_without_it():
     network = MaskedNetwork(build([2, 3], kernel=3, mean=0.05, deviation=0.2, seed=(5,)))
     rng = np.random.default_rng(0)
     smaller = without_layer(network, 1, split, 0, rng)
-    output = np.array(smaller.graph(split.images / np.float32(255)), dtype=float)
+    output = np.array(smaller.model(split.images / np.float32(255)), dtype=float)
     expected = np.abs(output - split.targets).mean()
     found = loss_without(network, 1, Probe(network, split, "mae"), rng)
     assert found == pytest.approx(expected, rel=1e-3)
@@ -556,10 +556,9 @@ def test_a_trial_says_whether_it_removes_something():
 def test_every_strategy_sees_the_network_as_it_would_be_compacted(train_split, off, name, seed):
     """Weights that read disabled filters do not exist in the compact network, and must not count."""
     masked = MaskedNetwork(build([3, 4, 3], kernel=3, deviation=0.5, seed=(seed,)))
-    active = masked.active
     for filter in off:
-        active[filter.layer][filter.index] &= active[filter.layer].sum() == 1
-    masked.set_masks(active)
+        if filter in masked.removable():
+            masked.disable(filter)
     scores = []
     for network in (masked, compacted(masked)):
         subject = Subject(

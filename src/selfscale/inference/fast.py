@@ -9,8 +9,9 @@ import keras
 
 from selfscale.errors import UserError
 from selfscale.inference.latency import Function, milliseconds, plain
-from selfscale.nn.block_shape import LONGEST, PLAIN, Shape, best_shape, stages
+from selfscale.nn.block_shape import LONGEST, PLAIN, Shape, best_shape
 from selfscale.nn.blocked_model import blocked_model
+from selfscale.nn.fcn import blocks
 
 
 def on_blocks(model: keras.Model, shape: str | None = None) -> tuple[keras.Model, str]:
@@ -29,7 +30,7 @@ def on_blocks(model: keras.Model, shape: str | None = None) -> tuple[keras.Model
             f"--block: {shape} is no block of pixels; give rows x columns from 1 to {LONGEST}, such as 2x2"
         )
     try:
-        chosen = chosen if shape else best_shape(stages(model), (None, None))
+        chosen = chosen if shape else best_shape(blocks(model), (None, None))
         fast = blocked_model(model, chosen)
     except UserError as error:
         raise UserError(f"--fast: this network cannot run on blocks of pixels: {error}") from error

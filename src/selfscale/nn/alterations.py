@@ -35,18 +35,7 @@ def disable_and_freeze(network: MaskedNetwork, filters: Sequence[Filter], rng: n
 def reinitialize(network: MaskedNetwork, filters: Sequence[Filter], rng: np.random.Generator) -> None:
     """Redraw the filters, kernel and bias, by their layers' own initializers; removes nothing."""
     for filter in filters:
-        convolution, channel = network.block(filter.layer).convolution, network.channel(filter)
-        pairs = [(convolution.kernel, convolution.kernel_initializer)]
-        if convolution.use_bias:
-            pairs.append((convolution.bias, convolution.bias_initializer))
-        for variable, initializer in pairs:
-            config = initializer.get_config()
-            if "seed" in config:
-                config["seed"] = int(rng.integers(2**31))
-            fresh = np.asarray(type(initializer).from_config(config)(variable.shape))
-            value = variable.numpy()
-            value[..., channel] = fresh[..., channel]
-            variable.assign(value)
+        network.masks.reinitialize(network.position(filter.layer), [network.channel(filter)], rng)
 
 
 ALTERATIONS: dict[str, Alteration] = {

@@ -9,9 +9,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from selfscale.errors import UserError
-from selfscale.nn.fcn import CHANNELWISE, RESIZING
-from selfscale.nn.masking import ChannelMask
+from selfscale.nn.fcn import RESIZING, Block
 
 LANES = 16  # float32 values of a vector register
 LONGEST = 4  # side of a block in pixels
@@ -31,48 +29,15 @@ class Shape(NamedTuple):
 PLAIN = Shape(1, 1)
 
 
-class Stage(NamedTuple):
-    """A convolution, the layers behind it, and, if it has one, the mask of its filters."""
-
-    convolution: keras.layers.Conv2D
-    followers: list[keras.layers.Layer]
-    masks: list[ChannelMask]
-
-
-def stages(model: keras.Model) -> list[Stage]:
-    """Return the stages of a chain of convolutions, channelwise layers and masks.
-
-    Raises:
-        UserError: The model is something else.
-    """
-    layers: list[keras.layers.Layer] = []
-    x = model.outputs[0]
-    while x is not model.inputs[0]:
-        layer, node, _ = x._keras_history
-        inputs = layer._inbound_nodes[node].input_tensors
-        if len(inputs) != 1:
-            raise UserError(f"'{layer.name}' is not part of a plain chain")
-        layers.insert(0, layer)
-        x = inputs[0]
-    found: list[Stage] = []
-    for layer in layers:
-        if type(layer) is keras.layers.Conv2D:
-            found.append(Stage(layer, [], []))
-        elif found and isinstance(layer, (*CHANNELWISE, ChannelMask)):
-            (found[-1].masks if isinstance(layer, ChannelMask) else found[-1].followers).append(layer)
-        else:
-            raise UserError(f"'{layer.name}' is neither a convolution nor a channelwise layer behind one")
-    return found
-
-
-def problem(stages: Sequence[Stage]) -> str | None:
+def problem(chain: Sequence[Block]) -> str | None:
     """Return why a chain cannot run on blocks of pixels, or None if it can."""
-    if not stages:
+    if not chain:
         return "there is no convolution"
-    for convolution, followers, _ in stages:
+    for block in chain:
+        convolution = block.convolution
         if convolution.strides != (1, 1) or convolution.padding != "same" or convolution.groups != 1:
             return f"'{convolution.name}' has strides, groups, or no padding"
-        for layer in (convolution, *followers):
+        for layer in block.layers:
             if layer.compute_dtype != "float32":
                 return f"'{layer.name}' computes in {layer.compute_dtype}"
             if isinstance(layer, RESIZING):
@@ -98,10 +63,10 @@ def span(length: int, dilation: int, side: int) -> tuple[int, int]:
     return blocked, (blocked - 1) // 2
 
 
-def multiplications(stages: Sequence[Stage], shape: Shape) -> float:
+def multiplications(chain: Sequence[Block], shape: Shape) -> float:
     """Count the multiplications per pixel, those of idle lanes included."""
     total, pixels = 0.0, shape.rows * shape.columns
-    for convolution, _, _ in stages:
+    for convolution in (block.convolution for block in chain):
         axes = zip(convolution.kernel_size, convolution.dilation_rate, shape, strict=True)
         positions = np.prod([span(*axis)[0] for axis in axes])
         lanes = -(-pixels * convolution.filters // LANES) * LANES
@@ -109,7 +74,7 @@ def multiplications(stages: Sequence[Stage], shape: Shape) -> float:
     return float(total)
 
 
-def best_shape(stages: Sequence[Stage], size: Sequence[int | None]) -> Shape:
+def best_shape(chain: Sequence[Block], size: Sequence[int | None]) -> Shape:
     """Return the shape with the fewest multiplications among those that divide an image's size.
 
     Args:
@@ -119,7 +84,7 @@ def best_shape(stages: Sequence[Stage], size: Sequence[int | None]) -> Shape:
         [side for side in range(1, LONGEST + 1) if length is None or length % side == 0] for length in size
     ]
     shapes = [Shape(*pair) for pair in product(*sides)]
-    return min(shapes, key=lambda shape: (multiplications(stages, shape), shape.rows * shape.columns))
+    return min(shapes, key=lambda shape: (multiplications(chain, shape), shape.rows * shape.columns))
 
 
 def arrangement(length: int, dilation: int, side: int) -> np.ndarray:

@@ -9,7 +9,8 @@ import keras
 import numpy as np
 
 from selfscale.errors import UserError
-from selfscale.nn.block_shape import Shape, Stage, arrangement, problem, stages
+from selfscale.nn.block_shape import Shape, arrangement, problem
+from selfscale.nn.fcn import Block, blocks
 
 
 def blocked_model(model: keras.Model, shape: Shape) -> keras.Model:
@@ -27,18 +28,18 @@ def blocked_model(model: keras.Model, shape: Shape) -> keras.Model:
     Raises:
         UserError: It cannot; the message says why.
     """
-    chain, pixels = stages(model), prod(shape)
+    chain, pixels = blocks(model), prod(shape)
     if reason := problem(chain):
         raise UserError(reason)
     inputs = keras.Input(model.input_shape[1:], name=model.inputs[0].name)
     ones = keras.layers.Rescaling(0.0, 1.0, name="ones")(inputs[..., :1])
     ones = keras.layers.ZeroPadding2D([(0, side - 1) for side in shape], name="whole_blocks")(ones)
     x = inputs
-    for number, stage in enumerate(chain):
+    for number, block in enumerate(chain):
         if number:
-            x = _multiplied(x, ones, shape, name=f"inside_{stage.convolution.name}")
-        x = _convolved(x, stage, shape, reads_pixels=number == 0)
-        for layer in stage.followers:
+            x = _multiplied(x, ones, shape, name=f"inside_{block.convolution.name}")
+        x = _convolved(x, block, shape, reads_pixels=number == 0)
+        for layer in block.followers:
             copy = type(layer).from_config(layer.get_config())
             x = copy(x)
             copy.set_weights([np.tile(weight, pixels) for weight in layer.get_weights()])
@@ -55,9 +56,9 @@ def blocked_model(model: keras.Model, shape: Shape) -> keras.Model:
     return keras.Model(inputs, x, name=model.name)
 
 
-def _convolved(x: keras.KerasTensor, stage: Stage, shape: Shape, reads_pixels: bool) -> keras.KerasTensor:
+def _convolved(x: keras.KerasTensor, block: Block, shape: Shape, reads_pixels: bool) -> keras.KerasTensor:
     """Add a convolution, with its activation, to a model; the first one reads pixels."""
-    convolution, pixels = stage.convolution, prod(shape)
+    convolution, pixels = block.convolution, prod(shape)
     kernel, *bias = (weight.numpy() for weight in convolution.weights)
     geometry = list(zip(convolution.kernel_size, convolution.dilation_rate, shape, strict=True))
     options = {

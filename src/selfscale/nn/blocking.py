@@ -14,7 +14,8 @@ import keras
 import tensorflow as tf
 
 from selfscale.errors import UserError
-from selfscale.nn.block_shape import PLAIN, arrangement, best_shape, problem, stages
+from selfscale.nn.block_shape import PLAIN, arrangement, best_shape, problem
+from selfscale.nn.fcn import blocks as stages_of
 
 _allowed = True
 
@@ -33,7 +34,7 @@ class Chain:
         reason: Why it has to, or None.
 
     Args:
-        model: Chain of plain layers and masks; any other model runs on images.
+        model: Chain of plain layers; any other model runs on images.
         size: Height and width of the images; None: any, see `on_images`.
     """
 
@@ -41,7 +42,7 @@ class Chain:
         self.model, self.shape = model, PLAIN
         self.reason: str | None = None
         try:
-            self.stages = stages(model)
+            self.stages = stages_of(model)
             self.reason = problem(self.stages)
         except UserError as error:
             self.stages, self.reason = [], str(error)
@@ -91,26 +92,23 @@ class Chain:
         """Run the chain on blocks; returns blocks.
 
         Args:
-            gates: Factors of the filters of each stage but the last, in place of the masks.
-            hidden: A list, to which each stage's output before its mask is added; needs `gates`.
+            gates: Factors of the filters of each layer but the last.
+            hidden: A list, to which each layer's output before its gate is added; needs `gates`.
             inside: 1 for the pixels of a block that are the image's, 0 for those that pad it;
                 (1, H / rows, W / columns, rows * columns).
         """
         if self.shape == PLAIN and gates is None:
             return self.model(blocks, training=training)
-        masks = [stage.masks[0].active if stage.masks else None for stage in self.stages]
-        x, gate = blocks, None
-        factors = [*gates, None] if gates else masks
-        for (convolution, followers, _), factor in zip(self.stages, factors, strict=True):
+        x = blocks
+        for stage, gate in zip(self.stages, (None, *(gates or [None] * (len(self.stages) - 1))), strict=True):
             if inside is not None:  # zeros again, as those that pad images
-                x *= tf.repeat(inside, convolution.kernel.shape[2], axis=-1)
-            x = self._convolve(convolution, x, gate)
-            for layer in followers:
+                x *= tf.repeat(inside, stage.convolution.kernel.shape[2], axis=-1)
+            x = self._convolve(stage.convolution, x, gate)
+            for layer in stage.followers:
                 x = self._by_filter(layer, x, training)
             if hidden is not None:
                 hidden.append(x)
-            gate = None if factor is None else tf.convert_to_tensor(factor)
-        return x if gate is None else x * tf.tile(gate, [self.shape.rows * self.shape.columns])
+        return x
 
     def on_whole_blocks(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Run the chain on images that consist of whole blocks; returns images."""

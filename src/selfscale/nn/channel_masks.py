@@ -31,6 +31,9 @@ class ChannelMasks:
     A channel is disabled by zeros in all weights that read it, so that it has no effect, whatever lies
     between; nothing that computes it is updated any more. Call `apply` instead of the optimizer's own.
 
+    Attributes:
+        enabled, frozen: One boolean array per group.
+
     Args:
         model: Model that `graph` was traced from.
         graph: Its channels.
@@ -39,8 +42,8 @@ class ChannelMasks:
     def __init__(self, model: keras.Model, graph: ChannelGraph) -> None:
         self.model, self.graph = model, graph
         self._layers = dict(every_layer(model))
-        self._enabled = {group.index: np.ones(group.size, bool) for group in graph.groups}
-        self._frozen = {group.index: np.zeros(group.size, bool) for group in graph.groups}
+        self.enabled = {group.index: np.ones(group.size, bool) for group in graph.groups}
+        self.frozen = {group.index: np.zeros(group.size, bool) for group in graph.groups}
         # Of each weight with channels: which entries are updated, and what the others are held at.
         self._updated: dict[int, tf.Variable] = {}
         self._held: dict[int, tf.Variable] = {}
@@ -55,7 +58,7 @@ class ChannelMasks:
     @property
     def keep(self) -> Mapping[int, np.ndarray]:
         """Masks of the groups with disabled channels, for `rewrite` and `ChannelGraph.cost`."""
-        return {index: mask.copy() for index, mask in self._enabled.items() if not mask.all()}
+        return {index: mask.copy() for index, mask in self.enabled.items() if not mask.all()}
 
     def disable(self, group: int, channels: Channels) -> None:
         """Disable channels: nothing reads them, and they are not updated.
@@ -63,20 +66,20 @@ class ChannelMasks:
         Raises:
             ValueError: The group is pinned, or it would be empty.
         """
-        mask = self._enabled[group].copy()
+        mask = self.enabled[group].copy()
         mask[list(channels)] = False
         self.graph.kept({group: mask})
-        self._enabled[group] = mask
-        self._write([group])
+        self.enabled[group] = mask
+        self.hold([group])
 
     def freeze(self, group: int, channels: Channels) -> None:
         """Stop updating what computes channels; they still have their effect."""
-        self._frozen[group][list(channels)] = True
-        self._write([group])
+        self.frozen[group][list(channels)] = True
+        self.hold([group])
 
     def unfreeze(self, group: int, channels: Channels) -> None:
-        self._frozen[group][list(channels)] = False
-        self._write([group])
+        self.frozen[group][list(channels)] = False
+        self.hold([group])
 
     def reinitialize(self, group: int, channels: Channels, rng: np.random.Generator) -> None:
         """Redraw what computes channels, by the layers' own initializers; removes nothing."""
@@ -87,7 +90,7 @@ class ChannelMasks:
             drawn = initial(self._layers[part.layer], part.weight, rng)
             np.moveaxis(value, part.axis, 0)[index] = np.moveaxis(drawn, part.axis, 0)[index]
             weight.assign(value)
-        self._write([group])
+        self.hold([group])
 
     def weight(self, part: Slice) -> Any:
         return getattr(self._layers[part.layer], part.weight)
@@ -116,25 +119,29 @@ class ChannelMasks:
     def state(self) -> ChannelState:
         return ChannelState(
             [np.array(weight) for weight in self.model.get_weights()],
-            {index: mask.copy() for index, mask in self._enabled.items()},
-            {index: mask.copy() for index, mask in self._frozen.items()},
+            {index: mask.copy() for index, mask in self.enabled.items()},
+            {index: mask.copy() for index, mask in self.frozen.items()},
         )
 
     def restore(self, state: ChannelState) -> None:
         """Set weights and masks."""
         self.model.set_weights(state.weights)
-        self._enabled = {index: mask.copy() for index, mask in state.enabled.items()}
-        self._frozen = {index: mask.copy() for index, mask in state.frozen.items()}
-        self._write(range(len(self.graph.groups)))
+        self.enabled = {index: mask.copy() for index, mask in state.enabled.items()}
+        self.frozen = {index: mask.copy() for index, mask in state.frozen.items()}
+        self.hold()
 
-    def _write(self, groups: Iterable[int]) -> None:
-        """Zero the readers of disabled channels, and write what the compiled steps hold."""
+    def hold(self, groups: Iterable[int] | None = None) -> None:
+        """Zero what reads disabled channels, and hold what is not updated at its weights of now.
+
+        To be called for all groups, the default, after weights were set in another way.
+        """
+        groups = range(len(self.graph.groups)) if groups is None else groups
         changed = {id(self.weight(part)) for index in groups for part in parts(self.graph.groups[index])}
         values = {key: keras.ops.convert_to_numpy(self._weights[key]).copy() for key in changed}
         updated = {key: np.ones(value.shape, bool) for key, value in values.items()}
         for group in self.graph.groups:
-            disabled = np.flatnonzero(~self._enabled[group.index]).tolist()
-            still = np.flatnonzero(~self._enabled[group.index] | self._frozen[group.index]).tolist()
+            disabled = np.flatnonzero(~self.enabled[group.index]).tolist()
+            still = np.flatnonzero(~self.enabled[group.index] | self.frozen[group.index]).tolist()
             for part in (*group.producers, *group.followers):
                 key = id(self.weight(part))
                 if still and key in changed:

@@ -9,7 +9,6 @@ import numpy as np
 
 from selfscale.nn import rewriting
 from selfscale.nn.fcn import size
-from selfscale.nn.graph import trace
 from selfscale.nn.layer_removal import with_layers
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.trainer import Trainer
@@ -29,8 +28,7 @@ def compact(network: MaskedNetwork) -> keras.Model:
     Raises:
         ArithmeticError: The outputs differ by more than 1e-5 (a bug, or weights far out of range).
     """
-    keep = dict(enumerate(network.enabled()))
-    model = rewriting.rewrite(network.model, trace(network.model), keep, check=False)
+    model = rewriting.rewrite(network.model, network.masks.graph, network.masks.keep, check=False)
     verify(network, model)
     return model
 
@@ -44,7 +42,7 @@ def verify(network: MaskedNetwork, model: keras.Model) -> None:
     rng, channels = np.random.default_rng(0), network.model.input_shape[-1]
     for sides in CHECKED_SIZES:
         images = rng.random((2, *sides, channels), dtype=np.float32)
-        rewriting.verify(network.graph, model, images, TOLERANCE, least=1.0)
+        rewriting.verify(network.model, model, images, TOLERANCE, least=1.0)
 
 
 def removed_filters(network: MaskedNetwork) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from selfscale.errors import UserError
 
@@ -92,16 +93,19 @@ def calibrate_layer(
     """
     if not convolution.use_bias:
         return
-    kernel = convolution.kernel * scale
-    before = keras.ops.conv(
+    convolution.kernel.assign(convolution.kernel * scale)
+    convolution.bias.assign(level - keras.ops.mean(response(convolution, features), axis=(0, 1, 2)))
+
+
+def response(convolution: keras.layers.Conv2D, features: np.ndarray) -> tf.Tensor:
+    """Return the output of a convolution for its input, before bias and activation."""
+    return keras.ops.conv(
         features,
-        kernel,
+        convolution.kernel,
         convolution.strides,
         convolution.padding,
         dilation_rate=convolution.dilation_rate,
     )
-    convolution.kernel.assign(kernel)
-    convolution.bias.assign(level - keras.ops.mean(before, axis=(0, 1, 2)))
 
 
 @dataclass(frozen=True)
@@ -151,6 +155,21 @@ def blocks(model: keras.Model) -> list[Block]:
     if not found:
         raise UserError(f"network '{model.name}': has no Conv2D layer")
     return [Block(layers[0], tuple(layers[1:])) for layers in found]
+
+
+def chained(model: keras.Model, chain: Sequence[Block]) -> keras.Model:
+    """Return a model of copies of these blocks, one behind another, with the input and name of `model`.
+
+    Weights are copied where their shape fits.
+    """
+    inputs = keras.Input(model.input_shape[1:], name=model.input.name)
+    x = inputs
+    for old in (layer for block in chain for layer in block.layers):
+        new = type(old).from_config(old.get_config())
+        x = new(x)
+        if [weight.shape for weight in new.weights] == [weight.shape for weight in old.weights]:
+            new.set_weights(old.get_weights())
+    return keras.Model(inputs, x, name=model.name)
 
 
 def filters_per_layer(model: keras.Model) -> tuple[int, ...]:

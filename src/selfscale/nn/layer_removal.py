@@ -13,10 +13,11 @@ import keras
 import numpy as np
 
 from selfscale.nn.alterations import reinitialize
-from selfscale.nn.fcn import RESIZING, Block, calibrate_layer
+from selfscale.nn.fcn import RESIZING, Block, calibrate_layer, chained, response
 from selfscale.nn.input_pipeline import Split, spread
 from selfscale.nn.masking import MaskedNetwork
-from selfscale.records import Filter
+from selfscale.nn.redundancy import silent
+from selfscale.nn.refit import patches
 
 FITTED_IMAGES = 16
 PIXELS = 20_000
@@ -74,53 +75,26 @@ def without_layer(
     convolution = smaller.block(behind).convolution
     some = spread(split, FITTED_IMAGES)
     pictures = some.images / np.float32(255)
-    features = np.asarray(smaller.features(behind)(pictures))
+    features = np.asarray(smaller.features(behind)(pictures)) * smaller.reads(behind)
     if attempt == 0:
-        fit(convolution, features, linear(refitted, np.asarray(network.features(behind)(pictures))), rng)
+        wanted = response(refitted, network.features(behind)(pictures))
+        fit(convolution, features, np.asarray(wanted + refitted.bias if refitted.use_bias else wanted), rng)
     elif attempt > 1 or convolution.kernel.shape != refitted.kernel.shape:
         reinitialize(smaller, smaller.filters(behind), rng)
     if attempt > 0 and behind == len(network.widths):
         calibrate_layer(convolution, features, float(some.targets.mean(dtype=np.float64)))
-    reinitialize(smaller, silent(smaller, pictures), rng)
+    smaller.masks.hold()  # what reads disabled filters was set, too
+    reinitialize(smaller, silent(smaller, some.images, smaller.hidden()), rng)
     return smaller
-
-
-def silent(network: MaskedNetwork, pictures: np.ndarray) -> list[Filter]:
-    """Return the enabled hidden filters that are zero everywhere on float32 `(N, H, W, C)` pictures."""
-    found = []
-    for layer, reader in zip(network.layers, (*network.layers[1:], len(network.widths)), strict=True):
-        fired = (np.asarray(network.features(reader)(pictures)) != 0).any(axis=(0, 1, 2))
-        is_silent = network.enabled()[network.position(layer)] & ~fired
-        found += [network.filters(layer)[channel] for channel in np.flatnonzero(is_silent)]
-    return found
 
 
 def with_layers(network: MaskedNetwork, layers: Sequence[int]) -> MaskedNetwork:
     """Return a new network of these hidden layers only; masks stay, and weights where their shape fits."""
     kept = [network.block(layer) for layer in (*layers, len(network.widths))]
-    inputs = keras.Input(network.model.input_shape[1:], name=network.model.input.name)
-    x = inputs
-    for old in (old for block in kept for old in block.layers):
-        new = type(old).from_config(old.get_config())
-        x = new(x)
-        if [weight.shape for weight in new.weights] == [weight.shape for weight in old.weights]:
-            new.set_weights(old.get_weights())
     indices = [network.indices[network.position(layer)] for layer in layers]
-    smaller = MaskedNetwork(keras.Model(inputs, x, name=network.model.name), network.widths, layers, indices)
-    smaller.set_masks(network.active)
+    smaller = MaskedNetwork(chained(network.model, kept), network.widths, layers, indices)
+    smaller.disable(*(filter for filter in network.disabled() if filter.layer in layers))
     return smaller
-
-
-def linear(convolution: keras.layers.Conv2D, features: np.ndarray) -> np.ndarray:
-    """Return the output of a convolution before its activation."""
-    response = keras.ops.conv(
-        features,
-        convolution.kernel,
-        convolution.strides,
-        convolution.padding,
-        dilation_rate=convolution.dilation_rate,
-    )
-    return np.asarray(response + convolution.bias if convolution.use_bias else response)
 
 
 def fit(
@@ -136,17 +110,9 @@ def fit(
     """
     share = max(1, PIXELS // len(features))
     samples = []
-    for image, result in zip(features, wanted, strict=True):  # one by one: patches take k*k times the memory
-        patches = keras.ops.image.extract_patches(
-            image[None],
-            convolution.kernel_size,
-            convolution.strides,
-            dilation_rate=convolution.dilation_rate[0],
-            padding=convolution.padding,
-        )
-        rows, results = (np.asarray(part).reshape(-1, part.shape[-1]) for part in (patches, result))
-        chosen = rng.permutation(len(rows))[:share]
-        samples.append((rows[chosen], results[chosen]))
+    for image, result in zip(features, wanted, strict=True):
+        chosen, rows = patches(convolution, image, share, rng)
+        samples.append((rows, result.reshape(-1, result.shape[-1])[chosen]))
     system, results = (np.concatenate(part).astype(np.float64) for part in zip(*samples, strict=True))
     if convolution.use_bias:
         system = np.hstack([system, np.ones((len(system), 1))])

@@ -1,33 +1,24 @@
-"""Masks on every filter, inside the graph: disable and freeze without a new trace (thesis 2.3)."""
+"""The chain of convolutions whose filters are disabled and frozen, without a new trace (thesis 2.3)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import keras
 import numpy as np
-import tensorflow as tf
 
+from selfscale.nn.channel_masks import ChannelMasks, ChannelState
 from selfscale.nn.fcn import Block, Size, blocks, size
+from selfscale.nn.graph import trace
 from selfscale.records import Filter
-
-
-class ChannelMask(keras.layers.Layer):
-    """Multiply every channel by its mask: 1 passes it on, 0 makes it zero whatever its input."""
-
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        self.active = self.add_weight((input_shape[-1],), initializer="ones", trainable=False, name="active")
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        return inputs * self.active
 
 
 @dataclass(frozen=True)
 class MaskState:
     """Weights and masks of a masked network, as plain arrays."""
 
-    weights: list[np.ndarray]  # of the plain model, in the order of Keras
+    weights: list[np.ndarray]  # of the model, in the order of Keras; what reads a disabled filter is zero
     active: list[np.ndarray]  # boolean, one per hidden layer of the initial network
     trainable: list[np.ndarray]  # boolean, one per block
     indices: list[np.ndarray]  # numbers of the filters, one per hidden layer that is left
@@ -46,9 +37,8 @@ class MaskState:
 class MaskedNetwork:
     """A chain of plain Keras layers, with masks on the filters of its hidden convolutions.
 
-    `model` stays the plain model and shares its weights with `graph`, which has a mask behind each
-    hidden block: behind its activation, so that a disabled filter's output is exactly zero. Filters of
-    the output layer can be frozen, but not disabled.
+    They are those of `masks`, whose groups are the blocks: nothing reads a disabled filter. Filters of the
+    output layer can be frozen, but not disabled.
 
     Layers and filters keep their numbers when others are removed: a removed filter is a disabled one, a
     removed layer one without enabled filters. The output layer's number is `len(widths)`.
@@ -73,20 +63,7 @@ class MaskedNetwork:
         self.layers = tuple(range(len(self.widths)) if layers is None else layers)
         hidden = [np.arange(block.filters) for block in self.blocks[:-1]]
         self.indices = hidden if indices is None else list(indices)
-        self.masks = [ChannelMask(name=f"mask_{layer}") for layer in self.layers]
-        x = model.input
-        self._inputs: list[keras.KerasTensor] = []
-        for position, block in enumerate(self.blocks):
-            self._inputs.append(x)
-            for layer in block.layers:
-                x = layer(x)
-            if position < len(self.masks):
-                x = self.masks[position](x)
-        self.graph = keras.Model(model.input, x, name=f"masked_{model.name}")
-        self._trainable = [np.ones(block.filters, bool) for block in self.blocks]
-        # Read by the compiled step, and broadcast over the last axis of each of a block's weights.
-        ones = [tf.ones(block.filters, tf.bool) for block in self.blocks]
-        self._updates = [tf.Variable(mask, trainable=False) for mask in ones]
+        self.masks = ChannelMasks(model, trace(model, trust_lambda=True))
 
     @property
     def active(self) -> list[np.ndarray]:
@@ -100,8 +77,12 @@ class MaskedNetwork:
 
     def enabled(self) -> list[np.ndarray]:
         """Return which channels are enabled, one boolean array per block; the output's always are."""
-        hidden = [mask.active.numpy().astype(bool) for mask in self.masks]
-        return [*hidden, np.ones(self.blocks[-1].filters, bool)]
+        return [self.masks.enabled[position].copy() for position in range(len(self.blocks))]
+
+    def reads(self, layer: int) -> np.ndarray:
+        """Return which of the channels that a layer reads are enabled, boolean."""
+        position = self.position(layer)
+        return self.enabled()[position - 1] if position else np.ones(self.model.input_shape[-1], bool)
 
     def by_filter(self, channels: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Spread values of the hidden layers' channels over the initial network's filters.
@@ -117,13 +98,30 @@ class MaskedNetwork:
         """Return the size without the disabled filters."""
         return size(self.model, [kept for kept in self.filters_kept if kept])
 
-    def removable(self) -> list[Filter]:
-        """Return the enabled hidden filters in order, except where a layer has only one left."""
+    def hidden(self) -> list[Filter]:
+        """Return the enabled hidden filters in order."""
         return [
             Filter(layer, int(index))
             for layer, active in enumerate(self.active)
-            if active.sum() > 1
             for index in np.flatnonzero(active)
+        ]
+
+    def removable(self) -> list[Filter]:
+        """Return the enabled hidden filters in order, except where a layer has only one left or is pinned."""
+        kept, groups = self.filters_kept, self.masks.graph.groups
+        return [
+            filter
+            for filter in self.hidden()
+            if kept[filter.layer] > 1 and groups[self.position(filter.layer)].removable
+        ]
+
+    def disabled(self) -> list[Filter]:
+        """Return the disabled filters that the model still has."""
+        return [
+            filter
+            for layer, enabled in zip(self.layers, self.enabled(), strict=False)
+            for filter, is_enabled in zip(self.filters(layer), enabled, strict=True)
+            if not is_enabled
         ]
 
     def filters(self, layer: int) -> list[Filter]:
@@ -145,8 +143,8 @@ class MaskedNetwork:
         return self.indices[self.position(filter.layer)].tolist().index(filter.index)
 
     def features(self, layer: int) -> keras.Model:
-        """Return the part of the graph, masks included, that computes a layer's input."""
-        return keras.Model(self.graph.input, self._inputs[self.position(layer)])
+        """Return the part of the model that computes a layer's input, of which the layer `reads` some."""
+        return keras.Model(self.model.input, self.block(layer).convolution.input)
 
     def filter_weights(self, layer: int) -> np.ndarray:
         """Return a layer's filters as float32 rows `(filters, n)`: kernel flattened, bias appended.
@@ -167,7 +165,7 @@ class MaskedNetwork:
         return every
 
     def disable(self, *filters: Filter) -> None:
-        """Disable filters: their output is zero, and they are not updated.
+        """Disable filters: nothing reads them, and they are not updated.
 
         Raises ValueError for one that is disabled, does not exist, or is the last one of its layer.
         """
@@ -180,55 +178,41 @@ class MaskedNetwork:
             active[layer][index] = False
             if not active[layer].any():
                 raise ValueError(f"{Filter(layer, index)} is the last one of its layer")
-        self.set_masks(active)
-
-    def set_masks(self, active: Sequence[np.ndarray]) -> None:
-        """Enable or disable all filters by one boolean array per hidden layer of the initial network."""
-        for layer, indices, mask in zip(self.layers, self.indices, self.masks, strict=True):
-            mask.active.assign(active[layer][indices].astype(np.float32))
-        self._write_updates()
+        for position, channels in self._channels(filters).items():
+            self.masks.disable(position, channels)
 
     def freeze(self, *filters: Filter) -> None:
         """Stop updating filters; they still produce output."""
-        self._set_trainable(filters, False)
+        for position, channels in self._channels(filters).items():
+            self.masks.freeze(position, channels)
 
     def unfreeze(self, *filters: Filter) -> None:
-        self._set_trainable(filters, True)
+        for position, channels in self._channels(filters).items():
+            self.masks.unfreeze(position, channels)
 
     def frozen(self) -> list[Filter]:
         """Return the enabled filters that are not updated."""
-        states = zip((*self.layers, len(self.widths)), self._trainable, self.enabled(), strict=True)
         return [
             filter
-            for layer, trainable, active in states
-            for filter, is_frozen in zip(self.filters(layer), active & ~trainable, strict=True)
-            if is_frozen
+            for position, layer in enumerate((*self.layers, len(self.widths)))
+            for filter, is_enabled, is_frozen in zip(
+                self.filters(layer), self.masks.enabled[position], self.masks.frozen[position], strict=True
+            )
+            if is_enabled and is_frozen
         ]
 
-    def _set_trainable(self, filters: tuple[Filter, ...], value: bool) -> None:
+    def _channels(self, filters: Iterable[Filter]) -> dict[int, list[int]]:
+        """Return the channels of filters, by position in `blocks`."""
+        found: dict[int, list[int]] = {}
         for filter in filters:
-            self._trainable[self.position(filter.layer)][self.channel(filter)] = value
-        self._write_updates()
-
-    def _write_updates(self) -> None:
-        for update, trainable, active in zip(self._updates, self._trainable, self.enabled(), strict=True):
-            update.assign(trainable & active)
-
-    def update_masks(self) -> list[tuple[keras.Variable, tf.Variable]]:
-        """Return (weight, mask over its last axis) for every weight, for use in a compiled step."""
-        return [
-            (variable, self._updates[position])
-            for position, block in enumerate(self.blocks)
-            for layer in block.layers
-            for variable in layer.weights
-            if variable.shape[-1:] == (block.filters,)
-        ]
+            found.setdefault(self.position(filter.layer), []).append(self.channel(filter))
+        return found
 
     def state(self) -> MaskState:
         return MaskState(
             [np.array(weight) for weight in self.model.get_weights()],
             self.active,
-            [trainable.copy() for trainable in self._trainable],
+            [~self.masks.frozen[position] for position in range(len(self.blocks))],
             [indices.copy() for indices in self.indices],
         )
 
@@ -241,9 +225,10 @@ class MaskedNetwork:
             )
         if not self.has_filters_of(state):
             raise ValueError("the state is of a network from which other filters were removed")
-        self.model.set_weights(state.weights)
-        self._trainable = [trainable.copy() for trainable in state.trainable]
-        self.set_masks(state.active)
+        enabled = [state.active[layer][own] for layer, own in zip(self.layers, self.indices, strict=True)]
+        enabled.append(np.ones(self.blocks[-1].filters, bool))
+        frozen = [~trainable for trainable in state.trainable]
+        self.masks.restore(ChannelState(state.weights, dict(enumerate(enabled)), dict(enumerate(frozen))))
 
     def has_filters_of(self, state: MaskState) -> bool:
         """Return whether the network has the filters of the state, enabled or not."""

@@ -60,7 +60,7 @@ class Probe:
 
     def squared_gradient(self, network: MaskedNetwork) -> float:
         """Return the squared norm of the loss's gradient by all weights of another network."""
-        variables = network.graph.trainable_variables
+        variables = network.model.trainable_variables
         sums: list[np.ndarray] = []
         for images, targets in self._batches():
             with tf.GradientTape() as tape:
@@ -103,7 +103,7 @@ class Probe:
             yield self.images[start : start + size], self.targets[start : start + size]
 
     def _chain(self, network: MaskedNetwork) -> Chain:
-        return Chain(network.graph, self.images.shape[1:3])
+        return Chain(network.model, self.images.shape[1:3])
 
     @cached_property
     def _sums(self) -> tf.types.experimental.PolymorphicFunction:

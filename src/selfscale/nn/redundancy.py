@@ -73,11 +73,12 @@ def merge(network: MaskedNetwork, redundant: Redundant) -> None:
         ValueError: The filter is disabled already, or is the last one of its layer.
     """
     filter, twin, factor = redundant
+    reader = network.blocks[network.position(filter.layer) + 1].convolution
+    weights = reader.kernel.numpy()[:, :, network.channel(filter)]
     network.disable(filter)
     if twin is not None:
-        reader = network.blocks[network.position(filter.layer) + 1].convolution
         kernel = reader.kernel.numpy()
-        kernel[:, :, network.channel(twin)] += factor * kernel[:, :, network.channel(filter)]
+        kernel[:, :, network.channel(twin)] += factor * weights
         reader.kernel.assign(kernel)
 
 
@@ -98,12 +99,10 @@ def silent(network: MaskedNetwork, images: NDArray[np.uint8], suspects: Sequence
 
 def _fired(network: MaskedNetwork, images: NDArray[np.uint8], deepest: int) -> dict[int, NDArray[np.bool_]]:
     """Return, for each hidden layer up to `deepest`, which channels are not zero everywhere."""
-    fired = {}
-    x, enabled = to_float(images), network.enabled()
+    fired, x = {}, to_float(images)
     for layer in network.layers[: network.position(deepest) + 1]:
         for part in network.block(layer).layers:
             x = part(x, training=False)
-        x = x * enabled[network.position(layer)].astype(np.float32)
         fired[layer] = tf.reduce_any(x != 0, axis=(0, 1, 2)).numpy()
     return fired
 
@@ -134,9 +133,8 @@ def effective_weights(network: MaskedNetwork, layer: int) -> np.ndarray:
     rows = network.filter_weights(layer)
     if layer not in network.layers:
         return rows
-    convolution, position = network.block(layer).convolution, network.position(layer)
-    reads = network.enabled()[position - 1] if position else np.ones(convolution.kernel.shape[2], bool)
-    columns = np.tile(reads, prod(convolution.kernel_size))
+    convolution = network.block(layer).convolution
+    columns = np.tile(network.reads(layer), prod(convolution.kernel_size))
     return rows[:, np.append(columns, np.ones(int(convolution.use_bias), bool))]
 
 

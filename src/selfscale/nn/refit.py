@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from selfscale.nn.blocking import Chain
-from selfscale.nn.masking import MaskedNetwork
+from selfscale.nn.masking import MaskedNetwork, MaskState
 from selfscale.nn.metrics import to_float
 from selfscale.records import Filter
 
@@ -19,10 +19,8 @@ RIDGE = 1e-10
 IMAGES_PER_CALL = 8
 
 
-def refit(
-    network: MaskedNetwork, removed: Sequence[Filter], images: np.ndarray, rng: np.random.Generator
-) -> None:
-    """Remove filters, and let the convolutions that read them make up for it.
+def refit(network: MaskedNetwork, before: MaskState, images: np.ndarray, rng: np.random.Generator) -> None:
+    """Let the convolutions that read filters that were disabled make up for it.
 
     Each of these gets the weights that come closest, before its activation, to what it put out while
     the filters were on (He et al. 2017, arXiv:1707.06168). The first layer comes first, so that a later
@@ -31,48 +29,47 @@ def refit(
     squared error is at most that of plain removal.
 
     Args:
-        network: It is changed in place; afterwards the filters are off.
-        removed: Hidden filters, on or off; each layer must keep another one.
+        network: It is changed in place.
+        before: Its state before some filters were disabled.
         images: Training images, uint8 (N, H, W, C), of which 20,000 positions are drawn, from each
             image the same number. All of them pass through the network: a few dozen are enough.
         rng: Draws the positions.
-
-    Raises:
-        ValueError: there is no such hidden filter, or it is the last one of its layer.
     """
-    _switch(network, removed, on=True)
-    readers = sorted({network.position(filter.layer) + 1 for filter in removed})
+    now = network.state()
+    removed = {layer for layer in network.layers if (before.active[layer] & ~now.active[layer]).any()}
+    readers = sorted(network.position(layer) + 1 for layer in removed)
     # Seeds, as the same positions are looked at before and after.
     seeds = [int(seed) for seed in rng.integers(2**63, size=len(readers))]
-    before = [list(_read(network, *pair, images)) for pair in zip(readers, seeds, strict=True)]
-    _switch(network, removed, on=False)
-    for reader, seed, old in zip(readers, seeds, before, strict=True):
+    network.restore(before)
+    kernels = [network.blocks[reader].convolution.kernel.numpy() for reader in readers]
+    then = [list(_read(network, *pair, images)) for pair in zip(readers, seeds, strict=True)]
+    network.restore(now)
+    for reader, seed, kernel, old in zip(readers, seeds, kernels, then, strict=True):
         after = _read(network, reader, seed, images)
         if reader == readers[0]:  # nothing before it has changed: only the removed channels are zero now
             enabled = network.enabled()[reader - 1]
             after = (one * np.tile(enabled, one.shape[1] // enabled.size) for one in old)
-        _fit(network, reader, old, after)
+        _fit(network, reader, kernel, old, after)
 
 
 def refit_if_better(
     network: MaskedNetwork,
-    removed: Sequence[Filter],
+    before: MaskState,
     images: np.ndarray,
     rng: np.random.Generator,
     loss: Callable[[MaskedNetwork], float],
 ) -> bool:
-    """Remove filters, and refit what reads them if that lowers the loss.
+    """Refit what reads disabled filters if that lowers the loss.
 
     Args:
-        network, removed, images, rng: As of `refit`.
+        network, before, images, rng: As of `refit`.
         loss: Measures the network on training images, e.g. `Probe.loss_of`.
 
     Returns:
         Whether the network was refitted; if not, its weights are unchanged.
     """
-    _switch(network, removed, on=False)
     plain, state = loss(network), network.state()
-    refit(network, removed, images, rng)
+    refit(network, before, images, rng)
     if loss(network) < plain:
         return True
     network.restore(state)
@@ -110,8 +107,8 @@ def losses_refitted(
         if reader not in moments:
             rows = [_with_bias(network, reader, one) for one in _read(network, reader, seed, images)]
             moments[reader] = np.sum([one.T @ one for one in rows], axis=0)
-        network.disable(filter)
         kernel = network.blocks[reader].convolution.kernel.numpy()
+        network.disable(filter)
         kernel = kernel.reshape(-1, kernel.shape[-1])
         gone = np.flatnonzero(np.tile(before & ~network.enabled()[reader - 1], len(kernel) // before.size))
         _solve(network, reader, moments[reader], moments[reader][:, gone] @ kernel[gone])
@@ -122,7 +119,7 @@ def losses_refitted(
 
 def patches(
     convolution: keras.layers.Conv2D, features: np.ndarray, count: int, rng: np.random.Generator
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray]:
     """Draw positions of a convolution's output, and return what it reads there.
 
     Args:
@@ -131,7 +128,8 @@ def patches(
         count: Positions to draw, without replacement; all of them if there are fewer.
 
     Returns:
-        An array (positions, kernel height * kernel width * C), ordered as the kernel is.
+        The positions, row by row, and an array (positions, kernel height * kernel width * C), ordered as
+        the kernel is.
     """
     axes = []
     for side, kernel, stride, dilation in zip(
@@ -147,42 +145,33 @@ def patches(
     rows = chosen[:, None] // width * down + y
     columns = chosen[:, None] % width * right + x
     padded = np.pad(features, (above, beside, (0, 0)))
-    return padded[rows[:, :, None], columns[:, None, :]].reshape(len(chosen), -1)
-
-
-def _switch(network: MaskedNetwork, filters: Sequence[Filter], on: bool) -> None:
-    active = network.active
-    for filter in filters:
-        if filter.layer == len(network.widths):
-            raise ValueError(f"{filter} is of the output layer")
-        network.channel(filter)  # raises ValueError if there is no such filter
-        active[filter.layer][filter.index] = False
-        if not active[filter.layer].any():
-            raise ValueError(f"{filter} is the last one of its layer")
-    for filter in filters:
-        active[filter.layer][filter.index] = on
-    network.set_masks(active)
+    return chosen, padded[rows[:, :, None], columns[:, None, :]].reshape(len(chosen), -1)
 
 
 def _read(network: MaskedNetwork, reader: int, seed: int, images: np.ndarray) -> Iterator[np.ndarray]:
     """What the convolution at a position of the chain reads, in the same positions for the same seed."""
     rng, count = np.random.default_rng(seed), max(1, POSITIONS // len(images))
-    features = Chain(network.features((*network.layers, len(network.widths))[reader]), images.shape[1:3])
+    layer = (*network.layers, len(network.widths))[reader]
+    features, enabled = Chain(network.features(layer), images.shape[1:3]), network.reads(layer)
     for start in range(0, len(images), IMAGES_PER_CALL):
         batch = np.asarray(features.on_images(to_float(images[start : start + IMAGES_PER_CALL])))
-        for one in batch:
-            yield patches(network.blocks[reader].convolution, one, count, rng)
+        for one in batch * enabled:
+            yield patches(network.blocks[reader].convolution, one, count, rng)[1]
 
 
 def _fit(
-    network: MaskedNetwork, reader: int, before: Sequence[np.ndarray], after: Iterator[np.ndarray]
+    network: MaskedNetwork,
+    reader: int,
+    kernel: np.ndarray,
+    before: Sequence[np.ndarray],
+    after: Iterator[np.ndarray],
 ) -> None:
     """Add to a convolution's weights what is nearest to the difference that the removal makes.
 
     Minimizes |S d - r|^2 + ridge |d|^2, with what is read now as rows of S, and what the old weights
-    make of the difference between then and now as r; d is the change of the weights.
+    make of the difference between then and now as r; d is the change of the weights. `kernel` are those
+    from before the removal.
     """
-    kernel = network.blocks[reader].convolution.kernel.numpy()
     kernel = kernel.reshape(-1, kernel.shape[-1])
     squares: Any = 0.0
     products: Any = 0.0

@@ -54,7 +54,7 @@ class Compilation:
 class Trainer:
     """Train and evaluate one masked network; compiled once, whatever is masked afterwards.
 
-    Evaluation uses the masked graph and changes nothing in it (thesis 2.2.2).
+    Evaluation changes nothing in the network (thesis 2.2.2).
 
     Args:
         network: Network to train.
@@ -62,7 +62,7 @@ class Trainer:
         validation: Images and targets of evaluation.
         loss: Name of a loss in `LOSSES`.
         settings: Batch size, learning rate and the like.
-        evaluator: Evaluation of the network's graph.
+        evaluator: Evaluation of the network's model.
         compilation: How the training step is compiled.
         feed: Source of the crops. Defaults to `Streamed`.
     """
@@ -84,7 +84,7 @@ class Trainer:
         self.network, self.train, self.validation = network, train, validation
         self.loss, self.settings, self.evaluator = loss, settings, evaluator
         self.optimizer = create(settings.optimizer, settings.arguments, clip_norm=settings.clip_norm)
-        self.optimizer.build(network.graph.trainable_variables)
+        self.optimizer.build(network.model.trainable_variables)
         self._fresh = [variable.numpy().copy() for variable in self.optimizer.variables]
         self._steps = tf.function(
             self._train_steps,
@@ -101,7 +101,7 @@ class Trainer:
             self.validation,
             loss=self.loss,
             settings=self.settings,
-            evaluator=self.evaluator.of(network.graph) if network else self.evaluator,
+            evaluator=self.evaluator.of(network.model) if network else self.evaluator,
             compilation=compilation or self.compilation,
             feed=self.feed,
         )
@@ -139,6 +139,7 @@ class Trainer:
             The session, and its last evaluation: with all metrics if `completed` or `sufficient`.
         """
         started = time.perf_counter()
+        self.network.masks.hold()  # weights may have been set since the masks were
         highest = plan.learning_rate or self.settings.learning_rate
         rates = learning_rates(plan.steps, highest, self.settings.warmup)
         losses: list[tuple[int, float]] = []
@@ -187,33 +188,22 @@ class Trainer:
     def _train_steps(self, crops: tuple[tf.Tensor, ...], rates: tf.Tensor) -> tf.Tensor:
         """Return the sum of the losses of one step per learning rate; compiled."""
         loss_sums = LOSSES[self.loss]
-        variables = self.network.graph.trainable_variables
-        masks = self.network.update_masks()
-        mask_of = {id(variable): mask for variable, mask in masks}
+        variables = self.network.model.trainable_variables
         half = self.compilation.half
         scale = HALF_SCALE if half else 1.0
         with half_precision(self.network.model) if half else nullcontext():
-            chain = Chain(self.network.graph, crop_size(self.train.images.shape, self.settings.crop))
+            chain = Chain(self.network.model, crop_size(self.train.images.shape, self.settings.crop))
         batch = self.feed.batches(crops, chain)
 
         def train(step: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             images, targets = batch(step)
-            before = [tf.identity(variable.value) for variable, _ in masks]
             with tf.GradientTape() as tape, half_precision(self.network.model) if half else nullcontext():
                 output = chain(to_float(images), training=True)
                 loss = ratio(loss_sums(tf.cast(targets, tf.float32), output))
                 scaled = loss * scale
             gradients = tape.gradient(scaled, [variable.value for variable in variables])
-            # What is disabled or frozen must not count in the clipped norm either.
-            gradients = [
-                tf.where(mask_of[id(variable)], gradient / scale, tf.zeros_like(gradient))
-                for variable, gradient in zip(variables, gradients, strict=True)
-            ]
             self.optimizer.learning_rate.assign(rates[step])
-            self.optimizer.apply(gradients, variables)
-            # Momentum moves weights that get no gradient: put them back after every update.
-            for (variable, mask), old in zip(masks, before, strict=True):
-                variable.assign(tf.where(mask, variable.value, old))
+            self.network.masks.apply(self.optimizer, [gradient / scale for gradient in gradients])
             return step + 1, total + loss
 
         steps = tf.shape(rates)[0]

@@ -6,23 +6,24 @@ import keras
 import numpy as np
 
 from selfscale.nn.alterations import reinitialize
-from selfscale.nn.fcn import Block
-from selfscale.nn.layer_removal import silent
+from selfscale.nn.fcn import Block, chained
+from selfscale.nn.graph_growth import grow
 from selfscale.nn.masking import MaskedNetwork
+from selfscale.nn.redundancy import silent
 from selfscale.records import INSERT_LAYER, Filter, GrowthStep
 
 REDRAWS = 10  # of new filters that are zero everywhere
 
 
 def grown(
-    network: MaskedNetwork, growth: GrowthStep, pictures: np.ndarray, rng: np.random.Generator
+    network: MaskedNetwork, growth: GrowthStep, images: np.ndarray, rng: np.random.Generator
 ) -> MaskedNetwork:
     """Return a new, grown network of the same output (within 1e-5); `network` is not changed.
 
     Args:
         network: Network to start from.
         growth: Which filters or layer to add.
-        pictures: float32 of shape `(N, H, W, C)` in [0, 1]; new filters must not be zero on all of them.
+        images: uint8 of shape `(N, H, W, C)`; new filters must not be zero on all of them.
         rng: Source of randomness.
 
     Raises:
@@ -32,60 +33,35 @@ def grown(
         (layer,) = growth.layers
         return inserted(network, layer - 1)
     for layer, count in growth.layers.items():
-        network = widened(network, layer, count, pictures, rng)
+        network = widened(network, layer, count, images, rng)
     return network
 
 
 def widened(
-    network: MaskedNetwork, layer: int, count: int, pictures: np.ndarray, rng: np.random.Generator
+    network: MaskedNetwork, layer: int, count: int, images: np.ndarray, rng: np.random.Generator
 ) -> MaskedNetwork:
     """Return a new network with `count` more filters in a hidden layer.
 
     They are drawn by the layer's own initializers, and the weights that read them start at zero, so that
     the output stays exactly the same and each has a gradient of its own (Evci et al. 2022,
     arXiv:2201.05125; Net2WiderNet, Chen et al. 2016, arXiv:1511.05641, copies filters instead, and
-    tells them apart by noise). A filter that is zero everywhere on the pictures is redrawn.
+    tells them apart by noise). A filter that is zero everywhere on the images is redrawn.
     """
     position, first = network.position(layer), network.widths[layer]
-    inputs = keras.Input(network.model.input_shape[1:], name=network.model.input.name)
-    x = inputs
-    for place, block in enumerate(network.blocks):
-        for old in block.layers:
-            config = old.get_config()
-            if place == position and old is block.convolution:
-                config["filters"] += count
-            new = type(old).from_config(config)
-            x = new(x)
-            new.set_weights(
-                [
-                    placed(value, np.zeros_like(fresh) if place == position + 1 else fresh)
-                    for value, fresh in zip(old.get_weights(), new.get_weights(), strict=True)
-                ]
-            )
+    # The generator of the new filters draws them below.
+    model = grow(network.model, network.masks.graph, position, count, np.random.default_rng(0))
     widths = [width + count * (number == layer) for number, width in enumerate(network.widths)]
     indices = list(network.indices)
     indices[position] = np.append(indices[position], np.arange(first, first + count))
-    model = keras.Model(inputs, x, name=network.model.name)
     larger = MaskedNetwork(model, widths, network.layers, indices)
-    active = network.active
-    active[layer] = np.append(active[layer], np.ones(count, bool))
-    larger.set_masks(active)
+    larger.disable(*network.disabled())
     larger.freeze(*network.frozen())
-    new_ones = {Filter(layer, index) for index in range(first, first + count)}
-    to_draw = sorted(new_ones)
+    to_draw = [Filter(layer, index) for index in range(first, first + count)]
     for _ in range(REDRAWS):
         reinitialize(larger, to_draw, rng)
-        to_draw = sorted(new_ones.intersection(silent(larger, pictures)))
-        if not to_draw:
+        if not (to_draw := silent(larger, images, to_draw)):
             break
     return larger
-
-
-def placed(value: np.ndarray, into: np.ndarray) -> np.ndarray:
-    """Return a copy of `into`, at least as large as `value`, with `value` in its leading corner."""
-    result = into.copy()
-    result[tuple(slice(length) for length in value.shape)] = value
-    return result
 
 
 def inserted(network: MaskedNetwork, layer: int) -> MaskedNetwork:
@@ -109,15 +85,7 @@ def inserted(network: MaskedNetwork, layer: int) -> MaskedNetwork:
             "activation": "relu",
         }
     )
-    inputs = keras.Input(network.model.input_shape[1:], name=network.model.input.name)
-    x = inputs
-    for other in network.blocks:
-        for old in other.layers:
-            new = type(old).from_config(old.get_config())
-            x = new(x)
-            new.set_weights(old.get_weights())
-        if other is block:
-            x = more(x)
+    more.build((None, None, None, block.filters))
     kernel = np.zeros(more.kernel.shape, np.float32)
     center = [(side - 1) // 2 for side in more.kernel_size]
     kernel[*center] = np.eye(block.filters)
@@ -127,11 +95,11 @@ def inserted(network: MaskedNetwork, layer: int) -> MaskedNetwork:
     layers = [number + (number > layer) for number in network.layers]
     layers.insert(place, layer + 1)
     indices = [*network.indices[:place], np.arange(count), *network.indices[place:]]
-    larger = MaskedNetwork(keras.Model(inputs, x, name=network.model.name), widths, layers, indices)
+    chain = [*network.blocks[:place], Block(more, ()), *network.blocks[place:]]
+    larger = MaskedNetwork(chained(network.model, chain), widths, layers, indices)
     # A disabled filter of the layer before is zero there, and stays so.
-    active = network.active
-    larger.set_masks([*active[: layer + 1], np.ones(count, bool), *active[layer + 1 :]])
-    larger.freeze(*(Filter(f.layer + (f.layer > layer), f.index) for f in network.frozen()))
+    for change, filters in ((larger.disable, network.disabled()), (larger.freeze, network.frozen())):
+        change(*(Filter(f.layer + (f.layer > layer), f.index) for f in filters))
     return larger
 
 

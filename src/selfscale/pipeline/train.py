@@ -51,7 +51,7 @@ def trainer_for(settings: Settings, task: str, network: MaskedNetwork) -> Traine
         loss=loss,
         settings=settings.training,
         evaluator=Evaluator(
-            network.graph,
+            network.model,
             discrete=train.discrete,
             threshold=settings.evaluation.threshold,
         ),
@@ -59,7 +59,7 @@ def trainer_for(settings: Settings, task: str, network: MaskedNetwork) -> Traine
         feed=feed_for(train, settings.training.crop, "GPU:0" if visible_gpus() else None),
     )
     if half:
-        check_mixed_precision(network.graph, trainer.evaluator, trainer.validation, trainer.loss)
+        check_mixed_precision(network.model, trainer.evaluator, trainer.validation, trainer.loss)
     return trainer
 
 

@@ -16,7 +16,7 @@ from selfscale.inference.drawing import png
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.trainer import Trainer
 from selfscale.records import Filter
-from selfscale.search.ablation import CONFIDENCE, TESTS, AblationRecord, ScoreChange, hidden
+from selfscale.search.ablation import CONFIDENCE, TESTS, AblationRecord, ScoreChange
 
 HEADER = (
     *("filter", "test", "score before the session", "after it", "difference to the untouched network"),
@@ -59,7 +59,7 @@ def by_filter(
 ) -> list[tuple[Filter, str, AblationRecord | None]]:
     """Every hidden filter with every test, and its record, None where it was not possible."""
     found = {(record.filter, record.test): record for record in records}
-    return [(filter, test, found.get((filter, test))) for filter in hidden(network) for test in TESTS]
+    return [(filter, test, found.get((filter, test))) for filter in network.hidden() for test in TESTS]
 
 
 def caption(trainer: Trainer, records: Sequence[AblationRecord]) -> str:
@@ -123,7 +123,7 @@ def likeness(record: AblationRecord) -> str:
 
 def heat_map(title: str, network: MaskedNetwork, records: Sequence[AblationRecord]) -> bytes:
     """A PNG: above what each test of each filter cost, below how far every filter moved in each session."""
-    filters = hidden(network)
+    filters = network.hidden()
     heights = (2 * ROW * len(TESTS), ROW * len(records))
     size = (max(COLUMN * (len(filters) + 1) + 3.5, 8.0), sum(heights) + 2.5)
     cost = [record.difference.value if record else np.nan for *_, record in by_filter(network, records)]

@@ -146,7 +146,7 @@ def possible(network: MaskedNetwork) -> list[tuple[str, Filter]]:
     """Return the tests of each hidden filter: the only one of its layer cannot be disabled."""
     return [
         (test, filter)
-        for filter in hidden(network)
+        for filter in network.hidden()
         for test in TESTS
         if network.active[filter.layer].sum() > 1 or test == RELEARNS
     ]
@@ -158,25 +158,25 @@ def altered(
     """Alter, train and revert; return the loss before the session, the session, and the state after it."""
     network, checkpoint = trainer.network, Checkpoint.take(trainer)
     filters = enabled(network)
+    before = weights(network, filters)
     try:
         if filter:
             TESTS[test](network, (filter,), np.random.default_rng((seed, STREAM, 1, *filter)))
+        started = before if test == RELEARNS else weights(network, filters)
         trainer.reset()
         score_before = trainer.evaluate_loss()
         session, evaluation = trainer.session(plan, np.random.default_rng((seed, STREAM, 0)), progress)
-        return score_before, session, State(weights(network, filters), evaluation.sums[trainer.loss])
+        after = weights(network, filters)
+        for each in filters:  # what read a disabled filter is zero, but has not moved
+            after[each] += before[each] - started[each]
+        return score_before, session, State(after, evaluation.sums[trainer.loss])
     finally:
         checkpoint.restore(trainer)
 
 
 def enabled(network: MaskedNetwork) -> list[Filter]:
     """Return the enabled filters in order; those of the output layer come last."""
-    layers = [*network.active, np.ones(network.blocks[-1].filters, bool)]
-    return [Filter(layer, int(i)) for layer, active in enumerate(layers) for i in np.flatnonzero(active)]
-
-
-def hidden(network: MaskedNetwork) -> list[Filter]:
-    return [filter for filter in enabled(network) if filter.layer < len(network.active)]
+    return [*network.hidden(), *network.filters(len(network.widths))]
 
 
 def weights(network: MaskedNetwork, filters: Sequence[Filter]) -> dict[Filter, np.ndarray]:

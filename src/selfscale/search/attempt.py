@@ -95,16 +95,16 @@ def alter(trainer: Trainer, round: Round, trial: Trial) -> Trainer:
             network = without_layer(network, layer, train, trial.attempt, rng)
         return trainer.of(network)
     if trial.grows:
-        pictures = spread(train, FITTED_IMAGES).images / np.float32(255)
         step = GrowthStep(trial.alteration, trial.filters)
-        return trainer.of(grown(network, step, pictures, rng))
+        return trainer.of(grown(network, step, spread(train, FITTED_IMAGES).images, rng))
     if trial.spare:
         redundancy.merge(network, trial.spare)
     elif trial.filters:
+        before = network.state()
         ALTERATIONS[trial.alteration](network, trial.filters, rng)
         if trial.removes and round.settings.removal.refit:
             images = round.probe.images[::2]  # which are spread over all photographs
-            refit_if_better(network, trial.filters, images, round.rng(6), round.probe.loss_of)
+            refit_if_better(network, before, images, round.rng(6), round.probe.loss_of)
     return trainer
 
 

@@ -8,7 +8,6 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from selfscale.nn.alterations import disable
 from selfscale.nn.compaction import compact, compacted, pays
 from selfscale.nn.layer_removal import removable_layers, without_layer
 from selfscale.nn.masking import MaskedNetwork
@@ -61,8 +60,9 @@ def frontier(
         probe = Probe(current.network, current.train, current.loss)
         choice = cheapest(current.network, probe, rng)
         if isinstance(choice, Filter):
-            disable(current.network, [choice], rng)
-            refit_if_better(current.network, [choice], probe.images[::2], rng, probe.loss_of)
+            before = current.network.state()
+            current.network.disable(choice)
+            refit_if_better(current.network, before, probe.images[::2], rng, probe.loss_of)
         else:
             current = current.of(without_layer(current.network, choice, current.train, 0, rng))
         current.reset()

@@ -97,10 +97,11 @@ def grown_within(
     limits: Scaling, round: Round, failed: Collection[tuple[Filter, ...]]
 ) -> dict[GrowthStep, MaskedNetwork]:
     """Return the grown network of each candidate that has not failed and is within the limits."""
-    pictures = round.probe.images / np.float32(255)
     steps = [step for step in candidates(round.network) if step.filters not in failed]
-    networks = [grown(round.network, step, pictures, round.rng(4, n)) for n, step in enumerate(steps)]
-    found = dict(zip(steps, networks, strict=True))
+    found = {
+        step: grown(round.network, step, round.probe.images, round.rng(4, number))
+        for number, step in enumerate(steps)
+    }
     return {step: network for step, network in found.items() if limits.allows(*size(network.model))}
 
 
@@ -140,9 +141,9 @@ def candidates(network: MaskedNetwork) -> list[GrowthStep]:
 
 def replayed(network: MaskedNetwork, records: Sequence[DecisionRecord]) -> MaskedNetwork:
     """Return a network grown as the records say; its weights are others."""
-    pictures = np.zeros((1, 8, 8, network.model.input_shape[-1]), np.float32)
+    images = np.zeros((1, 8, 8, network.model.input_shape[-1]), np.uint8)
     for record in records:
         if record.accepted and record.alteration in (WIDEN, INSERT_LAYER):
             step = GrowthStep(record.alteration, record.filters)
-            network = grown(network, step, pictures, np.random.default_rng(0))
+            network = grown(network, step, images, np.random.default_rng(0))
     return network
