@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from selfscale import files
 from selfscale.inference.latency import measured
+from selfscale.nn import devices
 from selfscale.paths import PREPARED, TARGETS
 from selfscale.pipeline.compare import job_of
 from selfscale.reporting import pareto
@@ -20,6 +21,7 @@ OUT = Path("docs/overview.png")
 
 def main() -> None:
     settings = load(Path("params.yaml"))
+    devices.configure(settings.execution)  # milliseconds are those of the report
     comparison = files.read_json(Path("reports/comparison.json"), "compare")
     result = pareto.choose_by_rule(comparison, TASK, settings.registry)
     job, loss = job_of(result, settings), result["loss"]
