@@ -13,8 +13,9 @@ from stores import python
 from workspaces import CHECKOUT, change_params
 
 HEAVY = (
-    *("tensorflow", "keras", "mlflow", "skimage", "scipy", "pandas", "sklearn", "matplotlib", "joblib"),
-    *("PIL", "requests", "sqlalchemy", "pooch", "dvc", "ray", "psutil", "numpy"),
+    *("tensorflow", "keras", "mlflow", "scipy", "pandas", "sklearn", "matplotlib", "matplotlib.pyplot"),
+    *("joblib", "PIL", "requests", "sqlalchemy", "pooch", "dvc", "ray", "psutil", "numpy"),
+    "skimage.filters.edges",  # `skimage` itself only imports what is asked for
 )
 RUNS = """
 import sys
@@ -141,3 +142,11 @@ def test_settings_that_are_no_yaml(project):
     code, out, err, imported = start(project, "train", "sobel")
     assert (code, out, len(err), imported) == (2, [], 1, set())
     assert "params.yaml: is not valid YAML" in err[0]
+
+
+def test_tensorflow_comes_without_a_word_and_without_what_no_command_uses(project):
+    code, out, err, imported = start(project, "train", "sobel")
+    assert (code, out, len(err)) == (2, [], 1), err
+    assert "run `selfscale prepare` first" in err[0]
+    assert {"tensorflow", "keras"} <= imported
+    assert not imported & {"sklearn", "matplotlib.pyplot"}
