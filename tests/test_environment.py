@@ -22,18 +22,11 @@ def keras_home(folder: Path, content: str = OTHER_KERAS) -> dict[str, str]:
     return {"KERAS_HOME": str(folder)}
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"KERAS_BACKEND": "torch", "PYTHONIOENCODING": "latin-1", "NO_COLOR": "1"},
-        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "TERM": "dumb"},
-    ],
-    ids=" ".join,
-)
-def test_a_command_trains_to_the_same_bytes(settings, tmp_path):
+def test_a_command_trains_to_the_same_bytes(tmp_path):
     project = shutil.copytree(trained_project(), tmp_path / "project")
     shutil.rmtree(project / "models")
-    settings |= keras_home(tmp_path / "keras")
+    settings = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
+    settings |= {"KERAS_BACKEND": "torch", "TERM": "dumb", "NO_COLOR": "1"} | keras_home(tmp_path / "keras")
     command = [str(Path(sys.executable).with_name("selfscale")), *JOB.training.command.split()]
     done = subprocess.run(
         command, cwd=project, env=os.environ | settings, capture_output=True, text=True, check=False
@@ -62,7 +55,7 @@ def test_a_program_is_told_what_to_change(content, settings, message, tmp_path):
     kept = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
     environment = kept | keras_home(tmp_path / "keras", content) | settings
     done = subprocess.run(
-        python("import selfscale.nn.trainer"), env=environment, capture_output=True, text=True, check=False
+        python("import selfscale"), env=environment, capture_output=True, text=True, check=False
     )
     assert (done.returncode != 0) == bool(message), done.stderr
     if message:
