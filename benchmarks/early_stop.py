@@ -62,7 +62,7 @@ def main() -> None:
         raise UserError("minimization.stop_hopeless: is true; only full-length trials can be replayed")
     outcomes: list[tuple[bool, bool, int]] = []
     steps = 0
-    for result in read_results(settings.runs).values():
+    for result in read_results(settings).values():
         job = Job(result["task"], result["strategy"], result["seed"])
         decisions = files.read_json(job.output / "decisions.json", job.command)
         rows = files.read_csv(job.training.output / "curve.csv", f"train {job.task} --seed {job.seed}")

@@ -134,9 +134,10 @@ def trained_project() -> Path:
     """A project up to its trained network, to be copied."""
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder)
-    new_project(folder / "project", OWN_PHOTOGRAPHS)
-    prepare(folder / "project")
-    train(folder / "project")
+    with own_store():
+        new_project(folder / "project", OWN_PHOTOGRAPHS)
+        prepare(folder / "project")
+        train(folder / "project")
     return folder / "project"
 
 
@@ -146,7 +147,8 @@ def minimized_project() -> Path:
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder)
     shutil.copytree(trained_project(), folder / "project")
-    minimize(folder / "project")
+    with own_store():
+        minimize(folder / "project")
     return folder / "project"
 
 

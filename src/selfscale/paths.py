@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from filelock import FileLock, Timeout
 
-from selfscale import schemas
+from selfscale import files, schemas
 
 INPUTS = Path("data/inputs")
 PREPARED = Path("data/prepared")
@@ -65,6 +65,11 @@ class Work:
     def result(self) -> Path:
         """The file with sizes and scores."""
         return self.output / self.results
+
+    def read(self) -> dict[str, Any]:
+        """What that file says; UserError names the command to run if it is missing or damaged."""
+        found: dict[str, Any] = files.read_json(self.result, self.command, self.schema)
+        return found
 
     @property
     def clock(self) -> Path:

@@ -1,4 +1,6 @@
-"""All settings of `params.yaml`: those of the library, and of data, tasks, strategies and runs.
+"""All settings of `params.yaml`, with their limits: runs, strategies and the registry here.
+
+The others are in `config` (network, training), `search_config` (trials, growth) and `data_config` (tasks).
 
 Unknown or mistyped keys are an error that names the key and what was expected.
 """

@@ -16,7 +16,7 @@ from PIL import Image
 
 from selfscale.data import prepare as dataset
 from selfscale.data.decoding import centre_crop
-from selfscale.data.prepare import SPLITS, Stored, load_split, prepare, read, split_photographs
+from selfscale.data.prepare import SPLITS, Reading, Stored, load_split, prepare, read, split_photographs
 from selfscale.data.sources import Photograph
 from selfscale.data_config import Data, Folder, Shares
 from selfscale.errors import UserError
@@ -241,7 +241,7 @@ if __name__ == "__main__":
 def test_split_shares(count: int, train: float, part: float, seed: int) -> None:
     validation = (1 - train) * part
     shares = Shares(train=train, validation=validation, test=1 - train - validation)
-    usable = [Stored(str(number), (0, 0), Path(), 0, (), ()) for number in range(count)]
+    usable = [Stored(Reading(str(number)), Path(), 0) for number in range(count)]
     parts = split_photographs(usable, shares, seed)
     assert parts == split_photographs(usable, shares, seed)
     assert sorted(stored for part in parts.values() for stored in part) == sorted(usable)

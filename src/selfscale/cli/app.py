@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from selfscale import __version__
+from selfscale import __version__, files, schemas
 from selfscale.cli import demo as cli_demo
 from selfscale.cli import models as cli_models
 from selfscale.cli import registry as cli_registry
@@ -23,6 +23,7 @@ from selfscale.cli.answers import answer
 from selfscale.cli.loading import import_pipeline, load
 from selfscale.cli.options import PARAMS, JsonOption, ParamsOption, TaskArgument
 from selfscale.errors import UserError, one_line
+from selfscale.paths import INPUTS, PREPARED, REPORTS, TARGETS, store_root
 from selfscale.processes import (
     clean_up_when_asked_to_end,
     import_tensorflow,
@@ -69,10 +70,9 @@ def start(
 def inputs(as_json: JsonOption = False, params: ParamsOption = PARAMS) -> None:
     """Note the state of your folders and operators in data/inputs, for DVC."""
     settings = load(params)
-    from selfscale import paths as workspace
     from selfscale.pipeline.inputs import look
 
-    found = look(settings, workspace.INPUTS)
+    found = look(settings, INPUTS)
     answer(as_json, lambda: found)
 
 
@@ -80,10 +80,9 @@ def inputs(as_json: JsonOption = False, params: ParamsOption = PARAMS) -> None:
 def prepare(as_json: JsonOption = False, params: ParamsOption = PARAMS) -> None:
     """Cut photographs into gray crops, split by photograph, in data/prepared."""
     settings = load(params)
-    from selfscale import paths as workspace
     from selfscale.data import prepare as dataset
 
-    manifest = dataset.prepare(settings.data, workspace.PREPARED)
+    manifest = dataset.prepare(settings.data, PREPARED)
     for split, counts in manifest["counts"].items():
         logging.info("%s: %s images of %s photographs", split, counts["images"], counts["photographs"])
     for skipped in manifest["skipped"]:
@@ -95,16 +94,15 @@ def prepare(as_json: JsonOption = False, params: ParamsOption = PARAMS) -> None:
 def targets(task: TaskArgument, as_json: JsonOption = False, params: ParamsOption = PARAMS) -> None:
     """Compute the wanted output of each crop, in data/targets/TASK."""
     settings = load(params, task=task)
-    from selfscale import paths as workspace
     from selfscale.data.targets import make_targets
 
     if settings.tasks[task].problem:
         import_tensorflow()
         from selfscale.pipeline.problems import describe
 
-        made = describe(settings, task, workspace.TARGETS / task)
+        made = describe(settings, task, TARGETS / task)
     else:
-        made = make_targets(settings.tasks[task], workspace.PREPARED, workspace.TARGETS / task)
+        made = make_targets(settings.tasks[task], PREPARED, TARGETS / task)
     answer(as_json, lambda: {"task": task, **made})
 
 
@@ -113,8 +111,6 @@ def compare(as_json: JsonOption = False, params: ParamsOption = PARAMS) -> None:
     """Write the report: reports/index.html, tables and figures."""
     settings = load(params)
     import_pipeline(settings.execution)
-    from selfscale import files, schemas
-    from selfscale.paths import REPORTS
     from selfscale.pipeline import compare as report
 
     page = report.compare(settings)
@@ -139,7 +135,6 @@ def repro(
 @app.command()
 def sync(as_json: JsonOption = False) -> None:
     """Bring MLflow up to the results on disk, after `dvc pull` or a lost server."""
-    from selfscale.paths import store_root
     from selfscale.tracking.sync import sync_project
 
     synced = sync_project(store_root())

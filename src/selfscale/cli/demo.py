@@ -96,5 +96,4 @@ def run() -> dict[str, Any]:
         compare.budget(settings)
         train_baseline(settings, Baseline(TASK, SEED), progress)
     compare.compare(settings)
-    result: dict[str, Any] = files.read_json(job.result, job.command)
-    return result
+    return job.read()

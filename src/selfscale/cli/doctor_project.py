@@ -99,7 +99,7 @@ def networks(settings: Settings) -> Iterator[Finding]:
 
 def damage(work: Work) -> Iterator[Finding]:
     """Files of a finished work that are empty, or gone."""
-    result = read_json(work.result, work.command, work.schema)
+    result = work.read()
     names = ["initial.keras" if work.verb == "train" else "compact.keras"]
     names += [f"kept/{point['decision']:03}.keras" for point in result.get("kept", [])]
     remedy = f"`dvc checkout` brings it back, or `selfscale {work.command}` makes it again"
@@ -139,8 +139,7 @@ def pick(settings: Settings) -> Iterator[Finding]:
     from selfscale.pipeline.compare import jobs
     from selfscale.pipeline.pick import picked, read_picks
 
-    made = [job for job in jobs(settings) if job.result.exists()]
-    results = {job.name: read_json(job.result, job.command, schemas.Result) for job in made}
+    results = {job.name: job.read() for job in jobs(settings) if job.result.exists()}
     for task in read_picks():
         if task not in settings.tasks:
             text = f"{PICKS}: {task} is no task of the settings; take it out of the file"

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from selfscale import files
 from selfscale.cli.answers import answer
 from selfscale.cli.display import display
 from selfscale.cli.loading import import_pipeline, load
 from selfscale.cli.options import PARAMS, JsonOption, ParamsOption, SeedOption, TaskArgument
 from selfscale.errors import UserError
-from selfscale.paths import Baseline, Job, Training, Work
+from selfscale.paths import Baseline, Job, Training
 from selfscale.settings import Settings
 
 commands = typer.Typer()
@@ -39,7 +38,7 @@ def train(
     training = Training(task, first(seed, settings), widths(start))
     with display() as progress:
         pipeline.train(settings, training, progress=progress)
-    answer(as_json, lambda: result(training))
+    answer(as_json, training.read)
 
 
 @commands.command()
@@ -62,7 +61,7 @@ def minimize(
     job = job_of(settings, task, strategy or settings.runs.strategies[0], seed)
     with display() as progress:
         minimizing.run_minimization(settings, job, snapshot=snapshot, progress=progress)
-    answer(as_json, lambda: result(job))
+    answer(as_json, job.read)
 
 
 @commands.command()
@@ -86,7 +85,7 @@ def scale(
     job = job_of(settings, task, strategy or scaling[0], seed)
     with display() as progress:
         ended = minimizing.scale(settings, job, progress)
-    answer(as_json, lambda: result(job), ended)
+    answer(as_json, job.read, ended)
 
 
 @commands.command()
@@ -125,7 +124,7 @@ def baseline(
     work = Baseline(task, first(seed, settings))
     with display() as progress:
         train_baseline(settings, work, progress)
-    answer(as_json, lambda: result(work))
+    answer(as_json, work.read)
 
 
 def widths(start: str | None) -> tuple[int, ...]:
@@ -142,9 +141,3 @@ def first(seed: int | None, settings: Settings) -> int:
 
 def job_of(settings: Settings, task: str, strategy: str, seed: int | None) -> Job:
     return Job(task, strategy, first(seed, settings), tuple(settings.strategies[strategy].start or ()))
-
-
-def result(work: Work) -> dict[str, Any]:
-    """The file of results that a job has written."""
-    found: dict[str, Any] = files.read_json(work.result, work.command, work.schema)
-    return found

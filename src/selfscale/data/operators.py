@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
+from skimage import feature, filters  # loads them, and numpy, when they are first called
 
 from selfscale import files
 from selfscale.plugins import Registry, check_arguments, imported
 
-if TYPE_CHECKING:  # numpy and scikit-image would slow down every command that only reads settings
+if TYPE_CHECKING:  # numpy would slow down every command that only reads settings
     import numpy as np
     from numpy.typing import NDArray
 
@@ -90,12 +91,9 @@ def sobel(image: Image, combine: Literal["magnitude", "geometric_mean"] = "magni
     absolute gradients. It equals the magnitude where both are equal and is less everywhere else,
     zero on horizontal and vertical edges.
     """
-    import numpy as np
-    from skimage import filters
-
     if combine == "magnitude":
-        return np.asarray(filters.sobel(image))
-    return np.asarray(np.sqrt(np.abs(filters.sobel_h(image) * filters.sobel_v(image))))
+        return filters.sobel(image)
+    return abs(filters.sobel_h(image) * filters.sobel_v(image)) ** 0.5
 
 
 @operator(discrete=False)
@@ -104,10 +102,7 @@ def scharr(image: Image) -> Image:
 
     The Euclidean norm of the horizontal and vertical gradients, divided by the square root of two.
     """
-    import numpy as np
-    from skimage import filters
-
-    return np.asarray(filters.scharr(image))
+    return filters.scharr(image)
 
 
 @operator(discrete=False)
@@ -116,10 +111,7 @@ def prewitt(image: Image) -> Image:
 
     The Euclidean norm of the horizontal and vertical gradients, divided by the square root of two.
     """
-    import numpy as np
-    from skimage import filters
-
-    return np.asarray(filters.prewitt(image))
+    return filters.prewitt(image)
 
 
 @operator(discrete=False)
@@ -129,11 +121,8 @@ def laplace(image: Image, sign: Literal["drop", "keep"] = "drop") -> Image:
     L is in [-4, 4]. `drop` is |L| / 4: zero where nothing changes. `keep` is 1/2 + L / 8: bright
     pixels on dark ground are above one half, dark ones on bright ground below it.
     """
-    import numpy as np
-    from skimage import filters
-
-    found = np.asarray(filters.laplace(image))
-    return np.abs(found) / 4 if sign == "drop" else 0.5 + found / 8
+    found = filters.laplace(image)
+    return abs(found) / 4 if sign == "drop" else 0.5 + found / 8
 
 
 @operator(discrete=False)
@@ -142,10 +131,7 @@ def gaussian_blur(image: Image, sigma: Annotated[float, Field(gt=0, le=100)] = 1
 
     `sigma` is its deviation in pixels; it is cut off at four deviations.
     """
-    import numpy as np
-    from skimage import filters
-
-    return np.asarray(filters.gaussian(image, sigma))
+    return filters.gaussian(image, sigma)
 
 
 @operator(discrete=True)
@@ -160,10 +146,7 @@ def canny(
     `sigma` is the deviation of the Gaussian blur in pixels; `low` and `high` are the thresholds of
     the hysteresis on the Sobel gradient, `low` not above `high`.
     """
-    import numpy as np
-    from skimage import feature
-
-    return np.asarray(feature.canny(image, sigma=sigma, low_threshold=low, high_threshold=high))
+    return feature.canny(image, sigma=sigma, low_threshold=low, high_threshold=high)
 
 
 @operator(discrete=True)
@@ -172,10 +155,7 @@ def otsu(image: Image) -> NDArray[np.bool_]:
 
     An image of a single value has no second class: its result is zero everywhere.
     """
-    import numpy as np
-    from skimage import filters
-
-    return np.asarray(image > filters.threshold_otsu(image))
+    return image > filters.threshold_otsu(image)
 
 
 @operator(discrete=True)
@@ -191,7 +171,4 @@ def local_threshold(
     (`block_size` - 1) / 6. `offset` lowers the threshold: gray values from 0 to 1. A pixel that equals
     its threshold is zero, whatever the rounding.
     """
-    import numpy as np
-    from skimage import filters
-
-    return np.asarray(image - filters.threshold_local(image, block_size, method, offset) > ROUNDING)
+    return image - filters.threshold_local(image, block_size, method, offset) > ROUNDING

@@ -23,8 +23,7 @@ from selfscale.data_config import Data, Shares
 from selfscale.errors import UserError
 from selfscale.files import map_array, new_array, new_folder, read_json, write_bytes, write_json
 from selfscale.nn.input_pipeline import Split
-from selfscale.schemas import Prepared, Targets
-from selfscale.schemas import SplitName as SplitName
+from selfscale.schemas import Prepared, SplitName, Targets
 
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
@@ -54,15 +53,11 @@ class Shard(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """A usable photograph; its crops are rows of `path`, from `row` on. The rest is as in `Reading`."""
+    """A usable photograph; its crops are rows of `path`, from `row` on."""
 
-    name: str
-    shape: tuple[int, int]
+    reading: Reading
     path: Path
     row: int
-    crops: tuple[Crop, ...]
-    hashes: tuple[str, ...]
-    turned: int = 1
 
 
 def prepare(settings: Data, out: Path, workers: int | None = None) -> dict[str, Any]:
@@ -154,8 +149,7 @@ def choose(
             if reason:
                 skipped.append({"name": reading.name, "reason": reason})
             else:
-                place = reading.shape, path, row, reading.crops, reading.hashes, reading.turned
-                usable.append(Stored(reading.name, *place))
+                usable.append(Stored(reading, path, row))
                 names.add(reading.name)
                 by_pixels[reading.hashes] = reading.name
             row += len(reading.crops)
@@ -175,12 +169,12 @@ def split_photographs(usable: Sequence[Stored], shares: Shares, seed: int) -> di
 
 
 def _write(path: Path, members: Sequence[Stored], size: int) -> None:
-    rows = sum(len(stored.crops) for stored in members)
+    rows = sum(len(stored.reading.crops) for stored in members)
     with new_array(path, np.uint8, (rows, size, size, 1)) as file:
         for stored in members:
             with stored.path.open("rb") as shard:
                 shard.seek(stored.row * size * size)
-                file.write(shard.read(len(stored.crops) * size * size))
+                file.write(shard.read(len(stored.reading.crops) * size * size))
 
 
 def _manifest(
@@ -190,23 +184,26 @@ def _manifest(
     images = [
         {
             "split": split,
-            "name": stored.name,
-            "height": stored.shape[0],
-            "width": stored.shape[1],
+            "name": reading.name,
+            "height": reading.shape[0],
+            "width": reading.shape[1],
             **crop._asdict(),
             "sha256": sha256,
-            **({"orientation": stored.turned} if stored.turned != 1 else {}),
+            **({"orientation": reading.turned} if reading.turned != 1 else {}),
         }
         for split, members in splits.items()
-        for stored in members
-        for crop, sha256 in zip(stored.crops, stored.hashes, strict=True)
+        for reading, *_ in members
+        for crop, sha256 in zip(reading.crops, reading.hashes, strict=True)
     ]
     return {
         "source": settings.source,
         "size": settings.size,
         "split_seed": settings.split_seed,
         "counts": {
-            split: {"photographs": len(members), "images": sum(len(stored.crops) for stored in members)}
+            split: {
+                "photographs": len(members),
+                "images": sum(len(stored.reading.crops) for stored in members),
+            }
             for split, members in splits.items()
         },
         "fingerprint": hashlib.sha256(json.dumps([settings.size, images]).encode()).hexdigest(),
@@ -221,28 +218,13 @@ def load_split(prepared: Path, targets: Path, name: SplitName) -> Split:
 
     Raises UserError if files are missing or damaged, or if the targets were made from other images.
     """
-    entries = check_targets(prepared, targets)["images"]
+    manifest = read_json(prepared / "manifest.json", "prepare", Prepared)
+    made = read_json(targets / "manifest.json", f"targets {targets.name}", Targets)
     images, wanted = map_array(prepared / f"{name}.npy"), map_array(targets / f"{name}.npy")
-    if images.shape != wanted.shape:
-        raise other_images(prepared, targets)
-    names = [entry["name"] for entry in entries if entry["split"] == name]
+    if made["images"] != manifest["fingerprint"] or images.shape != wanted.shape:
+        raise UserError(
+            f"{targets}: made from other images than {prepared} holds; "
+            f"run `selfscale targets {targets.name}` again"
+        )
+    names = [entry["name"] for entry in manifest["images"] if entry["split"] == name]
     return Split(images, wanted, np.unique(names, return_inverse=True)[1])
-
-
-def check_targets(prepared: Path, targets: Path) -> dict[str, Any]:
-    """The manifest of the images.
-
-    Raises UserError if either folder is missing, or if the targets were made from other images.
-    """
-    images_of: dict[str, Any] = read_json(prepared / "manifest.json", "prepare", Prepared)
-    targets_of = read_json(targets / "manifest.json", f"targets {targets.name}", Targets)
-    if targets_of["images"] != images_of["fingerprint"]:
-        raise other_images(prepared, targets)
-    return images_of
-
-
-def other_images(prepared: Path, targets: Path) -> UserError:
-    return UserError(
-        f"{targets}: made from other images than {prepared} holds; "
-        f"run `selfscale targets {targets.name}` again"
-    )

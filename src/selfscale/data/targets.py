@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,7 +40,7 @@ class Way(NamedTuple):
     described: dict[str, Any]  # for the manifest
     items: Sequence[Any]  # of all images, see `Shard`
     inputs: Any  # what the shards depend on, as JSON
-    make: Callable[[Shard], Path]  # writes a shard, unless it is there; runs in a worker process
+    make: Callable[[Shard], Iterable[NDArray[Any]]]  # the targets of a shard; runs in a worker process
     # Of all shards, whether the targets are discrete, and what makes the bytes to keep of a shard's.
     encoding: Callable[[Sequence[Path]], tuple[bool, Callable[[bytes], bytes]]]
 
@@ -66,7 +66,7 @@ def make_targets(task: Task, prepared: Path, out: Path, workers: int | None = No
     with new_folder(out) as folder, shards.kept(out, [manifest["fingerprint"], way.inputs]) as state:
         work = {split: _shards(state, prepared, split, way, manifest["images"]) for split in SPLITS}
         every = [shard for split in SPLITS for shard in work[split]]
-        paths = list(shards.ordered_map(way.make, every, workers, way.title))
+        paths = list(shards.ordered_map(partial(write_shard, make=way.make), every, workers, way.title))
         discrete, encode = way.encoding(paths)
         check_loss(out.name, task, discrete=discrete)
         for split in SPLITS:
@@ -148,36 +148,29 @@ def by_files(task: Task, manifest: Mapping[str, Any], name: str) -> Way:
     )
 
 
-def cut_shard(shard: Shard, size: int) -> Path:
-    """Write the wanted outputs of some images, unless they are there, to the file that it returns.
-
-    Runs in a worker process.
-    """
+def write_shard(shard: Shard, make: Callable[[Shard], Iterable[NDArray[Any]]]) -> Path:
+    """Write the targets of some images, unless they are there, to the file that it returns."""
     if not shard.path.exists():
-        write_bytes(shard.path, b"".join(pairs.cut(pair, size).tobytes() for pair in shard.items))
+        write_bytes(shard.path, b"".join(target.tobytes() for target in make(shard)))
     return shard.path
+
+
+def cut_shard(shard: Shard, size: int) -> Iterator[NDArray[Any]]:
+    """The wanted outputs of some images."""
+    return (pairs.cut(pair, size) for pair in shard.items)
 
 
 def target_dtype(discrete: bool) -> type[np.uint8] | type[np.float16]:
     return np.uint8 if discrete else np.float16
 
 
-def apply_to_shard(shard: Shard, operator: str, arguments: dict[str, Any]) -> Path:
-    """Write the targets of some images, unless they are there, to the file that it returns.
-
-    Runs in a worker process.
-    """
-    if shard.path.exists():
-        return shard.path
+def apply_to_shard(shard: Shard, operator: str, arguments: dict[str, Any]) -> Iterator[NDArray[Any]]:
+    """What an operator makes of some images."""
     found = resolve(operator)
     checked = found.check(arguments, f"{operator}.arguments")
     images = map_array(shard.images)[shard.start : shard.start + len(shard.items), ..., 0]
-    targets = (
-        apply_operator(found, checked, image / 255, name)
-        for image, name in zip(images, shard.items, strict=True)
-    )
-    write_bytes(shard.path, b"".join(target.tobytes() for target in targets))
-    return shard.path
+    for image, name in zip(images, shard.items, strict=True):
+        yield apply_operator(found, checked, image / 255, name)
 
 
 def apply_operator(

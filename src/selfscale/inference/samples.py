@@ -8,14 +8,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from selfscale.data.prepare import SplitName, load_split
+from selfscale.data.prepare import load_split
 from selfscale.errors import UserError
 from selfscale.files import map_array, read_json
 from selfscale.inference.export import Function
 from selfscale.nn.input_pipeline import spread
 from selfscale.nn.losses import LOSSES, ratio
 from selfscale.paths import PREPARED, TARGETS
-from selfscale.schemas import Targets
+from selfscale.schemas import SplitName, Targets
 
 SIDE = 256
 SCORED = 32  # images

@@ -19,7 +19,7 @@ from selfscale.pipeline.results import as_rows, on_test
 from selfscale.pipeline.train import trainer_for
 from selfscale.progress import SILENT, Progress
 from selfscale.records import SessionRecord
-from selfscale.schemas import Budget, Trained
+from selfscale.schemas import Budget
 from selfscale.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -84,8 +84,7 @@ def trained_on(
     trainer: Trainer, task: str, seed: int, steps: int, progress: Progress
 ) -> tuple[SessionRecord, str, dict[str, Any]]:
     """The session, which network is kept, and the scores of the initial and of that one."""
-    training = Training(task, seed)
-    trained = files.read_json(training.result, training.command, Trained)
+    trained = Training(task, seed).read()
     before = {key: trained[key] for key in ("validation", "test", "test_interval")}
     test = load_split(PREPARED, TARGETS / task, "test")
     # Five numbers: no session of a training or a minimization draws the same batches.

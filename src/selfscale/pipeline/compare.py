@@ -19,7 +19,6 @@ from selfscale.reporting import figures, pareto, statistics, tables
 from selfscale.reporting.exhaustive import read_benchmark
 from selfscale.reporting.html import Champion, html_page
 from selfscale.reporting.statistics import BASELINE
-from selfscale.schemas import BaselineResult, Result
 from selfscale.settings import Runs, Settings
 
 if TYPE_CHECKING:
@@ -38,9 +37,7 @@ def jobs(settings: Settings) -> list[Job]:
 
 def read_results(settings: Settings) -> dict[str, dict[str, Any]]:
     """The results of all tasks, strategies and seeds by name; UserError names the stage of a missing one."""
-    return {
-        job.name: files.read_json(job.output / "result.json", job.command, Result) for job in jobs(settings)
-    }
+    return {job.name: job.read() for job in jobs(settings)}
 
 
 def shrinking(settings: Settings) -> list[str]:
@@ -51,9 +48,8 @@ def shrinking(settings: Settings) -> list[str]:
 
 def longest(settings: Settings, baseline: Baseline) -> int:
     """Training steps of the longest minimization of a task and seed that only shrinks."""
-    one = {"tasks": [baseline.task], "seeds": [baseline.seed], "strategies": shrinking(settings)}
-    only = settings.model_copy(update={"runs": settings.runs.model_copy(update=one)})
-    return max(1, *(result["training_steps"] for result in read_results(only).values()))
+    minimizations = (Job(baseline.task, name, baseline.seed) for name in shrinking(settings))
+    return max(1, *(job.read()["training_steps"] for job in minimizations))
 
 
 def budget(settings: Settings) -> dict[str, int]:
@@ -69,7 +65,7 @@ def budget(settings: Settings) -> dict[str, int]:
     return found
 
 
-def read_baselines(settings: Settings, results: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def read_baselines(settings: Settings) -> dict[str, dict[str, Any]]:
     """The baselines of all tasks and seeds by name.
 
     Raises:
@@ -77,11 +73,7 @@ def read_baselines(settings: Settings, results: Mapping[str, dict[str, Any]]) ->
     """
     baselines, runs = {}, settings.runs
     for chosen in starmap(Baseline, product(runs.tasks, runs.seeds)):
-        baseline = files.read_json(chosen.result, chosen.command, BaselineResult)
-        took = max(
-            results[Job(chosen.task, name, chosen.seed).name]["training_steps"]
-            for name in shrinking(settings)
-        )
+        baseline, took = chosen.read(), longest(settings, chosen)
         if baseline["steps"] < took:
             raise UserError(
                 f"{chosen.output}: has {baseline['steps']} steps, but a minimization took {took}; "
@@ -98,7 +90,7 @@ def compare(settings: Settings) -> str:
     """
     runs = settings.runs
     results = read_results(settings)
-    baselines = read_baselines(settings, results)
+    baselines = read_baselines(settings)
     groups = {task: by_strategy(runs, task, results, baselines) for task in runs.tasks}
     reference = next((name for name in runs.strategies if settings.strategies[name].select == "random"), None)
     comparison = {

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +40,12 @@ def look(settings: Settings, out: Path) -> dict[str, Any]:
 def state_of_photographs(data: Data) -> str:
     if data.source != "folder" or data.folder.path is None:
         return ""
-    root = user_path(data.folder.path, "data.folder.path")
-    return state(root, image_files(root, "data.folder.path"))
+    return state_of_folder(data.folder.path, "data.folder.path")
 
 
 def state_of_task(task: Task, name: str) -> dict[str, str]:
     if task.targets is not None:
-        root = user_path(task.targets, f"tasks.{name}.targets")
-        return {"files": state(root, image_files(root, f"tasks.{name}.targets"))}
+        return {"files": state_of_folder(task.targets, f"tasks.{name}.targets")}
     if task.problem is not None:
         import_tensorflow()  # which the module most probably does, with many lines
         return {"code": operators.own_code(task.problem, f"tasks.{name}.problem")}
@@ -72,8 +69,9 @@ def own_code(settings: Settings, strategy: str) -> list[str]:
     return codes
 
 
-def state(root: Path, files: Iterable[Path]) -> str:
-    """A hash of the files' names, sizes and times: reading all of them could take minutes."""
-    found = [(path.relative_to(root).as_posix(), path.stat()) for path in files]
+def state_of_folder(folder: str, where: str) -> str:
+    """A hash of the images' names, sizes and times: reading all of them could take minutes."""
+    root = user_path(folder, where)
+    found = [(path.relative_to(root).as_posix(), path.stat()) for path in image_files(root, where)]
     states = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in found]
     return hashlib.sha256(json.dumps(states).encode()).hexdigest()

@@ -122,7 +122,7 @@ class Course:
 
 def begun(settings: Settings, job: Job, snapshot: Path | None, waited: bool) -> Course:
     """A minimization before its next decision: that of `snapshot`, one that was killed, or a new one."""
-    training = files.read_json(job.training.result, job.training.command, schemas.Trained)
+    training = job.training.read()
     model = files.load_model(job.training.output / "initial.keras", job.training.command)
     trainer = trainer_for(settings, job.task, MaskedNetwork(model))
     initial = trainer.evaluator(trainer.validation)
@@ -182,11 +182,11 @@ def scale(settings: Settings, job: Job, progress: Progress = SILENT) -> str:
     growing_of(settings, job)  # what is wrong with the start is told before it is trained
     if not job.start:
         wanted = about(settings, job.training, {"network", "training", "evaluation"})
-        record, result = job.training.output / "run.json", job.training.result
-        if not result.exists() or files.read_json(record, job.training.command, schemas.Run) != wanted:
+        record, there = job.training.output / "run.json", job.training.result.exists()
+        if not there or files.read_json(record, job.training.command, schemas.Run) != wanted:
             train(settings, job.training, progress=progress)
     run_minimization(settings, job, progress=progress)
-    result = files.read_json(job.result, job.command, schemas.Result)
+    result = job.read()
     test = result["test"]
     return (
         f"{job.task}, seed {job.seed}: {result['macs_per_pixel_initial']:g} -> "

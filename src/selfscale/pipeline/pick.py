@@ -65,9 +65,7 @@ def networks(settings: Settings, task: str) -> list[pareto.Candidate]:
             )
         raise UserError(unknown("task", task, settings.runs.tasks))
     jobs = [job for job in report.jobs(settings) if job.task == task]
-    results = {
-        job.name: files.read_json(job.output / "result.json", job.command, schemas.Result) for job in jobs
-    }
+    results = {job.name: job.read() for job in jobs}
     return pareto.pareto_front(pareto.candidates(results, jobs))
 
 

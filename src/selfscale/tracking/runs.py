@@ -1,4 +1,4 @@
-"""The runs of the store, and their upload, which may be cut off anywhere and repeated.
+"""Upload of runs to the store, which may be cut off and repeated; `records` has what each is made of.
 
     random - seed 0                                      kind=minimization
         7 disable layer 1 filter 3 - reverted            kind=decision, verdict=reverted
