@@ -1,9 +1,10 @@
 """Whether the pages can be followed: every block of code in them is checked or run.
 
 Run: the tutorial, from its settings to its exports (test_tutorial.py); docs/own-task.md (test_own_task.py);
-what loads or asks the registered network (test_serving.py); the strategies (here). Only parsed, against the
-options that there are: all other `selfscale`, `dvc` and `mlflow` commands. Of `make`, the target has to be
-there, of `pip install` the extra, of `python` the file. Programs of others (`TAKEN`) are taken as they are.
+docs/own-problem.md (test_own_problem.py); what loads or asks the registered network (test_serving.py); the
+strategies (here). Only parsed, against the options that there are: all other `selfscale`, `dvc` and `mlflow`
+commands. Of `make`, the target has to be there, of `pip install` the extra, of `python` the file.
+Programs of others (`TAKEN`) are taken as they are.
 """
 
 from __future__ import annotations

@@ -44,6 +44,7 @@ FastOption = Annotated[
 BlockOption = Annotated[
     str | None, typer.Option(help="Rows x columns of a block for --fast, as 2x2.", show_default=False)
 ]
+NO_IMAGE = [None], "random inputs"
 CALIBRATION = 32  # images from which the ranges of 8-bit integers are taken
 FormatName = StrEnum("FormatName", ["keras", "saved_model", "tflite", "onnx"])
 PaletteName = StrEnum("PaletteName", {"thesis": "thesis", "colour_blind": "colour-blind"})
@@ -92,19 +93,18 @@ def export(
     exporting.require(to.value)
     with models.find(model) as path:
         import_tensorflow()
-        network, task = models.load(path, model), models.task_of(model, path)
+        read = models.load if quantize or fast else models.read  # these are for gray images
+        network, task = read(path, model), models.task_of(model, path)
     from selfscale.inference import fast as blocking
     from selfscale.inference import samples
 
     on_blocks, shape = blocking.on_blocks(network, block) if fast else (None, "")
-    (image, *_), source = samples.images("validation", 1)
+    (image, *_), source = samples.images("validation", 1) if models.is_gray(network) else NO_IMAGE
     calibration = samples.images("train", CALIBRATION)[0] if quantize else None
     written = exporting.export(network, to.value, out, image, calibration, on_blocks)
     logging.info("%s: %s, %s bytes", out, to.value, written.size)
-    logging.info(
-        "output differs from the Keras model's by at most %.2g, %.2g on average (on %s)",
-        *(written.largest, written.mean, source),
-    )
+    differs = "output differs from the Keras model's by at most %.2g, %.2g on average (on %s)"
+    logging.info(differs, written.largest, written.mean, source)
     speed = blocking.gain(network, written.function, shape) if fast else None
     scores = samples.scores(task, network, written.function) if quantize and task else None
     for measured in filter(None, (speed, scores)):

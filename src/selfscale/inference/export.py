@@ -49,7 +49,7 @@ def export(
     model: keras.Model,
     name: str,
     out: Path,
-    image: NDArray[np.uint8],
+    image: NDArray[np.uint8] | None,
     calibration: Sequence[NDArray[np.uint8]] | None = None,
     fast: keras.Model | None = None,
 ) -> Exported:
@@ -57,7 +57,8 @@ def export(
 
     Args:
         fast: What is written in its place, see `fast.on_blocks`; it is compared with `model` all the same.
-        image: uint8 (H, W). The export is run on it, and on a part of it of another size.
+        image: uint8 (H, W). The export is run on it, and on a part of it of another size; None: on random
+            inputs, for a network that takes no gray images.
         calibration: Images of the same kind. With them a TFLite file computes in 8-bit integers inside;
             its input and output are float32 all the same.
 
@@ -69,8 +70,7 @@ def export(
     if calibration is not None:
         chosen = chosen._replace(write=lambda model, path: write_tflite(model, path, calibration))
     check_place(name, out)
-    parts = (image, image[: ODD[0], : ODD[1]])
-    pictures = [part[None, ..., None].astype(np.float32) / np.float32(255) for part in parts]
+    pictures = inputs_of(model, image)
     expected = [np.asarray(model(picture, training=False)) for picture in pictures]
     with new_place(out, folder=not chosen.suffix) as path:
         try:
@@ -92,6 +92,18 @@ def export(
             )
         size = sum(file.stat().st_size for file in [path, *path.rglob("*")] if file.is_file())
     return Exported(size, largest, float(differences[0].mean()), function)
+
+
+def inputs_of(model: keras.Model, image: NDArray[np.uint8] | None) -> list[NDArray[np.float32]]:
+    """Two inputs of different sizes, where a network takes any; UserError if it takes or gives several."""
+    if image is not None:
+        parts = (image, image[: ODD[0], : ODD[1]])
+        return [part[None, ..., None].astype(np.float32) / np.float32(255) for part in parts]
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise UserError("this network has several inputs or outputs; use its .keras file itself")
+    rng, shape = np.random.default_rng(0), model.inputs[0].shape[1:]
+    sizes = [[axis or length for axis in shape] for length in ODD]
+    return [rng.random((1, *size), dtype=np.float32) for size in sizes]
 
 
 def _difference(name: str, output: NDArray[np.float32], expected: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 COMPACT = "compact.keras"
 RUN_ID = re.compile("[0-9a-f]{32}")
+GRAY = (None, None, None, 1)
 ADDRESS = "models:/"  # as MLflow begins the name of a registered version
 
 
@@ -89,22 +90,37 @@ def task_of(reference: str, path: Path) -> str | None:
         return None
 
 
-def load(path: Path, reference: str) -> keras.Model:
-    """Load a network that turns gray images of any size into gray images.
+def read(path: Path, reference: str) -> keras.Model:
+    """Load a network of any kind.
 
     Args:
         path: The `.keras` file.
         reference: What the user called it, for error messages.
 
     Raises:
-        UserError: It cannot be loaded, or is another kind of model.
+        UserError: It cannot be loaded.
     """
     try:
-        model = model_files.read(path)
+        return model_files.read(path)
     except ValueError as error:
         raise UserError(f"{reference}: is no Keras model that can be loaded: {error}") from error
+
+
+def is_gray(model: keras.Model) -> bool:
+    """Return whether a network turns gray images of any size into gray images."""
     shapes = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
-    if shapes[0] != (None, None, None, 1) or shapes[1] != (None, None, None, 1):
+    return shapes == (GRAY, GRAY)
+
+
+def load(path: Path, reference: str) -> keras.Model:
+    """Load a network that turns gray images of any size into gray images; arguments as for `read`.
+
+    Raises:
+        UserError: It cannot be loaded, or is another kind of model.
+    """
+    model = read(path, reference)
+    if not is_gray(model):
+        shapes = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
         raise UserError(
             f"{reference}: takes {shapes[0]} and gives {shapes[1]}; a network from gray images of any size "
             "to gray images, (None, None, None, 1), is needed"
