@@ -12,7 +12,7 @@ import numpy as np
 
 from selfscale.data_config import Task
 from selfscale.files import write_array, write_bytes, write_json
-from selfscale.inference.image_files import gray_png
+from selfscale.inference.image_files import encode_png
 from selfscale.nn.fcn import build
 from selfscale.paths import PREPARED, TARGETS, Baseline, Job, pictures_folder
 from selfscale.pipeline import compare as report
@@ -124,7 +124,7 @@ def fill_job(job: Job, content: dict[str, Any]) -> None:
     ]
     write_json(job.output / "decisions.json", decisions)
     for number in (0, 1, 3):
-        picture = gray_png(np.full((120, 200), 50 * number, np.uint8))
+        picture = encode_png(np.full((120, 200), 50 * number, np.uint8))
         write_bytes(pictures_folder(job.output, number) / "1.png", picture)
 
 

@@ -11,7 +11,6 @@ from PIL import Image
 
 from selfscale import files
 from selfscale.data.decoding import Unusable, decode_gray
-from selfscale.errors import UserError
 from selfscale.inference import apply as applying
 from selfscale.inference.apply import Application, apply_to_files
 from selfscale.inference.image_files import READABLE, ImageFile, find
@@ -147,12 +146,38 @@ def test_a_network_that_changes_the_resolution_takes_small_images_only(monkeypat
         Application(model)(image)
 
 
-def test_a_model_that_is_no_chain_is_refused(tmp_path):
-    save(tmp_path, "a.png", Image.fromarray(COLOURS))
-    inputs = keras.Input((None, None, 1))
-    model = keras.Model(
-        inputs, keras.layers.Add()([keras.layers.Conv2D(1, 3, padding="same")(inputs), inputs])
+def halved_and_doubled() -> keras.Model:
+    """Colour to colour, with a branch that fits images of even sides only."""
+    inputs = keras.Input((None, None, 3))
+    x = keras.layers.UpSampling2D()(
+        keras.layers.MaxPooling2D()(keras.layers.Conv2D(3, 3, padding="same")(inputs))
     )
-    with pytest.raises(UserError, match="plain chain"):
-        run(tmp_path, model)
-    assert not (tmp_path / "out").exists()
+    return keras.Model(inputs, keras.layers.Add()([x, inputs]))
+
+
+def test_colour_images_by_a_network_with_branches(tmp_path):
+    rng = np.random.default_rng(1)
+    for name, shape in (("even.png", (40, 30, 3)), ("gray.png", (8, 6)), ("odd.png", (7, 6, 3))):
+        save(tmp_path, name, Image.fromarray(rng.integers(0, 256, shape, np.uint8)))
+    model = halved_and_doubled()
+    even, gray, odd = run(tmp_path, model)
+    assert (even, gray) == (None, None)
+    assert "skipped: 6x7 pixels are no size for this network" in odd
+    for name in ("even.png", "gray.png"):
+        with Image.open(tmp_path / name) as image, Image.open(tmp_path / "out" / name) as result:
+            pixels = np.asarray(image.convert("RGB"))
+            assert result.mode == "RGB"
+            wanted = to_image(np.asarray(model(pixels[None] / np.float32(255))))[0]
+            np.testing.assert_array_equal(np.asarray(result), wanted)
+
+
+def test_colour_images_in_tiles(monkeypatch):
+    monkeypatch.setattr(applying, "SIDE", 64)
+    inputs = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(4, 5, padding="same", activation="relu")(inputs)
+    model = keras.Model(inputs, keras.layers.Conv2D(3, 3, padding="same")(x))
+    image = np.random.default_rng(1).integers(0, 256, (130, 90, 3), np.uint8)
+    wanted = to_image(np.asarray(model(image[None] / np.float32(255))))[0]
+    difference = Application(model)(image).astype(int) - wanted
+    assert np.abs(difference).max() <= 1  # rounded at half of a step, after another order of the sums
+    assert (difference != 0).mean() < 1e-3

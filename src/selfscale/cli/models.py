@@ -57,14 +57,14 @@ def apply(
     out: FolderOption,
     as_json: JsonOption = False,
 ) -> None:
-    """Apply a network to images of any size: gray PNG files in OUT."""
+    """Apply a network to images of any size: PNG files in OUT."""
     from selfscale.inference import image_files
     from selfscale.inference import load as models
 
     pictures = image_files.find(paths, out)
     with models.find(model) as path:
         import_tensorflow()
-        network = models.load(path, model)
+        network = models.load(path, model, models.COLOUR)
     from selfscale.data.shards import progress
     from selfscale.inference.apply import apply_to_files
 
@@ -99,7 +99,7 @@ def export(
     from selfscale.inference import samples
 
     on_blocks, shape = blocking.on_blocks(network, block) if fast else (None, "")
-    (image, *_), source = samples.images("validation", 1) if models.is_gray(network) else NO_IMAGE
+    (image, *_), source = samples.images("validation", 1) if models.takes_images(network) else NO_IMAGE
     calibration = samples.images("train", CALIBRATION)[0] if quantize else None
     written = exporting.export(network, to.value, out, image, calibration, on_blocks)
     logging.info("%s: %s, %s bytes", out, to.value, written.size)

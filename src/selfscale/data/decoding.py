@@ -74,6 +74,11 @@ def decode_gray(content: bytes, most: int | None = None, formats: tuple[str, ...
     return _decoded(content, _gray, most, formats)
 
 
+def decode_colour(content: bytes, most: int | None = None, formats: tuple[str, ...] = FORMATS) -> Gray:
+    """As `decode_gray`, but red, green and blue: uint8 of shape H,W,3."""
+    return _decoded(content, _colour, most, formats)
+
+
 def decode_deep(content: bytes) -> NDArray[np.uint16]:
     """As `decode_gray`, but from 0 to 65535: 16 bits stay as they are, 8 bits are multiplied by 257."""
     return _decoded(content, _deep)
@@ -171,13 +176,21 @@ def _gray(image: Image.Image, span: tuple[int, int]) -> Gray:
     if image.mode.startswith("I;16"):
         wide = _deep(image, span).astype(np.uint32)
         return ((wide + 128) // 257).astype(np.uint8)
-    if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        straight = image.convert("LA") if image.mode == "La" else image
-        image = Image.alpha_composite(white, straight.convert("RGBA"))
-    if image.mode != "L":
-        image = image.convert("RGB").convert("L")
-    return np.array(image)
+    image = _on_white(image)
+    return np.array(image if image.mode == "L" else image.convert("RGB").convert("L"))
+
+
+def _colour(image: Image.Image, span: tuple[int, int]) -> Gray:
+    if image.mode.startswith("I;16"):
+        return np.repeat(_gray(image, span)[..., None], 3, axis=-1)
+    return np.array(_on_white(image).convert("RGB"))
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        return image
+    straight = image.convert("LA") if image.mode == "La" else image
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), straight.convert("RGBA"))
 
 
 def _deep(image: Image.Image, span: tuple[int, int]) -> NDArray[np.uint16]:

@@ -12,6 +12,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from selfscale.data.decoding import Unusable
+from selfscale.errors import reason
 from selfscale.files import write_bytes
 from selfscale.inference import image_files, tiling
 from selfscale.inference.image_files import ImageFile
@@ -24,22 +25,20 @@ UNTILED = 4_000_000  # pixels of an image that cannot be cut into tiles
 
 
 class Application:
-    """A chain of plain layers as a function from images to images, both uint8 (H, W).
+    """A network as a function from images to images, uint8 (H, W) or, in colour, (H, W, 3).
 
     Equals `to_image` of the network's output for the whole image divided by 255, however large the image
     is (see `tiling`).
-
-    Raises:
-        UserError: The model is no chain of plain layers.
     """
 
     def __init__(self, model: keras.Model) -> None:
-        self._field = tiling.receptive_field(model)
-        self._side = min(SIDE, isqrt(VALUES // max(block.filters for block in blocks(model))))
+        self._field, self._side = tiling.receptive_field(model), SIDE
         if self._field:
+            self._side = min(SIDE, isqrt(VALUES // max(block.filters for block in blocks(model))))
             # At least half of a tile is what it is computed for.
             self._side = max(self._side, 2 * max(axis.before + axis.after for axis in self._field))
-        signature = [tf.TensorSpec((1, None, None, 1), tf.float32)]
+        self.channels = model.input_shape[-1]
+        signature = [tf.TensorSpec((1, None, None, self.channels), tf.float32)]
         self._chain = Chain(model)
         # Padding costs a pass over all activations: none for what consists of whole blocks.
         runs = {True: self._chain.on_whole_blocks, False: self._chain.on_images}
@@ -47,35 +46,40 @@ class Application:
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Raise Unusable if the image is too small for the network, or too large for one without tiles."""
-        height, width = image.shape
+        height, width = image.shape[:2]
         if self._field is None:
             if height * width > UNTILED:
                 raise Unusable(
-                    f"too large: {width}x{height} pixels; this network changes the resolution, so it cannot "
-                    f"be applied in tiles, and not to more than {UNTILED} pixels"
+                    f"too large: {width}x{height} pixels; this network branches or changes the resolution, "
+                    f"so it cannot be applied in tiles, and not to more than {UNTILED} pixels"
                 )
             return self._whole(image)
-        if any(length <= axis.lost for length, axis in zip(image.shape, self._field, strict=True)):
+        if any(length <= axis.lost for length, axis in zip((height, width), self._field, strict=True)):
             raise Unusable(f"too small: {width}x{height} pixels")
         return tiling.tiled(self._whole, image, self._field, self._side)
 
     def _whole(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        whole = not np.any(np.mod(image.shape, self._chain.shape))
-        return to_image(self._run[whole](image[None, ..., None] / np.float32(255)).numpy())[0, ..., 0]
+        height, width = image.shape[:2]
+        whole = not np.any(np.mod((height, width), self._chain.shape))
+        pixels = image.reshape(1, height, width, self.channels) / np.float32(255)
+        try:
+            output = to_image(self._run[whole](pixels).numpy())[0]
+        except tf.errors.InvalidArgumentError as error:  # branches that no longer fit each other, say
+            raise Unusable(
+                f"{width}x{height} pixels are no size for this network: {reason(error)}"
+            ) from error
+        return output[..., 0] if output.shape[-1] == 1 else output
 
 
 def apply_to_files(model: keras.Model, files: Sequence[ImageFile], out: Path) -> Iterator[str | None]:
-    """Write `out/NAME.png`, 8 bits gray, for each file; yield in one line why it was skipped, or None.
+    """Write `out/NAME.png`, 8 bits a channel, for each file; yield in one line why it was skipped, or None.
 
     A file is written whole or not at all; one that was there before is replaced.
-
-    Raises:
-        UserError: The model is no chain of plain layers.
     """
     application = Application(model)
 
-    def write(gray: NDArray[np.uint8], file: ImageFile, target: Path) -> None:
-        write_bytes(target, image_files.gray_png(application(gray)))
+    def write(image: NDArray[np.uint8], file: ImageFile, target: Path) -> None:
+        write_bytes(target, image_files.encode_png(application(image)))
 
     targets = [out / file.name.with_name(f"{file.name.name}.png") for file in files]
-    yield from image_files.process(files, targets, write)
+    yield from image_files.process(files, targets, write, application.channels)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from selfscale.data import sources
-from selfscale.data.decoding import FORMATS, Unusable, decode_gray, read_file
+from selfscale.data.decoding import FORMATS, Unusable, decode_colour, decode_gray, read_file
 from selfscale.errors import UserError
 from selfscale.files import user_path
 
@@ -91,11 +91,13 @@ def process(
     files: Sequence[ImageFile],
     targets: Sequence[Path],
     write: Callable[[NDArray[np.uint8], ImageFile, Path], None],
+    channels: int = 1,
 ) -> Iterator[str | None]:
-    """Call `write(gray, file, target)` for each image; yield in one line why it was skipped, or None.
+    """Call `write(image, file, target)` for each image; yield in one line why it was skipped, or None.
 
-    `gray` is the decoded image, uint8 (H, W); `write` raises Unusable for one that it cannot process. An
-    image is skipped, too, if its target is one of the files, or the target of an earlier one.
+    `image` is decoded, uint8 (H, W), or (H, W, 3) with 3 `channels`; `write` raises Unusable for one that
+    it cannot process. An image is skipped, too, if its target is one of the files, or the target of an
+    earlier one.
     """
     inputs = {file.path.resolve() for file in files}
     taken: dict[Path, Path] = {}
@@ -107,7 +109,7 @@ def process(
             if place in taken:
                 raise Unusable(f"{target} is already what becomes of {taken[place]}")
             taken[place] = file.path
-            write(_read(file.path), file, target)
+            write(_read(file.path, channels), file, target)
         except Unusable as error:
             yield f"{file.path}: skipped: {error}"
         except OSError as error:  # of the result: the others may have room, or a shorter name
@@ -116,12 +118,13 @@ def process(
             yield None
 
 
-def gray_png(pixels: NDArray[np.uint8]) -> bytes:
-    """Encode an image, (H, W)."""
+def encode_png(pixels: NDArray[np.uint8]) -> bytes:
+    """Encode an image, (H, W) or (H, W, 3)."""
     content = io.BytesIO()
     Image.fromarray(pixels).save(content, "png")
     return content.getvalue()
 
 
-def _read(path: Path) -> NDArray[np.uint8]:
-    return decode_gray(read_file(path), LARGEST, READABLE)
+def _read(path: Path, channels: int) -> NDArray[np.uint8]:
+    decode = decode_gray if channels == 1 else decode_colour
+    return decode(read_file(path), LARGEST, READABLE)

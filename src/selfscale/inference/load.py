@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import keras
 
 COMPACT = "compact.keras"
+GRAY, COLOUR = (1,), (1, 3)  # channels of images
 RUN_ID = re.compile("[0-9a-f]{32}")
-GRAY = (None, None, None, 1)
 ADDRESS = "models:/"  # as MLflow begins the name of a registered version
 
 
@@ -106,23 +106,24 @@ def read(path: Path, reference: str) -> keras.Model:
         raise UserError(f"{reference}: is no Keras model that can be loaded: {error}") from error
 
 
-def is_gray(model: keras.Model) -> bool:
-    """Return whether a network turns gray images of any size into gray images."""
-    shapes = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
-    return shapes == (GRAY, GRAY)
+def takes_images(model: keras.Model, channels: Collection[int] = GRAY) -> bool:
+    """Return whether a network turns images of any size into images, both of so many channels."""
+    images = [(None, None, None, count) for count in channels]
+    return all(getattr(model, name, None) in images for name in ("input_shape", "output_shape"))
 
 
-def load(path: Path, reference: str) -> keras.Model:
-    """Load a network that turns gray images of any size into gray images; arguments as for `read`.
+def load(path: Path, reference: str, channels: Collection[int] = GRAY) -> keras.Model:
+    """Load a network that turns images of any size into images; arguments as for the two functions above.
 
     Raises:
         UserError: It cannot be loaded, or is another kind of model.
     """
     model = read(path, reference)
-    if not is_gray(model):
+    if not takes_images(model, channels):
+        kind = "gray images" if channels == GRAY else "gray or colour images"
         shapes = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
         raise UserError(
-            f"{reference}: takes {shapes[0]} and gives {shapes[1]}; a network from gray images of any size "
-            "to gray images, (None, None, None, 1), is needed"
+            f"{reference}: takes {shapes[0]} and gives {shapes[1]}; a network from {kind} of any size "
+            f"to {kind}, (None, None, None, {' or '.join(map(str, channels))}), is needed"
         )
     return model

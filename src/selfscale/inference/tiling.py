@@ -20,6 +20,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from selfscale.errors import UserError
 from selfscale.nn.fcn import RESIZING, blocks
 
 
@@ -58,13 +59,14 @@ def receptive_field(model: keras.Model) -> tuple[ReceptiveField, ReceptiveField]
 
     Returns:
         None if a layer changes the resolution (strides, pooling, upsampling): the output of a tile then
-        depends on where it lies.
-
-    Raises:
-        UserError: The model is no chain of plain layers.
+        depends on where it lies. Nor is it known if the model branches.
     """
     rows, columns = ReceptiveField(), ReceptiveField()
-    for block in blocks(model):
+    try:
+        chain = blocks(model)
+    except UserError:
+        return None
+    for block in chain:
         convolution = block.convolution
         if convolution.strides != (1, 1) or any(isinstance(layer, RESIZING) for layer in block.followers):
             return None
@@ -104,17 +106,17 @@ def tiled(
     field: tuple[ReceptiveField, ReceptiveField],
     side: int,
 ) -> NDArray[Any]:
-    """Return the output of `network` for `image`, (H, W), in the dtype that it gives.
+    """Return the output of `network` for `image`, (H, W) or (H, W, C), in the dtype that it gives.
 
     Args:
-        network: A function from arrays (H, W) to arrays (H, W); it is called with windows of at most
+        network: A function from such arrays to such arrays; it is called with windows of at most
             `side` x `side` pixels, all of the same shape.
 
     Raises:
         ValueError: `side` is too small (see `windows`), or the image is so small that nothing is left of it.
     """
     rows, columns = (
-        list(windows(length, side, axis)) for length, axis in zip(image.shape, field, strict=True)
+        list(windows(length, side, axis)) for length, axis in zip(image.shape[:2], field, strict=True)
     )
     if not rows or not columns:
         raise ValueError(f"of {image.shape[0]}x{image.shape[1]} pixels nothing is left")
@@ -123,7 +125,7 @@ def tiled(
         for column in columns:
             output = network(image[row.start : row.stop, column.start : column.stop])
             if result is None:
-                result = np.empty((rows[-1].last, columns[-1].last), output.dtype)
+                result = np.empty((rows[-1].last, columns[-1].last, *output.shape[2:]), output.dtype)
             result[row.first : row.last, column.first : column.last] = output[
                 row.first - row.start : row.last - row.start,
                 column.first - column.start : column.last - column.start,

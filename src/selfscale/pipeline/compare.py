@@ -150,7 +150,7 @@ def pictures(
     task: str, initial: keras.Model, minimized: keras.Model, result: Mapping[str, Any]
 ) -> dict[str, bytes]:
     """What both networks make of a validation image, as PNG files by title."""
-    from selfscale.inference.image_files import gray_png
+    from selfscale.inference.image_files import encode_png
     from selfscale.nn.fcn import to_image
     from selfscale.reporting.network_picture import before_and_after
 
@@ -158,7 +158,7 @@ def pictures(
     spread = split.targets[:SHOWN_OF].std(axis=(1, 2, 3), dtype=float)
     most = int(spread.argmax())  # where there is much to see
     shown = before_and_after(split.images[most], split.targets[most], initial, minimized, result)
-    return {title: gray_png(to_image(values)) for title, values in shown.items()}
+    return {title: encode_png(to_image(values)) for title, values in shown.items()}
 
 
 def origin(photographs: bool) -> str:
