@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 import test_own_task
 from workspaces import CHECKOUT, new_project, own_store
@@ -57,10 +58,15 @@ def test_colour_photographs_to_colour_photographs(project, monkeypatch, capsys):
     from scipy import ndimage
     from skimage import data
 
+    Path("photos").mkdir()
+    Image.fromarray(data.coffee()[:90, :130]).save("photos/coffee.png")
     printed = test_own_task.follow("Sharpen colour photographs", monkeypatch)
     assert printed == "(1, 400, 600, 3)\n"
     assert "selfscale-sharpen version 1: champion, the first one" in capsys.readouterr().out
     result, model = result_of("sharpen")
+    with Image.open("sharpened/coffee.png") as sharpened:
+        wanted = np.rint(np.clip(model(data.coffee()[None, :90, :130] / np.float32(255))[0], 0, 1) * 255)
+        np.testing.assert_array_equal(np.asarray(sharpened), wanted)
     sharp = data.chelsea()[:288, :448].astype("float32") / 255
     soft = ndimage.gaussian_filter(data.chelsea().astype("float32") / 255, (1, 1, 0))[:288, :448]
     places = [np.s_[i : i + 32, j : j + 32] for i in range(0, 268, 32) for j in range(0, 419, 32)]
