@@ -67,14 +67,17 @@ def test_apply_to_a_pipe_and_to_a_folder_with_one(folder):
     for words in (("model.keras", "images/pipe.png"), ("pipe.keras", "images")):
         done = selfscale(folder, "apply", *words, "--out", "out")
         assert done.returncode == 2
-        assert len(done.stderr.splitlines()) == 1
+        *passed_over, line = done.stderr.splitlines()
+        assert line.startswith("error: ")
+        assert all("images/pipe.png: is a pipe" in warning for warning in passed_over)
         assert "pipe" in done.stderr
     Path("images/broken.png").write_bytes(b"\x89PNG")
     shutil.copy("images/0.png", f"images/{'n' * 247}.png")
     shutil.copy("images/0.png", f"images/{'m' * 251}.png")
     done = selfscale(folder, "apply", "model.keras", "images", "--out", "out")
     assert done.returncode == 1
-    broken, end = done.stderr.splitlines()
+    pipe, broken, end = done.stderr.splitlines()
+    assert pipe.startswith("images/pipe.png: is a pipe")
     assert broken.startswith("images/broken.png: skipped: broken: ")
     assert end == "4 of 5 images written to out"
     assert len(list(Path("out").iterdir())) == 4

@@ -98,10 +98,12 @@ def test_a_minimization_that_keeps_nothing_leaves_everything_as_it_was(trained, 
     assert name == "reinitialize" or kept == [False] * 3
 
 
-def test_disabling_alters_no_weight(trained):
-    before = trained.network.state()
+def test_disabling_alters_only_what_reads_the_filters(trained):
+    expected = trained.network.state().weights
+    expected[2][:, :, 2] = 0  # the second layer's kernel reads the first layer's filters
+    expected[4][:, :, [0, 3]] = 0
     ALTERATIONS["disable"](trained.network, FILTERS, np.random.default_rng(0))
-    assert_equal(trained.network.state().weights, before.weights)
+    assert_equal(trained.network.state().weights, expected)
     assert trained.network.filters_kept == (2, 2)
     assert trained.network.frozen() == []
 

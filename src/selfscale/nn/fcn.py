@@ -130,13 +130,17 @@ def blocks(model: keras.Model) -> list[Block]:
     Raises:
         UserError: The model branches, or has a layer that mixes or reorders channels.
     """
-    chain = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
-    x = model.input
-    for layer in chain:
-        # In a chain every layer has one node, fed by the output of the layer before it.
-        if len(layer._inbound_nodes) < 1 or layer.input is not x:
+    if len(getattr(model, "inputs", None) or ()) != 1 or len(model.outputs) != 1:
+        raise UserError(f"network '{model.name}': is no graph of layers from one input to one output")
+    chain: list[keras.layers.Layer] = []
+    x = model.outputs[0]
+    while x is not model.inputs[0]:
+        layer, node, _ = x._keras_history
+        before = layer._inbound_nodes[node].input_tensors
+        if len(before) != 1:
             raise UserError(f"network '{model.name}': layer '{layer.name}' is not part of a plain chain")
-        x = layer.output
+        chain.insert(0, layer)
+        x = before[0]
     found: list[list[keras.layers.Layer]] = []
     for layer in chain:
         if (

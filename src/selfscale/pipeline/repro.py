@@ -28,7 +28,8 @@ from selfscale.pipeline.compare import jobs
 from selfscale.settings import Settings
 
 WORKER_BYTES = 1.5 * 2**30  # what a process takes that trains, with TensorFlow
-DVC = (sys.executable, "-m", "dvc")
+# By itself DVC gives up after three seconds in which another one writes, as on a busy machine.
+DVC = (sys.executable, "-m", "dvc", "--wait-for-lock")
 # What comes before each matrix stage that trains, and is quickly done.
 BEFORE = {"train": ("targets",), "minimize": (), "baseline": ("budget",)}
 
