@@ -38,6 +38,7 @@ PLACES = (
     "selfscale.nn.trainer:Trainer._advance",
     "selfscale.tracking.runs:StoredRun._write",
     "selfscale.tracking.runs:StoredRun._show",
+    "selfscale.tracking.runs:StoredRun._end",
     "selfscale.pipeline.resume:save",
     "selfscale.files:write_bytes",
     "selfscale.files:write_json",

@@ -164,6 +164,16 @@ def test_killed_and_moved_it_goes_on(project, expected, tmp_path, function, call
     assert state(moved)  # the only file left of all this
 
 
+def test_killed_in_the_last_upload_its_run_ends_with_the_next_minimization(project, expected):
+    place = "selfscale.tracking.runs:StoredRun._end"
+    assert minimize_and_die(project, place, 1, signal.SIGKILL) == -signal.SIGKILL
+    assert contents(project / JOB.output) == expected
+    assert [run.info.status for run in runs(open_store(project), "minimization")] == ["RUNNING"]
+    minimize(project)
+    assert contents(project / JOB.output) == expected
+    assert_logged_once(project)
+
+
 def test_terminated_its_run_says_so_until_it_goes_on(project, expected, caplog):
     code = minimize_and_die(project, "selfscale.nn.trainer:Trainer._advance", 6, signal.SIGTERM)
     assert code == 128 + signal.SIGTERM

@@ -97,7 +97,8 @@ class Execution:
 
         Args:
             record: The folder of the record.
-            clock: The file for the clock.
+            clock: The file for the clock. One in another place stays, for what goes on after a kill in the
+                last upload.
             seconds: Of training in all.
         """
         self.clock |= {
@@ -107,11 +108,9 @@ class Execution:
             "seconds": seconds,
             "system": [] if self.clock["decisions"] else self._monitor.last(seconds),
         }
-        former, self._path = self._path, clock
+        self._path = clock
         self._write()
         self._syncer.move(record, clock)
-        if former != clock:
-            former.unlink()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

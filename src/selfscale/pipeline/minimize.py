@@ -80,9 +80,11 @@ def run_minimization(
             write_result(course.trainer, job, course.training, course.records, course.state, spent)
             seconds = sum(record.session.seconds for record in course.records)
             execution.finish(job.output, job.clock, seconds)
-            course.save(finished=True)
-            start = resume.start_folder(settings, job) if job.start else None
-            resume.delete_others(course.state, job, start)
+        # Only now, with all of it in MLflow: a kill before would leave the run without its end.
+        course.save(finished=True)
+        clock.unlink()
+        start = resume.start_folder(settings, job) if job.start else None
+        resume.delete_others(course.state, job, start)
     check_reached(course.trainer, job, minimization)
 
 

@@ -53,7 +53,8 @@ def minimize(settings: Settings, job: Job, snapshot: Path | None, progress: Prog
         before = {key: training[key] for key in ("parameters", "macs_per_pixel")}
         before |= {"score": training["validation"][posed.loss], "filters_kept": training["filters"]}
         described = about(settings, job, {"minimization": COUNTS}, initial=before)
-        with Execution(state, state / "clock.json", described) as execution:
+        clock = state / "clock.json"
+        with Execution(state, clock, described) as execution:
 
             def record(decision: ChannelDecision) -> None:
                 known = files.read_json(state / "search" / RECORD, job.command)["decisions"]
@@ -73,7 +74,8 @@ def minimize(settings: Settings, job: Job, snapshot: Path | None, progress: Prog
                 )
             write_result(posed, job, training, found, state)
             execution.finish(job.output, job.clock, sum(each.seconds for each in found.decisions))
-            resume.delete_others(state, job, None)
+        clock.unlink()
+        resume.delete_others(state, job, None)
 
 
 def arguments_of(settings: Settings, job: Job) -> dict[str, Any]:
