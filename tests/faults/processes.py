@@ -68,12 +68,14 @@ def check_kill(rng: np.random.Generator) -> str:
         code = minimize_and_die(folder, place, call, signal.SIGKILL)
         if code not in (0, -signal.SIGKILL):
             return f"{place} call {call}: exit code {code}"
+        if not code:
+            return "too late"  # there are fewer calls
         minimize(folder)
         if contents(folder / JOB.output) != contents(minimized_project() / JOB.output):
             return f"{place} call {call}: other bytes"
         if (found := count_of_runs(folder)) != count_of_runs(minimized_project()):
             return f"{place} call {call}: {found} runs"
-    return "killed" if code else "too late"
+    return "killed"
 
 
 def count_of_runs(folder: Path) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import os
@@ -82,7 +83,9 @@ STATUS = (200, 200, 200, 204, 302, 400, 401, 403, 404, 429, 500, 503)
 @functools.cache
 def compared_project() -> Path:
     """A project of one network with its baseline and report, to be copied."""
-    folder = minimized_project()
+    folder = Path(tempfile.mkdtemp()) / "project"
+    atexit.register(shutil.rmtree, folder.parent)
+    shutil.copytree(minimized_project(), folder)
     change_params(
         folder / "params.yaml",
         {"runs.tasks": [JOB.task], "runs.strategies": [JOB.strategy], "runs.seeds": [0]},
