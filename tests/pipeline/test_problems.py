@@ -233,7 +233,7 @@ def test_other_code_is_another_state(project):
         ("no_loss", "loss: the model is not compiled; compile it, or give loss= and optimizer="),
         ("no_data", "own_shapes:no_data: test: must be a tf.data.Dataset"),
         ("larger", r"test: inputs are of shape \(5, 9, 9, 1\), but the model takes"),
-        ("rates", "metric: auc gives one number a batch, but one value per example decides"),
+        ("rates", "metric: auc(_\\d+)? gives one number a batch, but one value per example decides"),
         ("layer", "protect: nothing else may be removed"),
         ("unlearnable", "the loss is not a finite number; lower the learning rate"),
         ("missing", "'missing' is unknown; valid: "),

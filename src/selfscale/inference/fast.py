@@ -31,7 +31,7 @@ def on_blocks(model: keras.Model, shape: str | None = None) -> tuple[keras.Model
         )
     try:
         chosen = chosen if shape else best_shape(blocks(model), (None, None))
-        fast = model if chosen == PLAIN else blocked_model(model, chosen)
+        fast = blocked_model(model, chosen)
     except UserError as error:
         raise UserError(f"--fast: this network cannot run on blocks of pixels: {error}") from error
     if chosen == PLAIN:

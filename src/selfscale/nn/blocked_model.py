@@ -44,7 +44,7 @@ def blocked_model(model: keras.Model, shape: Shape) -> keras.Model:
             x = copy(x)
             copy.set_weights([np.tile(weight, pixels) for weight in layer.get_weights()])
     filters = chain[-1].convolution.filters
-    if shape.rows == shape.columns:
+    if shape.rows == shape.columns > 1:
         x = keras.ops.depth_to_space(x, shape.rows)
     else:
         pixel = np.eye(pixels * filters).reshape(*shape, filters, pixels * filters)
