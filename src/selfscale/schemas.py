@@ -222,18 +222,6 @@ class Benchmark(Content):
     frontiers: dict[str, list[dict[str, Any]]]
 
 
-class Clock(Content):
-    """When an execution did what."""
-
-    key: str = ""
-    started: float = 0.0
-    ended: float | None = None
-    status: Literal["RUNNING", "FINISHED", "KILLED", "FAILED"] = "RUNNING"
-    content: str = ""
-    seconds: float = 0.0
-    decisions: dict[str, dict[str, Any]]
-
-
 @cache
 def _adapter(schema: Any) -> TypeAdapter[Any]:
     return TypeAdapter(schema)

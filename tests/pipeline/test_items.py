@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import psutil
 import pytest
 from ruamel.yaml import YAML
+from zc.lockfile import LockFile
 
 from pages import CHECKOUT
 from selfscale.config import Execution
@@ -78,6 +81,18 @@ def test_what_fails_is_told_when_the_rest_is_done(asked, capfd):
         repro.repro(settings(), 2)
     assert len([line for line in asked() if "--single-item" in line]) == 3
     assert "repro" not in asked()
+
+
+def test_dvc_waits_while_another_process_has_its_lock(tmp_path, monkeypatch):
+    """By itself it gives up after three seconds."""
+    monkeypatch.chdir(tmp_path)
+    Path("dvc.yaml").write_text("stages: {train: {cmd: exit}}")
+    subprocess.run([*repro.DVC, "init", "--no-scm", "--quiet"], check=True)
+    lock = LockFile(".dvc/tmp/lock")
+    ends = threading.Timer(6, lock.close)
+    ends.start()
+    assert repro.changed("train") == {"train"}
+    ends.join()
 
 
 def test_workers_are_as_many_as_set_or_as_fit(monkeypatch):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import subprocess
 from contextlib import chdir
 from pathlib import Path
 
@@ -13,7 +15,9 @@ from selfscale import files
 from selfscale.paths import Training
 from selfscale.pipeline import train as pipeline
 from selfscale.settings import load
-from workspaces import change_params, own_store, trained_project
+from selfscale.tracking.store import open_store
+from stores import python, runs
+from workspaces import DIES, change_params, own_store, trained_project
 
 
 def test_what_has_learnt_nothing_starts_afresh_and_the_best_start_is_kept(tmp_path, monkeypatch, caplog):
@@ -39,3 +43,25 @@ def test_what_has_learnt_nothing_starts_afresh_and_the_best_start_is_kept(tmp_pa
     assert result["validation"]["mae"] == pytest.approx(min(scores))
     assert result["starts"] == scores.index(min(scores)) + 1
     assert result["training_steps"] == sum(steps)
+
+
+def logged(project: Path) -> list[tuple[str, str]]:
+    """Status and first learning rate of each training's MLflow run, the oldest first."""
+    found = sorted(runs(open_store(project), "training"), key=lambda run: run.info.start_time)
+    return [(run.info.status, run.data.params["training.learning_rate"]) for run in found]
+
+
+def test_what_was_killed_goes_on_in_its_run_unless_the_settings_have_changed(tmp_path):
+    project, training = tmp_path / "project", Training("sobel", 0)
+    shutil.copytree(trained_project(), project)
+    with chdir(project), own_store():
+        before = logged(project)
+        die = python(DIES, "selfscale.tracking.runs:StoredRun._end", "1", "9", *training.command.split())
+        assert subprocess.run(die, capture_output=True, check=False).returncode == -signal.SIGKILL
+        assert logged(project) == [*before, ("RUNNING", "0.005")]
+        pipeline.train(load(Path("params.yaml")), training)
+        assert logged(project) == [*before, ("FINISHED", "0.005")]
+        assert subprocess.run(die, capture_output=True, check=False).returncode == -signal.SIGKILL
+        change_params(Path("params.yaml"), {"training.learning_rate": 0.004})
+        pipeline.train(load(Path("params.yaml")), training)
+        assert ("FINISHED", "0.004") in logged(project)

@@ -17,6 +17,7 @@ from uuid import uuid4
 from selfscale import files, schemas
 from selfscale.paths import PREPARED, TARGETS, Job, Work, store_root
 from selfscale.settings import Settings
+from selfscale.tracking.points import Clock
 from selfscale.tracking.sync import Syncer
 from selfscale.tracking.system_metrics import Monitor
 
@@ -49,7 +50,7 @@ def clock_of(work: Work) -> dict[str, Any] | None:
     """The clock of the execution that made an output; DVC may have taken another from its cache."""
     if not work.clock.exists():
         return None
-    found: dict[str, Any] = files.read_json(work.clock, work.command, schemas.Clock)
+    found: dict[str, Any] = files.read_json(work.clock, work.command, Clock)
     return found if found["content"] == files.content(work.output) else None
 
 
@@ -60,7 +61,8 @@ def new_clock() -> dict[str, Any]:
 class Execution:
     """As a context manager it ends as KILLED or FAILED with the block, unless it has finished.
 
-    An execution that a process left before it had finished is taken up again, and so is its MLflow run.
+    An execution that a process left before MLflow had all of it is taken up again, and so is its run; but
+    not with other settings, as a run's parameters cannot be changed.
     """
 
     def __init__(self, record: Path, clock: Path, about: Mapping[str, Any]) -> None:
@@ -70,10 +72,16 @@ class Execution:
 
             open_store(store_root())  # a wrong one is told before the work; a server may come back during it
         self._path = clock
-        former = files.read_json(clock, "doctor", schemas.Clock) if clock.exists() else {"status": "FINISHED"}
-        goes_on = former["status"] != "FINISHED"
-        self.clock = {**former, "status": "RUNNING", "ended": None} if goes_on else new_clock()
         files.write_json(record / "run.json", about)
+        former = files.read_json(clock, "doctor", Clock) if clock.exists() else {}
+        begun = {
+            "about": files.sha256(record / "run.json"),
+            "status": "RUNNING",
+            "ended": None,
+            "shown": False,
+        }
+        goes_on = former.get("about") == begun["about"] and not former["shown"]
+        self.clock = (former if goes_on else new_clock()) | begun
         self._write()
         self._monitor, self._syncer = Monitor(), Syncer(store_root(), record, clock)
 
@@ -122,6 +130,9 @@ class Execution:
             self._write()
         self._monitor.close()
         self._syncer.__exit__(kind, error, trace)
+        if self.clock["status"] == "FINISHED":
+            self.clock["shown"] = True
+            self._write()
 
     def _write(self) -> None:
         files.write_json(self._path, self.clock)

@@ -34,6 +34,7 @@ from selfscale.reporting.network_picture import Example, examples
 from selfscale.search.importance import STRATEGIES
 from selfscale.search.loop import Decision, minimize, most_steps
 from selfscale.settings import Settings
+from selfscale.tracking.points import Clock
 
 log = logging.getLogger(__name__)
 
@@ -139,8 +140,8 @@ def begun(settings: Settings, job: Job, snapshot: Path | None, waited: bool) -> 
     if not done:
         return Course(job, training, trainer, initial, [], state, shown)
     if done.finished and not snapshot:  # what another process has just finished is the same execution
-        clock = files.read_json(job.clock, job.command, schemas.Clock)
-        files.write_json(state / "clock.json", {**clock, "status": "RUNNING", "content": ""})
+        clock = files.read_json(job.clock, job.command, Clock)
+        files.write_json(state / "clock.json", {**clock, "status": "RUNNING", "content": "", "shown": False})
     records = list(done.records)
     log.info("%s: going on after decision %s", job.name, len(records))
     trainer = resume.restore(done, trainer, snapshot or state / resume.STATE_FILE)

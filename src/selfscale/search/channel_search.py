@@ -1,8 +1,10 @@
 """Which channels and branches are tried next, in a network too wide to try them one by one.
 
-A proposal takes a share of the cost of all groups, of some, or of one, or some of the residual
-branches. What it takes from doubles its share as long as that is accepted; once it fails, the share is
-halved after each trial, as in bisection: the trials of a group grow with the logarithm of its width.
+A proposal takes a share of what the channels of all groups, of some, or of one save, each removed
+alone, or some of the residual branches. Where one group reads another, both count what goes between
+them: a quarter of the sum can be nearly half of the network's cost. What it takes from doubles its share
+as long as that is accepted; once it fails, the share is halved after each trial, as in bisection: the
+trials of a group grow with the logarithm of its width.
 """
 
 from __future__ import annotations
@@ -142,7 +144,7 @@ def next_share(tries: Sequence[Tried]) -> float:
 def some_channels(
     target: str, groups: Sequence[GroupState], share: float, round_to: int = 1
 ) -> Proposal | None:
-    """Return the channels of least importance by cost, which make up that share of the groups' cost.
+    """Return the channels of least importance by cost, which make up that share of what all of them save.
 
     Channels go in blocks of `round_to`. A group gives at most half of its own at once, and keeps a block.
     """

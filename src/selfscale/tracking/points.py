@@ -7,9 +7,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from selfscale.errors import redact
 from selfscale.settings import Settings
@@ -52,17 +52,23 @@ class RunData:
 
 @dataclass(frozen=True)
 class Clock:
-    """When an execution did what, in seconds since 1970; `content` is the digest of the record it left.
+    """When an execution did what, in seconds since 1970.
 
-    `system` and each decision's `system` are samples of the machine: [[at, {name: value}], ...].
+    `about` is the digest of its `run.json`, `content` that of the record it left; `shown` says that MLflow
+    had its turn with all of it. `system` and each decision's `system` are samples of the machine:
+    [[at, {name: value}], ...].
     """
+
+    __pydantic_config__: ClassVar = ConfigDict(strict=True, allow_inf_nan=False)  # where its file is read
 
     key: str
     started: float
     ended: float | None = None
-    status: str = "RUNNING"
+    status: Literal["RUNNING", "FINISHED", "KILLED", "FAILED"] = "RUNNING"
     reason: str = ""
+    about: str = ""
     content: str = ""
+    shown: bool = False
     seconds: float = 0.0
     decisions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     system: Sequence[tuple[float, Mapping[str, float]]] = ()

@@ -226,7 +226,7 @@ def read(path: Path, clock: Path | None, *, writing: bool = False) -> Record | N
     made = path / "decisions.json"
     decisions = files.read_json(made, "minimize", list[schemas.Decision]) if made.exists() else ()
     content = files.content(path) if (source.with_name(kind.result_file or path.name)).exists() else ""
-    timed = Clock(**files.read_json(clock, "minimize", schemas.Clock)) if clock and clock.exists() else None
+    timed = Clock(**files.read_json(clock, "minimize", Clock)) if clock and clock.exists() else None
     if content and timed and timed.content != content:
         if writing and timed.status == "RUNNING":
             return None
