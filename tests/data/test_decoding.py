@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from selfscale.data.decoding import Unusable, centre_crop, decode_deep, decode_gray, read_file, tiles
+from selfscale.data.decoding import Unusable, decode_deep, decode_gray, read_file
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 # ITU-R 601-2, in floats.
@@ -166,39 +166,14 @@ def test_damaged_files_are_images_or_unusable(kind: str, damage: list[tuple[int,
     assert gray.dtype == np.uint8 and gray.ndim == 2
 
 
-def test_centre_crop() -> None:
-    image = np.arange(7 * 10, dtype=np.uint8).reshape(7, 10)
-    [(crop, pixels)] = centre_crop(image, 4)
-    assert crop == (1, 1, 3)
-    np.testing.assert_array_equal(pixels, image[1:5, 3:7])
-    assert centre_crop(image, 8) == []
-    [(_, whole)] = centre_crop(image[:7, :7], 7)
-    np.testing.assert_array_equal(whole, image[:7, :7])
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.integers(1, 70), st.integers(1, 70), st.integers(4, 20))
-def test_tiles_do_not_overlap_and_are_centred(height: int, width: int, size: int) -> None:
-    image = np.random.default_rng(height * 100 + width).integers(0, 256, (height, width), dtype=np.uint8)
-    covered = np.zeros(image.shape, int)
-    full = [(crop, pixels) for crop, pixels in tiles(image, size) if crop.scale == 1]
-    assert len(full) == (height // size) * (width // size)
-    for (_, top, left), pixels in full:
-        np.testing.assert_array_equal(pixels, image[top : top + size, left : left + size])
-        covered[top : top + size, left : left + size] += 1
-    assert covered.max() <= 1
-    if full:
-        rows, columns = np.flatnonzero(covered.any(axis=1)), np.flatnonzero(covered.any(axis=0))
-        assert abs(rows[0] - (height - 1 - rows[-1])) <= 1
-        assert abs(columns[0] - (width - 1 - columns[-1])) <= 1
-
-
-def test_half_size_tiles_are_means_of_four_pixels() -> None:
-    image = np.random.default_rng(1).integers(0, 256, (40, 48), dtype=np.uint8)
-    means = image.reshape(20, 2, 24, 2).mean(axis=(1, 3))
-    half = [(crop, pixels) for crop, pixels in tiles(image, 16) if crop.scale == 2]
-    assert [crop for crop, _ in half] == [(2, 2, 4)]
-    assert np.abs(half[0][1] - means[2:18, 4:20]).max() <= 0.5
+@pytest.mark.parametrize("compression", ["group4", "tiff_adobe_deflate"])
+def test_what_libtiff_reads_on_after_is_refused(compression: str, capfd: pytest.CaptureFixture[str]) -> None:
+    content = bytearray(encoded(Image.fromarray(np.tri(64, dtype=bool)), "TIFF", compression=compression))
+    assert decode_gray(bytes(content))[5, 3] == 255
+    content[28:32] = b"\1\1\1\1"  # of the pixels, which begin at byte 8
+    with pytest.raises(Unusable, match=r"^broken: "):
+        decode_gray(bytes(content))
+    assert capfd.readouterr() == ("", "")
 
 
 RAMP = np.linspace(0, 65535, 15 * 20).round().astype(np.uint16).reshape(15, 20)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from selfscale.data import prepare as dataset
-from selfscale.data.decoding import centre_crop
+from selfscale.data.cropping import centre_crop
 from selfscale.data.prepare import SPLITS, Reading, Stored, load_split, prepare, read, split_photographs
 from selfscale.data.sources import Photograph
 from selfscale.data_config import Data, Folder, Shares
@@ -212,7 +212,7 @@ def test_killed_with_its_workers_it_goes_on(photos: Path, tmp_path: Path) -> Non
     code = """
 import os, signal, sys
 from pathlib import Path
-from selfscale.data import decoding, sources
+from selfscale.data import cropping, sources
 from selfscale.data.prepare import prepare
 from selfscale.data_config import Data, Folder
 
@@ -221,7 +221,7 @@ out = Path(sys.argv[2])
 def killing(gray, size):
     if list(out.parent.glob(".out.shards/*/*.json")):
         os.kill(os.getppid(), signal.SIGKILL)
-    return decoding.centre_crop(gray, size)
+    return cropping.centre_crop(gray, size)
 
 sources.SOURCES["folder"] = sources.Source(sources.folder, killing)
 if __name__ == "__main__":

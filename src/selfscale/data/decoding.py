@@ -1,21 +1,27 @@
-"""From the bytes of an image file to gray crops."""
+"""From the bytes of an image file to its pixels."""
 
 from __future__ import annotations
 
 import io
+import logging
+import os
 import stat
+import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from selfscale.errors import reason
 
 Gray = NDArray[np.uint8]
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # its errors are raised, too
 
 # Named one by one: others, such as EPS, would start programs that a file of photographs never needs.
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
@@ -27,24 +33,11 @@ PHOTOMETRIC = (0, 1, RGB := 2, 3, SEPARATED := 5, YCBCR := 6)
 INK_SET, JPEG = 332, 7
 LARGEST_FILE = 2**30  # bytes
 DEEP = 65535  # white of 16 bits
-SCALES = (1.0, 1.5, 2.0)  # by which a photograph is made smaller before it is cut into tiles
 STRIP = 1024  # rows that are converted at once: conversions hold several copies
 
 
 class Unusable(Exception):
     """A single image that cannot be used; the message is the reason."""
-
-
-class Crop(NamedTuple):
-    """Where a crop lies in its photograph, in pixels, after the photograph was made `scale` times smaller."""
-
-    scale: float
-    top: int
-    left: int
-
-
-Crops = list[tuple[Crop, Gray]]
-Cropping = Callable[[Gray, int], Crops]
 
 
 def read_file(path: Path, offset: int = 0, length: int = -1) -> bytes:
@@ -107,6 +100,7 @@ def _decoded(
             if problem := misread(image):
                 raise Unusable(f"{problem}; save it as gray or RGB with 8 or 16 bits")
             span = span_of(image)
+            _load(image)
             ImageOps.exif_transpose(image, in_place=True)
             width, height = image.size
             tops = range(0, height, STRIP)
@@ -124,6 +118,24 @@ def _decoded(
         raise Unusable("too large for the memory") from error
     except Exception as error:  # whatever Pillow and its decoders raise on damaged bytes
         raise Unusable(f"broken: {reason(error)}") from error
+
+
+def _load(image: ImageFile.ImageFile) -> None:
+    """Decode the pixels; raises Unusable, too, for damage that libtiff only prints before it reads on."""
+    if sys.__stderr__ is None or not any(tile.codec_name == "libtiff" for tile in image.tile):
+        image.load()
+        return
+    with tempfile.TemporaryFile() as said:
+        stderr = os.dup(2)
+        os.dup2(said.fileno(), 2)
+        try:
+            image.load()
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+        said.seek(0)
+        if line := said.readline().decode(errors="replace").strip():
+            raise Unusable(f"broken: {line}")
 
 
 def misread(image: Image.Image) -> str:
@@ -202,32 +214,3 @@ def _deep(image: Image.Image, span: tuple[int, int]) -> NDArray[np.uint16]:
     if (clear := image.info.get("transparency")) is not None:  # a value that is transparent: white
         deep[deep == clear] = DEEP
     return deep
-
-
-def centre_crop(gray: Gray, size: int) -> Crops:
-    """The size x size pixels in the middle (thesis 2.1), or nothing if the image is smaller."""
-    height, width = gray.shape
-    if height < size or width < size:
-        return []
-    top, left = (height - size) // 2, (width - size) // 2
-    return [(Crop(1.0, top, left), gray[top : top + size, left : left + size])]
-
-
-def tiles(gray: Gray, size: int) -> Crops:
-    """All size x size tiles of a centred grid without overlap, at each of the scales.
-
-    Smaller pixels are means over areas, which leaves no aliasing worth speaking of.
-    """
-    return [crop for scale in SCALES for crop in _grid(gray, size, scale)]
-
-
-def _grid(gray: Gray, size: int, scale: float) -> Crops:
-    height, width = (max(1, int(side / scale)) for side in gray.shape)
-    smaller = Image.fromarray(gray.astype(np.float32)).resize((width, height), Image.Resampling.BOX)
-    gray = np.rint(np.asarray(smaller)).astype(np.uint8)
-    first_top, first_left = (height % size) // 2, (width % size) // 2
-    return [
-        (Crop(scale, top, left), gray[top : top + size, left : left + size])
-        for top in range(first_top, height - size + 1, size)
-        for left in range(first_left, width - size + 1, size)
-    ]

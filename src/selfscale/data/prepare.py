@@ -17,7 +17,8 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from selfscale.data import shards
-from selfscale.data.decoding import Crop, Cropping, Unusable, decode_gray, orientation
+from selfscale.data.cropping import Crop, Cropping
+from selfscale.data.decoding import Unusable, decode_gray, orientation
 from selfscale.data.sources import SOURCES, Photograph, photographs
 from selfscale.data_config import Data, Shares
 from selfscale.errors import UserError

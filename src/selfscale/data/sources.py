@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selfscale.data import voc2012
-from selfscale.data.decoding import Cropping, Crops, Gray, centre_crop, read_file, tiles
+from selfscale.data.cropping import Cropping, Crops, centre_crop, tiles
+from selfscale.data.decoding import Gray, read_file
 from selfscale.data_config import Data
 from selfscale.errors import UserError
 from selfscale.files import user_path
