@@ -185,7 +185,7 @@ def test_a_gpu_that_tensorflow_does_not_see(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/nvidia-smi")
     (finding,) = doctor.devices(Execution())
     assert finding.problem
-    assert "pip install -e '.[gpu]'" in finding.text
+    assert "pip install 'selfscale[gpu]'" in finding.text
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     (finding,) = doctor.devices(Execution())
     assert finding.problem
@@ -211,7 +211,7 @@ def test_packages_that_are_missing(monkeypatch):
     assert doctor.collect("versions", lambda: doctor.engine(Execution())) == []
     (finding,) = doctor.collect("versions", lambda: doctor.engine(Execution(engine="ray")))
     assert finding.problem
-    assert "execution.engine: ray is not installed; pip install -e '.[ray]'" in finding.text
+    assert "execution.engine: ray is not installed; pip install 'selfscale[ray]'" in finding.text
 
 
 @pytest.mark.parametrize(

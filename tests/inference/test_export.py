@@ -160,7 +160,7 @@ def test_nothing_else_is_replaced(tmp_path):
 
 def test_a_missing_extra_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda package: None)
-    with pytest.raises(UserError, match=r"onnx, onnxruntime, tf2onnx is not .* -e '\.\[onnx\]'"):
+    with pytest.raises(UserError, match=r"onnx, onnxruntime, tf2onnx is not .* 'selfscale\[onnx\]'"):
         require("onnx")
     require("tflite")
 

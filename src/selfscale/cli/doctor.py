@@ -70,7 +70,7 @@ def engine(execution: Execution) -> Iterator[Finding]:
     except metadata.PackageNotFoundError:
         if execution.engine == "ray":
             raise UserError(
-                "execution.engine: ray is not installed; pip install -e '.[ray]', or set it to processes"
+                "execution.engine: ray is not installed; pip install 'selfscale[ray]', or set it to processes"
             ) from None
 
 
@@ -92,7 +92,7 @@ def devices(execution: Execution) -> Iterator[Finding]:
     if problem := missing_gpu():
         yield Finding("devices", problem, problem=True)
     elif not gpus and shutil.which("nvidia-smi") and "CUDA_VISIBLE_DEVICES" not in os.environ:
-        text = "there is an NVIDIA driver, but TensorFlow sees no GPU; pip install -e '.[gpu]'"
+        text = "there is an NVIDIA driver, but TensorFlow sees no GPU; pip install 'selfscale[gpu]'"
         yield Finding("devices", text, problem=True)
     elif not gpus:
         yield Finding("devices", "no GPU: the CPU is used")

@@ -145,7 +145,7 @@ def require(name: str) -> None:
     missing = [package for package in EXTRAS.get(name, ()) if importlib.util.find_spec(package) is None]
     if missing:
         raise UserError(
-            f"--to {name}: {', '.join(missing)} is not installed; pip install -e '.[{name}]' adds it"
+            f"--to {name}: {', '.join(missing)} is not installed; pip install 'selfscale[{name}]' adds it"
         )
 
 

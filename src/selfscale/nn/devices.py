@@ -69,7 +69,7 @@ def missing_gpu() -> str | None:
         return None
     return (
         f"{VARIABLE}={asked}: TensorFlow sees no GPU, so the CPU is used; check the driver with "
-        "`nvidia-smi` and install the CUDA libraries with pip install -e '.[gpu]'"
+        "`nvidia-smi` and install the CUDA libraries with pip install 'selfscale[gpu]'"
     )
 
 

@@ -31,7 +31,7 @@ def import_ray() -> ModuleType:
         import ray
     except ImportError as error:
         raise UserError(
-            "execution.engine: ray is not installed; `pip install -e '.[ray]'`, or set it to processes"
+            "execution.engine: ray is not installed; `pip install 'selfscale[ray]'`, or set it to processes"
         ) from error
     return ray
 
