@@ -6,7 +6,6 @@ import functools
 import re
 import shutil
 import signal
-import subprocess
 from pathlib import Path
 
 import keras
@@ -21,13 +20,12 @@ from selfscale.paths import Job
 from selfscale.pipeline import compare as report
 from selfscale.pipeline import minimize as minimizing
 from selfscale.settings import Settings
-from stores import python
 from workspaces import (
     CHECKOUT,
-    DIES,
     OWN_PHOTOGRAPHS,
     change_params,
     contents,
+    die,
     new_project,
     prepare,
     selfscale,
@@ -135,9 +133,7 @@ def test_every_network_that_was_kept_is_there(project):
 
 def test_killed_in_the_growth_it_goes_on(tmp_path, command, monkeypatch):  # noqa: F811
     folder = new(tmp_path / "project")
-    dying = python(DIES, "selfscale.search.attempt:grown", "1", str(int(signal.SIGKILL)), *WORDS)
-    done = subprocess.run(dying, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert die(folder, "selfscale.search.attempt:grown", 1, signal.SIGKILL, *WORDS) == -signal.SIGKILL
     moved = folder.rename(tmp_path / "moved")
     monkeypatch.chdir(moved)
     assert command(*WORDS).code == 0

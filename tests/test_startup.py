@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
+from forks import COMMANDS, fork
 from selfscale import __version__
-from stores import python
 from workspaces import CHECKOUT, change_params
 
 HEAVY = (
@@ -36,10 +35,9 @@ def project(tmp_path: Path) -> Path:
 
 def start(folder: Path, *words: str) -> tuple[int, list[str], list[str], set[str]]:
     """Exit code, lines of stdout and stderr, and the heavy modules that were imported."""
-    command = python(RUNS, " ".join(HEAVY), "selfscale", *words)
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    *lines, imported = done.stdout.splitlines()
-    return done.returncode, lines, done.stderr.splitlines(), set(imported.split()[1:])
+    ended = fork(COMMANDS, folder, RUNS, " ".join(HEAVY), "selfscale", *words)
+    *lines, imported = ended.out.splitlines()
+    return ended.code, lines, ended.err.splitlines(), set(imported.split()[1:])
 
 
 @pytest.mark.parametrize(

@@ -19,13 +19,14 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from conftest import pictures
+from forks import TRAINING, fork
 from selfscale.data import prepare as dataset
 from selfscale.data import targets
 from selfscale.paths import PREPARED, TARGETS, Job
 from selfscale.pipeline import minimize as minimizing
 from selfscale.pipeline import train as pipeline
 from selfscale.settings import load
-from stores import new_store, python
+from stores import new_store
 
 CHECKOUT = Path(__file__).parent.parent
 JOB = Job("sobel", "random", 0)
@@ -160,10 +161,14 @@ def minimize(folder: Path, **options: Any) -> None:
 
 def minimize_and_die(folder: Path, function: str, call: int, number: signal.Signals) -> int:
     """`selfscale minimize` in a process that gets a signal at a call of a function; its exit code."""
-    command = python(DIES, function, str(call), str(int(number)), *JOB.command.split())
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert "Traceback" not in done.stderr, done.stderr
-    return done.returncode
+    return die(folder, function, call, number, *JOB.command.split())
+
+
+def die(folder: Path, function: str, call: int, number: signal.Signals, *words: str) -> int:
+    """`selfscale` in a process that gets a signal at a call of a function; its exit code."""
+    ended = fork(TRAINING, folder, DIES, function, str(call), str(int(number)), *words)
+    assert "Traceback" not in ended.err, ended.err
+    return ended.code
 
 
 def selfscale(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import signal
-import subprocess
 from contextlib import chdir
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +16,8 @@ from selfscale.paths import Training
 from selfscale.pipeline import train as pipeline
 from selfscale.settings import load
 from selfscale.tracking.store import open_store
-from stores import python, runs
-from workspaces import DIES, change_params, own_store, trained_project
+from stores import runs
+from workspaces import change_params, die, own_store, trained_project
 
 
 def test_what_has_learnt_nothing_starts_afresh_and_the_best_start_is_kept(tmp_path, monkeypatch, caplog):
@@ -56,12 +56,12 @@ def test_what_was_killed_goes_on_in_its_run_unless_the_settings_have_changed(tmp
     shutil.copytree(trained_project(), project)
     with chdir(project), own_store():
         before = logged(project)
-        die = python(DIES, "selfscale.tracking.runs:StoredRun._end", "1", "9", *training.command.split())
-        assert subprocess.run(die, capture_output=True, check=False).returncode == -signal.SIGKILL
+        killed = partial(die, project, "selfscale.tracking.runs:StoredRun._end", 1, signal.SIGKILL)
+        assert killed(*training.command.split()) == -signal.SIGKILL
         assert logged(project) == [*before, ("RUNNING", "0.005")]
         pipeline.train(load(Path("params.yaml")), training)
         assert logged(project) == [*before, ("FINISHED", "0.005")]
-        assert subprocess.run(die, capture_output=True, check=False).returncode == -signal.SIGKILL
+        assert killed(*training.command.split()) == -signal.SIGKILL
         change_params(Path("params.yaml"), {"training.learning_rate": 0.004})
         pipeline.train(load(Path("params.yaml")), training)
         assert ("FINISHED", "0.004") in logged(project)
