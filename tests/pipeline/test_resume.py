@@ -42,6 +42,7 @@ from workspaces import (
     contents,
     minimize,
     minimize_and_die,
+    minimized_project,
     new_project,
     own_store,
     prepare,
@@ -59,11 +60,9 @@ def no_server() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def expected(tmp_path_factory) -> dict[str, bytes]:
+def expected() -> dict[str, bytes]:
     """The outputs of an uninterrupted minimization."""
-    folder = shutil.copytree(trained_project(), tmp_path_factory.mktemp("uninterrupted") / "project")
-    minimize(folder)
-    files = contents(folder / JOB.output)
+    files = contents(minimized_project() / JOB.output)
     assert len(json.loads(files["decisions.json"])) >= 4  # so that there is something to interrupt
     return files
 
@@ -140,38 +139,40 @@ def test_the_same_seed_twice_makes_the_same_files(expected, tmp_path):
     assert [charted[0].value, charted[-1].value] == pytest.approx(ends)
 
 
-@pytest.mark.parametrize(
-    ("function", "call"),
-    [
-        pytest.param("selfscale.nn.trainer:Trainer._advance", 6, id="in a session"),
-        pytest.param("selfscale.tracking.runs:StoredRun._write", 4, id="a decision half logged"),
-        pytest.param("selfscale.pipeline.resume:save", 4, id="a decision not saved"),
-        pytest.param("selfscale.tracking.runs:StoredRun._show", 1, id="some pictures logged"),
-        pytest.param("selfscale.files:write_csv", 1, id="outputs half written"),
-    ],
-)
-def test_killed_and_moved_it_goes_on(project, expected, tmp_path, function, call):
-    assert minimize_and_die(project, function, call, signal.SIGKILL) == -signal.SIGKILL
-    assert {run.info.status for run in runs(open_store(project), "minimization")} <= {"RUNNING"}
-    assert not (project / JOB.output / "result.json").exists()
-    moved = project.rename(tmp_path / "moved elsewhere")
-    with chdir(moved):
-        end_killed(open_store(moved), moved)
-    assert {run.info.status for run in runs(open_store(moved), "minimization")} <= {"KILLED"}
-    minimize(moved)
-    assert contents(moved / JOB.output) == expected
-    assert_logged_once(moved)
-    assert state(moved)  # the only file left of all this
+# Where it is killed, at which call in each process: with some pictures logged, with a decision half logged,
+# in a session, before a decision is saved, and with the outputs half written.
+PLACES = {
+    "selfscale.tracking.runs:StoredRun._show": 1,
+    "selfscale.tracking.runs:StoredRun._write": 4,
+    "selfscale.nn.trainer:Trainer._advance": 3,
+    "selfscale.pipeline.resume:save": 2,
+    "selfscale.files:write_csv": 1,
+}
 
 
-def test_killed_in_the_last_upload_its_run_ends_with_the_next_minimization(project, expected):
-    place = "selfscale.tracking.runs:StoredRun._end"
-    assert minimize_and_die(project, place, 1, signal.SIGKILL) == -signal.SIGKILL
+def test_killed_and_moved_again_and_again_it_goes_on(project, expected, tmp_path):
+    for number, (function, call) in enumerate(PLACES.items()):
+        assert minimize_and_die(project, function, call, signal.SIGKILL) == -signal.SIGKILL
+        assert statuses(project) <= {"RUNNING", "KILLED"}
+        assert not (project / JOB.output / "result.json").exists()
+        project = project.rename(tmp_path / f"moved elsewhere {number}")
+        with chdir(project):
+            end_killed(open_store(project), project)
+        assert statuses(project) <= {"KILLED"}
+    in_the_last_upload = "selfscale.tracking.runs:StoredRun._end"
+    assert minimize_and_die(project, in_the_last_upload, 1, signal.SIGKILL) == -signal.SIGKILL
     assert contents(project / JOB.output) == expected
-    assert [run.info.status for run in runs(open_store(project), "minimization")] == ["RUNNING"]
+    assert statuses(project) <= {"RUNNING", "KILLED"}  # it ends with the next minimization
     minimize(project)
     assert contents(project / JOB.output) == expected
     assert_logged_once(project)
+    assert state(project)  # the only file left of all this
+
+
+def statuses(project: Path) -> set[str]:
+    found = runs(open_store(project), "minimization")
+    assert len(found) <= 1
+    return {run.info.status for run in found}
 
 
 def test_terminated_its_run_says_so_until_it_goes_on(project, expected, caplog):
@@ -186,18 +187,12 @@ def test_terminated_its_run_says_so_until_it_goes_on(project, expected, caplog):
     assert_logged_once(project)
 
 
-def test_interrupted_again_and_again(project, expected):
+def test_interrupted_again_and_again_also_when_the_store_was_deleted(project, expected):
     for _ in range(3):
         interrupt(project, evaluations=3)  # a decision has two or more
-    minimize(project)
-    assert contents(project / JOB.output) == expected
-    assert_logged_once(project)
-
-
-def test_it_goes_on_though_the_store_was_deleted(project, expected):
-    interrupt(project, evaluations=5)
-    shutil.rmtree(project / "mlruns")
-    new_store(project)
+        shutil.rmtree(project / "mlruns")
+        new_store(project)
+    interrupt(project, evaluations=3)
     minimize(project)
     assert contents(project / JOB.output) == expected
     assert_logged_once(project)
@@ -218,8 +213,8 @@ def test_other_settings_start_anew(project, expected, tmp_path, caplog):
     assert sorted(statuses) == ["FINISHED", "KILLED"]
 
 
-def test_a_finished_one_starts_anew(project, expected):
-    minimize(project)
+def test_a_finished_one_starts_anew(expected, tmp_path):
+    project = shutil.copytree(minimized_project(), tmp_path / "project")
     shutil.rmtree(project / JOB.output)  # as DVC does before it runs a stage
     minimize(project)
     assert contents(project / JOB.output) == expected
@@ -440,23 +435,19 @@ def ends_of_sessions(files: dict[str, bytes]) -> list[int]:
     return ends
 
 
-@pytest.mark.parametrize("which", [0, -1], ids=["in the next session", "in the last session"])
-def test_killed_after_a_layer_was_removed_it_goes_on(lenient, tmp_path, expected_smaller, which):
+def test_killed_and_interrupted_after_a_layer_was_removed_it_goes_on(lenient, tmp_path, expected_smaller):
+    """In the next session and in the last one, each time before its last part."""
     project = shutil.copytree(lenient, tmp_path / "project")
-    call = ends_of_sessions(expected_smaller)[which]  # before the last part of a session
-    assert minimize_and_die(project, "selfscale.nn.trainer:Trainer._advance", call, signal.SIGKILL) < 0
-    done = resume.load(state(project))
-    assert len(done.snapshot.network.layers) == 1
-    assert 0 in done.records[-1].filters_kept
-    minimize(project)
-    assert contents(project / JOB.output) == expected_smaller
-    assert_logged_once(project)
-
-
-def test_interrupted_again_and_again_while_layers_are_removed(lenient, tmp_path, expected_smaller):
-    project = shutil.copytree(lenient, tmp_path / "project")
-    for _ in range(2):
-        interrupt(project, evaluations=2)
+    interrupt(project, evaluations=2)
+    for end in (0, -1):
+        done = resume.load(state(project)).records
+        call = ends_of_sessions(expected_smaller)[end] - sum(len(one.session.scores) for one in done)
+        assert minimize_and_die(project, "selfscale.nn.trainer:Trainer._advance", call, signal.SIGKILL) < 0
+        done = resume.load(state(project))
+        assert len(done.snapshot.network.layers) == 1
+        assert 0 in done.records[-1].filters_kept
+        if not end:
+            interrupt(project, evaluations=2)
     minimize(project)
     assert contents(project / JOB.output) == expected_smaller
     assert_logged_once(project)
