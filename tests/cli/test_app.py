@@ -261,25 +261,31 @@ def full(path: Path) -> None:
     path.symlink_to("/dev/full")
 
 
+WRITTEN = ("compact.keras", "removed_filters.npy", "decisions.json", "curve.csv", "example.png")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
 @pytest.mark.parametrize(
-    ("words", "written"),
+    ("words", "files"),
     [
-        (["train", "sobel"], JOB.training.output / ".training.json.tmp"),
-        (["minimize", "sobel"], JOB.output / ".compact.keras.tmp"),
-        (["minimize", "sobel"], JOB.output / ".removed_filters.npy.tmp"),
-        (["minimize", "sobel"], JOB.output / ".decisions.json.tmp"),
-        (["minimize", "sobel"], JOB.output / ".curve.csv.tmp"),
-        (["minimize", "sobel"], JOB.output / ".example.png.tmp"),
+        (["train", "sobel"], [JOB.training.output / "training.json"]),
+        (
+            ["minimize", "sobel"],
+            [JOB.output / name for name in WRITTEN],
+        ),
     ],
-    ids=lambda value: getattr(value, "name", ""),
+    ids=["train", "minimize"],
 )
-def test_a_full_disk(command, trained, words, written):
-    full(trained / written)
+def test_a_full_disk(command, trained, words, files):
+    """At one file after another: what was trained before goes on."""
     change_params(trained / "params.yaml", {"minimization.limits.decisions": 1})
-    assert_one_line(command(*words), "No space left on device")
-    assert not (trained / JOB.output / "result.json").exists()
-    assert "RUNNING" not in {run.info.status for run in runs(open_store(trained), "minimization")}
+    for file in files:
+        temporary = trained / file.with_name(f".{file.name}.tmp")
+        full(temporary)
+        assert_one_line(command(*words), "No space left on device")
+        temporary.unlink(missing_ok=True)
+        assert not (trained / JOB.output / "result.json").exists()
+        assert "RUNNING" not in {run.info.status for run in runs(open_store(trained), "minimization")}
 
 
 def test_jobs_are_chosen_by_words_or_by_the_first_of_each_list(command, empty, monkeypatch):
