@@ -3,17 +3,38 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch_pruning
+from pytorch_optimizer import SOAP
 from torch import nn
 
 from selfscale.nn.input_pipeline import Split, draw
 from selfscale.nn.optimizers import learning_rates
 from selfscale.settings import Settings
+
+
+class Optimizer(NamedTuple):
+    """What a peer trains with: made for its parameters, at these rates, gradients clipped at a norm."""
+
+    make: Callable[..., torch.optim.Optimizer]
+    learning_rate: float
+    fine_tuning: float
+    clip_norm: float
+
+
+# Adam as version 0.1 of this project had it tuned; SOAP as it has it now.
+OPTIMIZERS = {
+    "Adam": Optimizer(partial(torch.optim.Adam, eps=1e-7), 0.005, 0.005, 0.1),
+    "SOAP": Optimizer(
+        partial(SOAP, betas=(0.9, 0.99), weight_decay=0.0, precondition_frequency=5), 0.01, 0.003, 1.0
+    ),
+}
 
 
 class Pruned(NamedTuple):
@@ -53,17 +74,23 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer, images: Any, target
     optimizer.step()
 
 
-def session(model: nn.Module, settings: Settings, train: Split, steps: int, rng: np.random.Generator) -> None:
-    """The recipe of our sessions: a fresh Adam, warm-up and cosine decay, random crops."""
-    optimizer = torch.optim.Adam(model.parameters(), lr=settings.training.learning_rate, eps=1e-7)
-    rates = learning_rates(steps, settings.training.learning_rate, settings.training.warmup)
-    crops = draw(train, (1, 1), None, rng)
-    for rate in rates:
+def session(
+    model: nn.Module,
+    settings: Settings,
+    train: Split,
+    steps: int,
+    rng: np.random.Generator,
+    chosen: Optimizer,
+    rate: float,
+) -> None:
+    """The recipe of our sessions: a fresh optimizer, warm-up and cosine decay, random crops."""
+    optimizer = chosen.make(model.parameters(), lr=rate)
+    for now in learning_rates(steps, rate, settings.training.warmup):
         for group in optimizer.param_groups:
-            group["lr"] = float(rate)
+            group["lr"] = float(now)
         crops = draw(train, (1, settings.training.batch), settings.training.crop, rng)
         images, targets = as_batch(crops.images[0], 255.0), as_batch(crops.targets[0], 1.0)
-        step(model, optimizer, images, targets, settings.training.clip_norm)
+        step(model, optimizer, images, targets, chosen.clip_norm)
 
 
 @torch.no_grad()
@@ -80,7 +107,9 @@ def macs(model: nn.Module) -> float:
     return float(sum(layer.weight.numel() for layer in model if isinstance(layer, nn.Conv2d)))
 
 
-def pruned(settings: Settings, train: Split, validation: Split, test: Split, seed: int) -> Pruned:
+def pruned(
+    settings: Settings, train: Split, validation: Split, test: Split, seed: int, chosen: Optimizer
+) -> Pruned:
     """The usual loop with Torch-Pruning: one filter less by magnitude, fine-tune, until it is too bad.
 
     The initial training, its rule for stagnation, the length of a session, the tolerance, and the last
@@ -92,7 +121,7 @@ def pruned(settings: Settings, train: Split, validation: Split, test: Split, see
     model = network(settings.network.widths, seed, float(train.targets.mean(dtype=np.float64)))
     steps, best = 0, float("inf")
     for _ in range(first.max_cycles):
-        session(model, settings, train, first.steps, rng)
+        session(model, settings, train, first.steps, rng, chosen, chosen.learning_rate)
         steps += first.steps
         score = mae(model, validation)
         stagnated = score > (1 - first.min_gain) * best
@@ -120,12 +149,13 @@ def pruned(settings: Settings, train: Split, validation: Split, test: Split, see
         pruner.step()
         if macs(smaller) == before:
             break
-        session(smaller, settings, train, minimization.removal.steps, rng)
+        session(smaller, settings, train, minimization.removal.steps, rng, chosen, chosen.fine_tuning)
         steps += minimization.removal.steps
         if mae(smaller, validation) > limit:
             break
         model = smaller
-    session(last := deepcopy(model), settings, train, minimization.last_session_steps, rng)
+    last = deepcopy(model)
+    session(last, settings, train, minimization.last_session_steps, rng, chosen, chosen.fine_tuning)
     steps += minimization.last_session_steps
     kept = min(model, last, key=lambda found: mae(found, validation))
     taken = time.perf_counter() - started

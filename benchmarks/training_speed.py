@@ -46,7 +46,7 @@ def measure() -> Iterator[Row]:
 
 def against_frameworks(widths: Sequence[int], at_least: float) -> Iterator[Row]:
     import torch
-    from peers import as_batch, network, step
+    from peers import OPTIMIZERS, as_batch, network, step
 
     ours = trainer(widths=widths)
     training = ours.settings
@@ -58,8 +58,6 @@ def against_frameworks(widths: Sequence[int], at_least: float) -> Iterator[Row]:
     plain = keras.models.clone_model(ours.network.model)
     plain.compile(keras.optimizers.Adam(training.learning_rate, global_clipnorm=training.clip_norm), "mae")
     torch.set_num_threads(settings().execution.threads)
-    peer = network(list(widths), 0, 0.05)
-    optimizer = torch.optim.Adam(peer.parameters(), lr=training.learning_rate)
     batches = [
         (as_batch(images[i : i + training.batch], 1.0), as_batch(targets[i : i + training.batch], 1.0))
         for i in range(0, len(images), training.batch)
@@ -68,22 +66,30 @@ def against_frameworks(widths: Sequence[int], at_least: float) -> Iterator[Row]:
     def fit() -> None:
         plain.fit(images, targets, batch_size=training.batch, shuffle=False, verbose=0)
 
-    def loop() -> None:
-        for batch in batches:
-            step(peer, optimizer, *batch, training.clip_norm)
+    def loop(name: str) -> Callable[[], float]:
+        peer, chosen = network(list(widths), 0, 0.05), OPTIMIZERS[name]
+        optimizer = chosen.make(peer.parameters(), lr=chosen.learning_rate)
 
-    rate = [
+        def steps() -> None:
+            for batch in batches:
+                step(peer, optimizer, *batch, chosen.clip_norm)
+
+        return lambda: STEPS / seconds(steps)
+
+    mine, keras_fit, *pytorch = in_turns(
+        REPETITIONS,
         lambda: STEPS / seconds(lambda: ours._advance(rates, rng)),
         lambda: STEPS / seconds(fit),
-        lambda: STEPS / seconds(loop),
-    ]
-    mine, keras_fit, pytorch = in_turns(REPETITIONS, *rate)
+        *map(loop, OPTIMIZERS),
+    )
     what = f"training steps: batches of 8 crops of 64x64, network {tuple(widths)}"
     threads = f"{settings().execution.threads} thread each"
     ready = "its crops lie ready in memory; ours are drawn from disk in the measured time"
-    yield Row(f"{what}; Keras `fit`", "steps/s", mine, keras_fit, f"{threads}; {ready}")
+    yield Row(f"{what}, SOAP; Keras `fit`, Adam", "steps/s", mine, keras_fit, f"{threads}; {ready}")
     allowed = f"{threads}, channels last, no compilation; {ready}"
-    yield Row(f"{what}; PyTorch {torch.__version__}", "steps/s", mine, pytorch, allowed, at_least=at_least)
+    for name, theirs in zip(OPTIMIZERS, pytorch, strict=True):
+        peer = f"PyTorch {torch.__version__}, {name}"
+        yield Row(f"{what}, SOAP; {peer}", "steps/s", mine, theirs, allowed, at_least=at_least)
 
 
 def against_ourselves() -> Iterator[Row]:
