@@ -61,16 +61,16 @@ def test_apply_with_wrong_words(command, folder, words, part):  # noqa: F811
     assert not Path("out").exists()
 
 
-def test_apply_to_a_pipe_and_to_a_folder_with_one(folder):
+def test_apply_to_a_pipe_and_to_a_folder_with_one(command, folder):  # noqa: F811
     os.mkfifo("images/pipe.png")
     os.mkfifo("pipe.keras")
     for words in (("model.keras", "images/pipe.png"), ("pipe.keras", "images")):
-        done = selfscale(folder, "apply", *words, "--out", "out")
-        assert done.returncode == 2
-        *passed_over, line = done.stderr.splitlines()
+        ended = command("apply", *words, "--out", "out")
+        assert ended.code == 2
+        *passed_over, line = ended.err.splitlines()
         assert line.startswith("error: ")
         assert all("images/pipe.png: is a pipe" in warning for warning in passed_over)
-        assert "pipe" in done.stderr
+        assert "pipe" in ended.err
     Path("images/broken.png").write_bytes(b"\x89PNG")
     shutil.copy("images/0.png", f"images/{'n' * 247}.png")
     shutil.copy("images/0.png", f"images/{'m' * 251}.png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import threading
 import time
@@ -15,14 +16,17 @@ from selfscale.config import Execution
 from selfscale.errors import UserError
 from selfscale.pipeline import cluster, repro
 from selfscale.pipeline.minimize import run_minimization
-from selfscale.pipeline.train import train
 from selfscale.settings import load
 from selfscale.tracking.store import open_store
 from stores import runs
-from workspaces import OWN_PHOTOGRAPHS, change_params, contents, new_project, own_store, prepare
+from workspaces import change_params, contents, own_store, trained_project
 
 ray = cluster.import_ray()
-RUNS = {"runs.tasks": ["sobel"], "runs.strategies": ["random", "sequential", "cosine"], "runs.seeds": [0]}
+RUNS = {
+    "runs.tasks": ["sobel"],
+    "runs.strategies": ["random", "sequential", "cosine"],
+    "minimization.limits.decisions": 3,
+}
 DIES_WITHIN = 60.0  # seconds until the cluster has noticed that a node does not answer
 
 
@@ -41,16 +45,16 @@ def two_nodes() -> Iterator:
     made.shutdown()
 
 
-def run(folder: Path, stage: str, *, on_cluster: bool = False) -> None:
-    """All items of a stage."""
+def minimize(folder: Path, *, on_cluster: bool = False) -> None:
+    """All minimizations, one after another or on the cluster."""
     with chdir(folder):
         settings = load(Path("params.yaml"))
-        items = repro.every(settings, stage)
+        items = repro.every(settings, "minimize")
         if on_cluster:
             repro.on_cluster(settings, items)
             return
         for work in items.values():
-            {"train": train, "minimize": run_minimization}[stage](settings, work)
+            run_minimization(settings, work)
 
 
 def wait_for_nodes(count: int) -> None:
@@ -67,10 +71,9 @@ def test_a_comparison_survives_the_loss_of_a_node(two_nodes, tmp_path, monkeypat
     folder, expected = tmp_path / "project", tmp_path / "expected"
     with own_store():
         for project in (folder, expected):
-            new_project(project, OWN_PHOTOGRAPHS | RUNS | {"execution.workers": 1})
-            prepare(project)
-            run(project, "train")
-        run(expected, "minimize")
+            shutil.copytree(trained_project(), project)
+            change_params(project / "params.yaml", RUNS)
+        minimize(expected)
 
         change_params(folder / "params.yaml", {"execution.engine": "ray", "execution.workers": None})
         decided = folder / ".selfscale" / "minimizations"
@@ -82,7 +85,7 @@ def test_a_comparison_survives_the_loss_of_a_node(two_nodes, tmp_path, monkeypat
 
         loss = threading.Thread(target=lose_a_node)
         loss.start()
-        run(folder, "minimize", on_cluster=True)
+        minimize(folder, on_cluster=True)
         loss.join()
         wait_for_nodes(2)  # the driver's and one other
         assert [words[:2] for words in told] == [("commit", "--force")]

@@ -356,18 +356,20 @@ def test_the_same_seed_twice_decides_alike(start):
     assert_equal(*states)
 
 
-@pytest.mark.parametrize("speculative", [1, 2])
 @pytest.mark.parametrize("tolerance", [0.05, 1e9], ids=["some fail", "layers go"])
-def test_an_interrupted_minimization_ends_like_an_uninterrupted_one(start, tolerance, speculative, tmp_path):
-    """Only one round before each interruption; each time from the initial network and a file."""
+def test_an_interrupted_minimization_ends_like_an_uninterrupted_one(start, tolerance, tmp_path):
+    """Only one round, of two trials, before each interruption; each time from the initial network and a file.
+
+    One trial after another is interrupted below, and in tests/pipeline/test_resume.py.
+    """
     settings = changed(
         tolerance=tolerance,
-        speculative=speculative,
+        speculative=2,
         removal=plain_removal(group="adaptive", steps=6),
         layers=LayerRemoval(tries=1, steps=6),
         stop_hopeless=True,
         last_session_steps=6,
-        limits=Limits(decisions=8),
+        limits=Limits(decisions=5),
     )
     whole = start()
     initial = whole.evaluator(whole.validation)
@@ -636,12 +638,10 @@ def new_start(train_split, validation_split) -> Trainer:
     return trainer
 
 
-@pytest.mark.parametrize("speculative", [1, 2])
 @pytest.mark.parametrize("tries", [0, 1], ids=["filters", "layers, too"])
-def test_a_search_goes_on_in_the_smaller_network(train_split, validation_split, always, tries, speculative):
-    chosen = SHORT.model_copy(
-        update={"layers": LayerRemoval(tries=tries, steps=6), "speculative": speculative}
-    )
+def test_a_search_goes_on_in_the_smaller_network(train_split, validation_split, always, tries):
+    """With two trials at once; one after another below."""
+    chosen = SHORT.model_copy(update={"layers": LayerRemoval(tries=tries, steps=6), "speculative": 2})
     trainer = new_start(train_split, validation_split)
     initial = trainer.evaluator(trainer.validation)
     widths, removed = [], []
@@ -751,16 +751,19 @@ def test_a_target_out_of_reach_ends_with_the_last_session_once_growth_is_over(tr
     assert reaches_target(SETTINGS, initial.sums["mae"]) is None
 
 
-def test_the_frontier_goes_down_to_the_smallest_network_and_leaves_the_trainer_as_it_was(trained):
-    before = everything(trained)
+def test_the_frontier_goes_down_to_the_smallest_network_and_leaves_the_trainer_as_it_was(
+    train_split, validation_split
+):
+    trainer = new_trainer(train_split, validation_split, build([2, 2], kernel=3, deviation=0.3, seed=(1,)))
+    before = everything(trainer)
     settings = changed(removal=Removal(steps=60))
-    points = list(frontier(trained, settings, seed=0, steps=600))
+    points = list(frontier(trainer, settings, seed=0, steps=200))
     sizes = [size(point.model).macs_per_pixel for point in points]
-    assert sizes == sorted(set(sizes), reverse=True)
+    assert sizes == sorted(set(sizes), reverse=True) and len(sizes) > 1
     assert filters_per_layer(points[-1].model) == (1,)  # nothing is left that may go
-    assert sum(point.steps for point in points) <= 600
-    assert_equal(everything(trained), before)
-    again = list(frontier(trained, settings, seed=0, steps=600))
+    assert sum(point.steps for point in points) <= 200
+    assert_equal(everything(trainer), before)
+    again = list(frontier(trainer, settings, seed=0, steps=200))
     for one, other in zip(points, again, strict=True):
         for old, new in zip(one.model.get_weights(), other.model.get_weights(), strict=True):
             np.testing.assert_array_equal(old, new)
