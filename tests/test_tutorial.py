@@ -32,6 +32,7 @@ TINY_RUN = {key: value for key, value in TINY.items() if not key.startswith("run
     "data.size": 40,
     "training.first.steps": 30,
     "training.first.max_cycles": 2,
+    "minimization.limits.decisions": 3,
 }
 
 
