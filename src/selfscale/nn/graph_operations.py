@@ -43,19 +43,16 @@ def merge(use: Use) -> np.ndarray:
     return wide[0]
 
 
-def _concatenate(use: Use, axis: int) -> np.ndarray:
+@register_rule(layers.Concatenate)
+def concatenate(use: Use) -> np.ndarray:
+    """Join the channels, or couple them where other axes are joined."""
     every = [use.channels(tensor) for tensor in use.inputs]
     rank = len(use.inputs[0].shape)
-    if axis % rank == rank - 1:
+    if use.config["axis"] % rank == rank - 1:
         return np.concatenate(every)
     for ids in every[1:]:
         use.recording.couple(every[0], ids)
     return every[0]
-
-
-@register_rule(layers.Concatenate)
-def concatenate(use: Use) -> np.ndarray:
-    return _concatenate(use, use.layer.axis)
 
 
 def _reshaped(use: Use) -> np.ndarray:
@@ -108,11 +105,17 @@ def _clip(use: Use) -> np.ndarray:
     return use.ids
 
 
-def _reduction(use: Use) -> np.ndarray:
-    rank, axis = len(use.inputs[0].shape), use.config.get("axis")
-    if axis is None or rank - 1 in np.atleast_1d(axis) % rank:
-        raise OpaqueError("it mixes channels")
-    return use.ids
+def _along_axes(reason: str) -> Rule:
+    """Return the rule of an operation that leaves channels alone unless their axis is among its own."""
+
+    def rule(use: Use) -> np.ndarray:
+        rank = max(len(use.inputs[0].shape), len(use.output.shape))  # it may add or remove axes
+        axis = use.config.get("axis")
+        if axis is None or rank - 1 in np.atleast_1d(axis) % rank:
+            raise OpaqueError(reason)
+        return use.ids
+
+    return rule
 
 
 def _slice(use: Use) -> np.ndarray:
@@ -127,20 +130,6 @@ def _slice(use: Use) -> np.ndarray:
     return use.ids
 
 
-def _expand(use: Use) -> np.ndarray:
-    rank = len(use.output.shape)
-    if rank - 1 in np.atleast_1d(use.config["axis"]) % rank:
-        raise OpaqueError("it moves the channel axis")
-    return use.ids
-
-
-def _squeeze(use: Use) -> np.ndarray:
-    rank, axis = len(use.inputs[0].shape), use.config.get("axis")
-    if axis is None or rank - 1 in np.atleast_1d(axis) % rank:
-        raise OpaqueError("it moves the channel axis")
-    return use.ids
-
-
 def _transpose(use: Use) -> np.ndarray:
     axes = use.config.get("axes")
     if not axes or axes[-1] % len(axes) != len(axes) - 1 or axes[0] != 0:
@@ -149,17 +138,13 @@ def _transpose(use: Use) -> np.ndarray:
 
 
 def _reshape(use: Use) -> np.ndarray:
-    shape, key = use.config.get("newshape"), "newshape"
+    shape = use.config.get("newshape")
     if not isinstance(shape, list | tuple) or shape[0] not in (-1, use.inputs[0].shape[0]):
         raise OpaqueError("its new shape is not known")
     ids = _reshaped(use)
     if shape[-1] != -1:
-        use.count(key, ids, len(shape) - 1)
+        use.count("newshape", ids, len(shape) - 1)
     return ids
-
-
-def _concatenate_op(use: Use) -> np.ndarray:
-    return _concatenate(use, use.config["axis"])
 
 
 OPERATIONS: dict[str, Rule] = {
@@ -167,11 +152,11 @@ OPERATIONS: dict[str, Rule] = {
     **dict.fromkeys(SPATIAL.split(), _spatial),
     "Clip": _clip,
     **dict.fromkeys(BINARY.split(), _binary),
-    **dict.fromkeys(REDUCTIONS.split(), _reduction),
-    "Concatenate": _concatenate_op,
-    "ExpandDims": _expand,
+    **dict.fromkeys(REDUCTIONS.split(), _along_axes("it mixes channels")),
+    "Concatenate": concatenate,
+    "ExpandDims": _along_axes("it moves the channel axis"),
     "GetItem": _slice,
     "Reshape": _reshape,
-    "Squeeze": _squeeze,
+    "Squeeze": _along_axes("it moves the channel axis"),
     "Transpose": _transpose,
 }

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from selfscale.nn.fcn import RESIZING
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.metrics import IMAGES_PER_CALL, to_float
 from selfscale.nn.probe import Probe
@@ -21,13 +22,7 @@ from selfscale.records import Filter
 TOLERANCE = 1e-6
 
 HOMOGENEOUS_ACTIVATIONS = (keras.activations.linear, keras.activations.relu, keras.activations.leaky_relu)
-HOMOGENEOUS_LAYERS = (
-    keras.layers.LeakyReLU,
-    keras.layers.Dropout,
-    keras.layers.MaxPooling2D,
-    keras.layers.AveragePooling2D,
-    keras.layers.UpSampling2D,
-)
+HOMOGENEOUS_LAYERS = (keras.layers.LeakyReLU, keras.layers.Dropout, *RESIZING)
 
 
 class Redundant(NamedTuple):
