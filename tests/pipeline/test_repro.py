@@ -161,11 +161,11 @@ def named(job: Job) -> tuple[str, str, int]:
 
 
 def best(project: Project, *jobs: Job) -> Job:
-    """The job whose network is registered: the smallest within a tenth of the initial test score."""
+    """The job whose network is registered: the smallest within a tenth of the initial validation score."""
 
     def rank(job: Job) -> tuple[bool, float, float]:
         result = project.json(job.output / "result.json")
-        initial, final = (result["test"][when][result["loss"]] for when in ("initial", "final"))
+        initial, final = (result["validation"][when][result["loss"]] for when in ("initial", "final"))
         within = final <= 1.1 * initial
         return not within, result["macs_per_pixel"] if within else 0.0, final
 
