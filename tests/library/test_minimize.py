@@ -73,7 +73,7 @@ def test_frontier_and_decisions_agree_with_the_models(result):
         assert accuracy == pytest.approx(point.score)
         assert point.model.count_params() == point.size.parameters
     assert [decision.number for decision in result.decisions] == list(range(1, len(result.decisions) + 1))
-    accepted = [decision for decision in result.decisions if decision.accepted and decision.within]
+    accepted = [decision for decision in result.decisions if decision.accepted]
     assert accepted[-1].size == result.final.size
 
 

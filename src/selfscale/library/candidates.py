@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -11,10 +11,11 @@ from selfscale.library.cost import CostMeter
 from selfscale.library.examples import Batch, Source
 from selfscale.library.network import Network
 from selfscale.library.plan import Plan
-from selfscale.search.channel_importance import Arrays, ChannelSubject, importance_of
-from selfscale.search.channel_search import BranchState, GroupState
+from selfscale.search.channel_importance import ChannelSubject, importance_of
+from selfscale.search.channel_search import BranchState, GroupState, Proposal, some_channels
 
 PROBED = 8  # training batches that gradients are taken from
+STAGE = 0.02  # of the network's cost: after so much, gradients are taken anew, and costs
 
 
 class Candidates:
@@ -22,41 +23,82 @@ class Candidates:
 
     Args:
         plan: Names the strategy and what is protected.
-        train: Gradients are taken from its first batches.
+        train: Gradients are taken from its batches.
         meter: Measures what is saved.
+        network: The network.
+        number: Of the decision.
     """
 
-    def __init__(self, plan: Plan, train: Source, meter: CostMeter) -> None:
-        self.plan, self.train, self.meter = plan, train, meter
-        self._batches: list[Batch] = []
+    def __init__(self, plan: Plan, train: Source, meter: CostMeter, network: Network, number: int) -> None:
+        self.plan, self.meter, self.network = plan, meter, network
+        self.cost = meter.size_of(network).cost
+        self._batches: Iterator[Batch] = train.endlessly(plan.seed)
+        self._rng = np.random.default_rng((plan.seed, number))
+        self._savings: dict[str, float] = {}
+        self.groups = self._states()
 
-    def of(self, network: Network, number: int) -> tuple[list[GroupState], list[BranchState]]:
-        """Return the candidates of decision `number`."""
-        keep, groups = network.keep, network.removable(self.plan.protect)
-        rng = np.random.default_rng((self.plan.seed, number))
-        subject = ChannelSubject(groups, network.weights(), lambda: self._gradients(network), rng)
-        importance = importance_of(self.plan.strategy, subject)
-        savings = self.meter.savings(network.graph, keep, groups, network.compact)
-        states = [
-            GroupState(network.names[group.index], kept, each[kept], saving)
-            for group, each, saving in zip(groups, importance, savings, strict=True)
-            for kept in [np.flatnonzero(keep[group.index])]
-        ]
+    def branches(self) -> list[BranchState]:
+        """Return the residual branches and layers that may go."""
+        network, keep = self.network, self.network.keep
+        importance = {group.name: float(group.importance.sum()) for group in self.groups}
         # Where savings are measured, those of branches follow from what multiply-accumulates save.
-        scale = self.meter.size_of(network).cost / max(1, network.graph.cost(keep).macs)
-        branches = []
+        scale = self.cost / max(1, network.graph.cost(keep).macs)
+        found = []
         for name, bypass in network.bypasses(self.plan.protect).items():
             inside = [
-                float(each[keep[group.index]].sum())
-                for group, each in zip(groups, importance, strict=True)
+                importance.get(network.names[group.index], 0.0)
+                for group in network.graph.groups
                 if {slice.layer for slice in group.producers} & set(bypass.layers)
             ]
             saved = network.graph.cost(keep).macs - network.graph.cost(keep, [bypass]).macs
             parts = frozenset("/".join(layer) for layer in bypass.layers)
-            branches.append(BranchState(name, sum(inside), saved * scale, parts))
-        return states, branches
+            found.append(BranchState(name, sum(inside), saved * scale, parts))
+        return found
 
-    def _gradients(self, network: Network) -> Sequence[Arrays]:
-        if not self._batches:
-            self._batches = list(itertools.islice(self.train.endlessly(self.plan.seed), PROBED))
-        return network.gradients(self._batches)
+    def channels(self, target: str, members: Sequence[GroupState], share: float) -> Proposal | None:
+        """Return the channels that a share of what the members can save goes with.
+
+        They are chosen in stages, as if those of the stages before were gone: what a channel is worth
+        depends on which others are left, and so does what it costs.
+        """
+        network, before = self.network, self.network.masks.state()
+        names = {group.name for group in members}
+        wanted = share * min(self.cost, sum(group.saving * len(group.channels) for group in members))
+        chosen: dict[str, list[np.ndarray]] = {}
+        saved, groups = 0.0, self.groups
+        while saved < wanted:
+            stage = some_channels(
+                [group for group in groups if group.name in names],
+                min(wanted - saved, STAGE * self.cost),
+                self.plan.round_to,
+            )
+            if not stage:
+                break
+            network.disable(stage)
+            for name, channels in stage.items():
+                chosen.setdefault(name, []).append(channels)
+            if self.meter.counted:
+                saved = self.cost - self.meter.size_of(network).cost
+            else:
+                saved += sum(group.saving * len(stage.get(group.name, ())) for group in groups)
+            groups = self._states()
+        network.masks.restore(before)
+        found = {name: np.sort(np.concatenate(parts)) for name, parts in chosen.items()}
+        return Proposal(target, share, found, (), saved) if found else None
+
+    def _states(self) -> list[GroupState]:
+        network, keep = self.network, self.network.keep
+        groups = network.removable(self.plan.protect)
+        batches = list(itertools.islice(self._batches, PROBED))
+        subject = ChannelSubject(groups, network.weights(), lambda: network.gradients(batches), self._rng)
+        importance = importance_of(self.plan.strategy, subject)
+        if self.meter.counted or not self._savings:  # measured once: that takes a model for each group
+            savings = self.meter.savings(network.graph, keep, groups, network.compact)
+            self._savings = {
+                network.names[group.index]: saving for group, saving in zip(groups, savings, strict=True)
+            }
+        return [
+            GroupState(name, kept, each[kept], self._savings[name])
+            for group, each in zip(groups, importance, strict=True)
+            for name, kept in [(network.names[group.index], np.flatnonzero(keep[group.index]))]
+        ]

@@ -19,10 +19,11 @@ from selfscale.library.result import ChannelDecision, FrontierPoint, Size
 from selfscale.nn.rewriting import build
 
 RECORD = "minimization.json"
+DAMAGED = (KeyError, TypeError, StopIteration, OSError, zipfile.BadZipFile, json.JSONDecodeError)
 
 
 class Checkpoint:
-    """A folder with all decisions, the networks on the way, and the network accepted last.
+    """A folder with all decisions, the networks on the way, and the one that is gone on from.
 
     The record is written last, and whole or not at all: what it names is there.
 
@@ -45,17 +46,18 @@ class Checkpoint:
 
     def save(self, state: State) -> None:
         """Write what the last decision has changed."""
-        number = state.decisions[-1].number
-        current = self._network(state.points[-1].decision)
-        if state.decisions[-1].accepted:
-            files.save_model(state.points[-1].model, self._point(number))
+        last, current = state.decisions[-1], self._network(state.base.decision)
+        if last.number == state.points[-1].decision:
+            files.save_model(state.points[-1].model, self._point(last.number))
+        if last.gone_on:
             files.save_model(state.network.model, current)
         record = {
             "settings": self._settings,
             "decisions": [each.as_dict() for each in state.decisions],
             "points": [
-                {"decision": p.decision, "size": asdict(p.size), "score": p.score, "within": p.within}
-                for p in state.points[1:]
+                {key: value for key, value in vars(point).items() if key not in ("model", "path")}
+                | {"size": asdict(point.size)}
+                for point in state.points[1:]
             ],
             "keep": {str(index): mask.tolist() for index, mask in state.network.keep.items()},
         }
@@ -84,18 +86,23 @@ class Checkpoint:
             decisions = [ChannelDecision.from_dict(each) for each in record["decisions"]]
             points = [state.points[0]]
             for each in record["points"]:
-                file = self._point(each["decision"])
-                size = Size(**each["size"])
-                model = self._loaded(file)
-                points.append(FrontierPoint(each["decision"], size, each["score"], each["within"], model))
-            network = state.network
-            if len(points) > 1:
-                network = Network(self._loaded(self._network(points[-1].decision)), task)
+                model = self._loaded(self._point(each["decision"]))
+                points.append(FrontierPoint(**{**each, "size": Size(**each["size"])}, model=model))
+            state = State(state.network, decisions, points)
+            if state.base.decision:
+                state.network = Network(self._loaded(self._network(state.base.decision)), task)
                 for index, mask in record["keep"].items():
-                    network.masks.disable(int(index), np.flatnonzero(~np.array(mask)))
-        except (KeyError, TypeError, OSError, zipfile.BadZipFile, json.JSONDecodeError) as error:
+                    state.network.masks.disable(int(index), np.flatnonzero(~np.array(mask)))
+        except (
+            KeyError,
+            TypeError,
+            StopIteration,
+            OSError,
+            zipfile.BadZipFile,
+            json.JSONDecodeError,
+        ) as error:
             raise ValueError(f"directory: {path} is damaged ({error}); delete {self.folder}") from error
-        return State(network, decisions, points)
+        return state
 
     def _point(self, decision: int) -> Path:
         return self.folder / "points" / f"{decision:03}.keras"
@@ -123,7 +130,7 @@ def settings_of(model: keras.Model, plan: Plan, cost: str, metric: str, examples
         "strategy": getattr(plan.strategy, "__name__", "own"),
         "protect": plan.protect,
         "round_to": plan.round_to,
-        "steps of a session": [plan.session_steps, plan.last_steps],
+        "steps of a session": [plan.session_steps, plan.long_steps],
         "seed": plan.seed,
         "cost": cost,
         "metric": metric,

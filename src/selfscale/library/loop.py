@@ -1,43 +1,39 @@
-"""The minimization of any model: propose, mask, train shortly, evaluate, accept or revert."""
+"""The minimization of any model: try sizes in short sessions, train what is promising in a long one."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
-from selfscale.library.candidates import Candidates
 from selfscale.library.cost import CostMeter
 from selfscale.library.examples import Source
 from selfscale.library.network import Network, Task
 from selfscale.library.plan import Budget, Plan, State
-from selfscale.library.result import ChannelDecision, FrontierPoint
+from selfscale.library.result import BELOW, LAST, LONG, ChannelDecision, FrontierPoint
+from selfscale.library.schedule import Schedule
+from selfscale.nn.graph import trace
+from selfscale.nn.rewriting import rewrite
 from selfscale.progress import Progress
 from selfscale.search.acceptance import RULES, Judge, Verdict, relative_loss
-from selfscale.search.channel_search import (
-    FIRST_SHARE,
-    Proposal,
-    Tried,
-    next_proposal,
-    some_channels,
-)
+from selfscale.search.channel_search import ACCEPTED, FIRST_SHARE, PROMISING, Proposal, recovered
 
-CYCLES = 2  # sessions of a trial that comes close
-NEAR = 2.0  # times the tolerance: so close, a trial gets a second session
+LOOKS = 3  # at a network of some channels: after a short session, and after two long ones
 COMPACTED = 0.8  # of the multiply-accumulates, below which a new trace pays
-ROUND = 0.9  # of the cost: a round of trials that leaves less is followed by another
 MOST_BLOCKS = 2000  # that are resampled: of more examples, neighbours are added up
-LAST, BELOW = "last session", "below the tolerance"
+FRONTIER, REVERTED = "for the frontier only", "reverted"
+AGAIN = f", {LONG}"
 
 
-class Outcome(NamedTuple):
-    """Of a trial's sessions."""
+class Session(NamedTuple):
+    """What came of training a network."""
 
     verdict: Verdict
     sums: np.ndarray
-    ended: str
+    finite: bool
     steps: int
     seconds: float
 
@@ -68,147 +64,167 @@ class Loop:
         self.state, self.plan, self.task, self.meter = state, plan, task, meter
         self.progress = progress
         rule = RULES["non_inferiority"]
-        self.judge = Judge(in_blocks(reference), plan.tolerance, rule, plan.confidence, CYCLES)
-        self.candidates = Candidates(plan, train, meter)
-        self._batches = train.endlessly(plan.seed, skip=self.steps)
-        self._round = state.decisions[-1].round if state.decisions else 0
-        self._started = time.monotonic() - sum(each.seconds for each in state.decisions)
-
-    @property
-    def steps(self) -> int:
-        return sum(each.steps for each in self.state.decisions)
-
-    @property
-    def number(self) -> int:
-        return len(self.state.decisions) + 1
+        self.judge = Judge(in_blocks(reference), plan.tolerance, rule, plan.confidence, LOOKS)
+        self._batches = train.endlessly(plan.seed, skip=state.steps)
+        self._next = Schedule(state, plan, train, meter)
 
     def run(self) -> Iterator[ChannelDecision]:
         """Yield each decision: the search, the last session, and what goes below the tolerance."""
         plan, decisions = self.plan, self.state.decisions
         while not any(each.target in (LAST, BELOW) for each in decisions):
-            proposal = self._propose() if self._allows(plan.session_steps + plan.last_steps) else None
-            if proposal is None and not any(each.accepted for each in decisions):
+            if proposal := self._next.propose():
+                yield self._try(proposal)
+            elif promising := self._next.promising():
+                yield self._hold(promising)
+            elif self.state.base.decision and self._next.left() > 0:
+                yield self._last_session()
+            else:
                 break
-            yield self._decide(proposal) if proposal else self._last_session()
-        while plan.budget != Budget() and self._allows(plan.session_steps):
-            groups, _ = self.candidates.of(self.state.network, self.number)
-            proposal = some_channels(BELOW, groups, FIRST_SHARE, plan.round_to)
+        while plan.budget != Budget() and self._next.left() >= plan.session_steps:
+            candidates = self._next.candidates()
+            proposal = candidates.channels(BELOW, candidates.groups, FIRST_SHARE)
             if proposal is None or not proposal.saving:
                 return
-            yield self._decide(proposal)
+            yield self._try(proposal)
 
-    def _allows(self, steps: int) -> bool:
-        most, seconds = self.plan.budget
-        within = most is None or self.steps + steps <= most
-        return within and (seconds is None or time.monotonic() - self._started < seconds)
-
-    def _propose(self) -> Proposal | None:
-        """Return the next proposal; when all have been tried, from the beginning if that has gained much."""
-        cost, decisions = self.state.points[-1].cost, self.state.decisions
-        groups, branches = self.candidates.of(self.state.network, self.number)
-        history = [
-            Tried(each.target, sum(each.channels.values()) + len(each.branches), each.branches, each.accepted)
-            for each in decisions
-            if each.round == self._round
-        ]
-        proposal = next_proposal(groups, branches, history, cost=cost, round_to=self.plan.round_to)
-        earlier = [each.size.cost for each in decisions if each.round < self._round]
-        before = earlier[-1] if earlier else self.state.points[0].cost
-        if proposal is None and cost <= ROUND * before:
-            self._round += 1
-            proposal = next_proposal(groups, branches, [], cost=cost, round_to=self.plan.round_to)
-        return proposal
-
-    def _decide(self, proposal: Proposal) -> ChannelDecision:
-        """Try a proposal; accept it, or revert."""
+    def _try(self, proposal: Proposal) -> ChannelDecision:
+        """Try a proposal in a short session; accept it, keep it beside if it is promising, or revert."""
         network = self.state.network
         before, trial = network.masks.state(), network
         if proposal.branches:
             trial = Network(network.compact(without=proposal.branches), self.task)
         else:
             network.disable(proposal.channels)
-        outcome = self._train(trial, str(proposal))
-        completed, within = outcome.ended == "completed", outcome.verdict.accepted
-        if completed and (within or proposal.target == BELOW):
-            self._accept(trial, outcome, within)
+        session = self._train(trial, str(proposal), self.plan.session_steps)
+        if proposal.target == BELOW:
+            outcome = self._outcome(session, session.steps, 0, FRONTIER)
+        else:
+            outcome = self._outcome(session, session.steps, self._next.long(session.steps), REVERTED)
+        if outcome != REVERTED:
+            self._keep(trial, session, within=outcome == ACCEPTED)
+        if outcome in (ACCEPTED, FRONTIER):
+            self._go_on(trial)
         else:
             network.masks.restore(before)
-        return self._record(proposal, outcome, self._reason(outcome))
+        return self._record(proposal, str(proposal), session, outcome, self._reason(session, outcome))
 
-    def _reason(self, outcome: Outcome) -> str:
+    def _hold(self, promising: ChannelDecision) -> ChannelDecision:
+        """Train a promising network in a long session; go on from it if it is within the tolerance."""
+        given = self.state.point(promising.number).model
+        graph = trace(given, trust_lambda=self.task.trust_lambda)
+        network = Network(rewrite(given, graph, {}), self.task)
+        tried = promising.tried.removesuffix(AGAIN) + AGAIN
+        session = self._train(network, tried, self._next.long())
+        trained = promising.steps + session.steps
+        more = self._next.left() - session.steps if promising.target != LONG else 0
+        outcome = self._outcome(session, trained, int(min(self.plan.long_steps, more)), FRONTIER)
+        if outcome != REVERTED:
+            self._keep(network, session, within=outcome == ACCEPTED)
+        proposal = Proposal(LONG, promising.share, {}, promising.branches, 0.0)
+        why = self._reason(session, outcome)
+        decision = self._record(proposal, tried, session, outcome, why, promising.number)
+        if outcome == ACCEPTED:
+            self._go_on(network)
+        return decision
+
+    def _outcome(self, session: Session, trained: int, more: int, beyond: str) -> str:
+        """Return what becomes of a network after `trained` steps, if `more` may follow."""
+        if not session.finite:
+            return REVERTED
+        if session.verdict.accepted:
+            return ACCEPTED
+        loss, bound = session.verdict.relative_loss, session.verdict.bound
+        likely = recovered(loss, trained, more) + (bound - loss) <= self.plan.tolerance
+        return PROMISING if likely and more >= self.plan.session_steps else beyond
+
+    def _last_session(self) -> ChannelDecision:
+        """Train what is left with the steps that are left; go on from it if it is no worse."""
+        network = self.state.network
+        before, previous = network.masks.state(), network.evaluate()
+        steps = int(min(self.plan.long_steps, self._next.left()))
+        session = self._train(network, LAST, steps)
+        better = session.finite and relative_loss(session.sums, previous) <= 0
+        if better:
+            self._keep(network, session, within=True)
+        else:
+            network.masks.restore(before)
+        why = "no worse than before it" if better else "worse than before it"
+        return self._record(
+            Proposal(LAST, 0.0, {}, (), 0.0), LAST, session, ACCEPTED if better else REVERTED, why
+        )
+
+    def _train(self, network: Network, tried: str, steps: int) -> Session:
+        started = time.perf_counter()
+        progress = self.progress.of(decision=self.state.number, tried=tried, limit=self.judge.limit)
+        progress.after(self.state.steps).begin(steps)
+        loss = network.trainer.session(self._batches, steps, (self.plan.seed, self.state.number))
+        sums = network.evaluate()
+        finite = bool(np.isfinite(loss) and np.isfinite(sums).all())
+        with np.errstate(divide="ignore", invalid="ignore"):
+            verdict = self.judge(in_blocks(sums), "completed" if finite else "non-finite")
+        progress.after(self.state.steps).evaluated(steps, self.task.metric.score(sums))
+        return Session(verdict, sums, finite, steps, time.perf_counter() - started)
+
+    def _reason(self, session: Session, outcome: str) -> str:
         """Return in words why a trial was accepted or not, in the metric's own unit."""
-        if outcome.ended != "completed":
+        if not session.finite:
             return "the loss is not a finite number"
         metric, first = self.task.metric, self.state.points[0].score
         worst, limit = (
             first / (1 + change) if metric.higher else first * (1 + change)
-            for change in (outcome.verdict.bound, self.plan.tolerance)
+            for change in (session.verdict.bound, self.plan.tolerance)
         )
         side = "at least" if metric.higher else "at most"
-        within = "within" if outcome.verdict.accepted else "beyond"
-        return f"{side} {worst:.4g} with confidence, {within} the limit of {limit:.4g}"
+        within = "within" if session.verdict.accepted else "beyond"
+        hope = ", but a long session may bring it back" if outcome == PROMISING else ""
+        return f"{side} {worst:.4g} with confidence, {within} the limit of {limit:.4g}{hope}"
 
-    def _last_session(self) -> ChannelDecision:
-        """Train what is left for longer; accept it if it is no worse."""
-        network = self.state.network
-        before, previous = network.masks.state(), network.evaluate()
-        outcome = self._train(network, LAST, self.plan.last_steps)
-        better = outcome.ended == "completed" and relative_loss(outcome.sums, previous) <= 0
-        if better:
-            self._accept(network, outcome, within=True)
-        else:
-            network.masks.restore(before)
-        why = "no worse than before it" if better else "worse than before it"
-        return self._record(Proposal(LAST, {}, (), 0.0), outcome, why)
-
-    def _train(self, network: Network, tried: str, steps: int | None = None) -> Outcome:
-        """Train for a session, and for a second one if the first comes close to the tolerance."""
-        started, total, length = time.perf_counter(), 0, steps or self.plan.session_steps
-        progress = self.progress.of(decision=self.number, tried=tried, limit=self.judge.limit)
-        for cycle in range(1 if steps else CYCLES):
-            progress.after(self.steps + total).begin(length)
-            loss = network.trainer.session(self._batches, length, (self.plan.seed, self.number, cycle))
-            total += length
-            sums = network.evaluate()
-            ended = "completed" if np.isfinite(loss) and np.isfinite(sums).all() else "non-finite"
-            with np.errstate(divide="ignore", invalid="ignore"):
-                verdict = self.judge(in_blocks(sums), ended)
-            progress.after(self.steps).evaluated(total, self.task.metric.score(sums))
-            near = verdict.relative_loss <= NEAR * self.plan.tolerance
-            if verdict.accepted or not near or not self._allows(total + length + self.plan.last_steps):
-                break
-        return Outcome(verdict, sums, ended, total, time.perf_counter() - started)
-
-    def _accept(self, network: Network, outcome: Outcome, within: bool) -> None:
-        """Go on with a network; compact it once that pays, and keep the compact one beside it."""
+    def _keep(self, network: Network, session: Session, within: bool) -> None:
+        """Keep a compact copy of a trained network."""
         model = network.compact()
         size = self.meter.size(network.graph, network.keep, model)
-        score = self.task.metric.score(outcome.sums)
-        self.state.points.append(FrontierPoint(self.number, size, score, within, model))
-        if size.macs <= COMPACTED * network.graph.cost().macs:
+        score = self.task.metric.score(session.sums)
+        self.state.points.append(FrontierPoint(self.state.number, size, score, within, network.widths, model))
+
+    def _go_on(self, network: Network) -> None:
+        """Go on from a network; compact it once that pays."""
+        if network.graph.cost(network.keep).macs <= COMPACTED * network.graph.cost().macs:
             network = Network(network.compact(), self.task)
         self.state.network = network
 
-    def _record(self, proposal: Proposal, outcome: Outcome, why: str) -> ChannelDecision:
-        point, verdict = self.state.points[-1], outcome.verdict
+    def _record(
+        self,
+        proposal: Proposal,
+        tried: str,
+        session: Session,
+        outcome: str,
+        why: str,
+        start: int | None = None,
+    ) -> ChannelDecision:
+        """Append a decision."""
+        base = self.state.base
         decision = ChannelDecision(
-            number=self.number,
-            round=self._round,
+            number=self.state.number,
+            round=self._next.round,
             target=proposal.target,
-            tried=LAST if proposal.target == LAST else str(proposal),
+            share=proposal.share,
+            started_from=base.decision if start is None else start,
+            tried=tried,
             channels={name: len(numbers) for name, numbers in proposal.channels.items()},
             branches=proposal.branches,
-            accepted=point.decision == self.number,
-            within=verdict.accepted or (proposal.target == LAST and point.decision == self.number),
+            outcome=outcome,
             reason=why,
-            score=self.task.metric.score(outcome.sums),
-            relative_loss=verdict.relative_loss,
-            bound=verdict.bound,
-            size=point.size,
-            widths=self.state.network.widths,
-            steps=outcome.steps,
-            seconds=outcome.seconds,
+            score=self.task.metric.score(session.sums),
+            relative_loss=session.verdict.relative_loss,
+            bound=session.verdict.bound,
+            size=base.size,
+            widths=base.widths,
+            steps=session.steps,
+            seconds=session.seconds,
         )
+        if decision.gone_on:
+            last = self.state.points[-1]
+            decision = replace(decision, size=last.size, widths=last.widths)
         self.state.decisions.append(decision)
         return decision
 

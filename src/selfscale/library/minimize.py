@@ -89,7 +89,8 @@ def run(options: Options) -> MinimizationResult:
     check_computable(network, next(train.endlessly(options.seed)))
     reference = reference_of(network)
     size = meter.size(graph, {}, model)
-    state = State(network, [], [FrontierPoint(0, size, task.metric.score(reference), True, model)])
+    first = FrontierPoint(0, size, task.metric.score(reference), True, network.widths, model)
+    state = State(network, [], [first])
     checkpoint = None
     if options.directory is not None:
         settings = settings_of(model, plan, meter.name, task.metric.name, len(reference))

@@ -30,7 +30,7 @@ def log_result(result: MinimizationResult, plan: Plan) -> None:
     tags = {"kind": "minimization", "mlflow.note.content": result.summary()}
     name = f"{getattr(plan.strategy, '__name__', 'own')} - seed {plan.seed}"
     run = client.create_run(place, tags=tags, run_name=name)
-    for key in ("tolerance", "confidence", "protect", "round_to", "session_steps", "last_steps", "seed"):
+    for key in ("tolerance", "confidence", "protect", "round_to", "session_steps", "long_steps", "seed"):
         client.log_param(run.info.run_id, key, getattr(plan, key))
     first = result.initial
     initial = {"score": first.score, "cost": first.cost, "parameters": first.size.parameters}
@@ -53,7 +53,7 @@ def log_result(result: MinimizationResult, plan: Plan) -> None:
         }
         for key, value in values.items():
             client.log_metric(child.info.run_id, key, value)
-            if decision.outcome == "accepted":
+            if decision.accepted:
                 client.log_metric(run.info.run_id, key, value, step=decision.number)
         client.set_terminated(child.info.run_id, "FINISHED")
     with tempfile.TemporaryDirectory() as folder:

@@ -22,7 +22,7 @@ from selfscale.search.channel_importance import CHANNEL_STRATEGIES, ChannelStrat
 
 SHORTEST, LONGEST = 50, 1000  # steps of a session, which is an epoch if that is between
 SESSIONS = 20  # that a limit on steps is meant for, at least
-LAST = 4  # sessions that the last one is as long as
+LONG = 4  # sessions that a long one is as long as; with a limit on steps, at most as long as those above
 LIMITS = ("steps", "seconds", "session")
 
 
@@ -81,7 +81,6 @@ class Options:
         session = int(limits.get("session", 0)) or min(max(train.batches or LONGEST, SHORTEST), LONGEST)
         if steps is not None and "session" not in limits:
             session = max(1, min(session, steps // SESSIONS))
-        last = LAST * session if steps is None else max(session, min(steps // 4, LAST * session))
         protect = (self.protect,) if isinstance(self.protect, str) else tuple(self.protect)
         names = {name for path, _ in every_layer(self.model) for name in path}
         for name in protect:
@@ -97,7 +96,7 @@ class Options:
             protect=protect,
             round_to=self.round_to,
             session_steps=session,
-            last_steps=last,
+            long_steps=session * (LONG if steps is None else SESSIONS),
             budget=Budget(steps, limits.get("seconds")),
             seed=self.seed,
         )

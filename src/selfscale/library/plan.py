@@ -27,8 +27,8 @@ class Plan:
         strategy: Importance of channels.
         protect: Layers that keep all channels.
         round_to: Widths are multiples of it.
-        session_steps: Training steps of a decision.
-        last_steps: Of the last session.
+        session_steps: Training steps of a trial.
+        long_steps: Of a long session, at most.
         budget: Limits.
         seed: Seed.
     """
@@ -39,15 +39,36 @@ class Plan:
     protect: tuple[str, ...]
     round_to: int
     session_steps: int
-    last_steps: int
+    long_steps: int
     budget: Budget
     seed: int
 
 
 @dataclass
 class State:
-    """The network accepted last, all decisions, and the networks on the way."""
+    """The network that one goes on from, all decisions, and the networks on the way."""
 
     network: Network
     decisions: list[ChannelDecision] = field(default_factory=list)
     points: list[FrontierPoint] = field(default_factory=list)
+
+    @property
+    def number(self) -> int:
+        """Of the next decision."""
+        return len(self.decisions) + 1
+
+    @property
+    def steps(self) -> int:
+        return sum(each.steps for each in self.decisions)
+
+    @property
+    def seconds(self) -> float:
+        return sum(each.seconds for each in self.decisions)
+
+    @property
+    def base(self) -> FrontierPoint:
+        """The point of the network that one goes on from."""
+        return self.point(max((each.number for each in self.decisions if each.gone_on), default=0))
+
+    def point(self, decision: int) -> FrontierPoint:
+        return next(point for point in self.points if point.decision == decision)

@@ -15,6 +15,7 @@ from selfscale import files
 from selfscale.reporting.tables import Table, as_markdown
 
 TEMPLATE = "minimized.html"
+LONG, LAST, BELOW = "long session", "last session", "below the tolerance"
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,14 @@ class ChannelDecision:
     Attributes:
         number: From 1 on.
         round: When all proposals have been tried, a next round begins.
-        target: What the proposal took its share from.
+        target: What the proposal took its share from; `LONG`, `LAST`, or `BELOW` if none was proposed.
+        share: Of the target.
+        started_from: The decision whose network was trained, 0: the initial one.
         tried: What it was, in words.
         channels: How many channels it took from each group.
         branches: Residual branches that it took.
-        accepted: Whether it became part of the network.
-        within: Whether it is within the tolerance; one that is not only adds to the frontier.
+        outcome: "accepted"; "promising": it comes back if a long session is due; "for the frontier only",
+            beyond the tolerance; or "reverted".
         reason: Why, in words.
         score: Of the metric that decides, on the validation examples after the session.
         relative_loss: How much worse than the initial network, relative; negative is better.
@@ -55,11 +58,12 @@ class ChannelDecision:
     number: int
     round: int
     target: str
+    share: float
+    started_from: int
     tried: str
     channels: dict[str, int]
     branches: tuple[str, ...]
-    accepted: bool
-    within: bool
+    outcome: str
     reason: str
     score: float
     relative_loss: float
@@ -74,10 +78,13 @@ class ChannelDecision:
         return cls(**{**values, "branches": tuple(values["branches"]), "size": Size(**values["size"])})
 
     @property
-    def outcome(self) -> str:
-        if self.accepted:
-            return "accepted" if self.within else "for the frontier only"
-        return "reverted"
+    def accepted(self) -> bool:
+        return self.outcome == "accepted"
+
+    @property
+    def gone_on(self) -> bool:
+        """Whether its network is the one that was gone on from."""
+        return self.accepted or (self.target == BELOW and self.outcome != "reverted")
 
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -85,15 +92,17 @@ class ChannelDecision:
 
 @dataclass(frozen=True)
 class FrontierPoint:
-    """A network on the way: after `decision` (0: the initial network), its size and validation score.
+    """A network on the way: of `decision` (0: the initial network), its size and validation score.
 
-    `model` is the plain Keras model, not compiled; `within` says whether it is within the tolerance.
+    `model` is the plain Keras model, not compiled; `within` says whether it is within the tolerance;
+    `widths` are the channels that it has of each group, by the group's name.
     """
 
     decision: int
     size: Size
     score: float
     within: bool
+    widths: dict[str, int]
     model: keras.Model
     path: Path | None = None
 
@@ -136,7 +145,7 @@ class MinimizationResult:
     def summary(self) -> str:
         """Return two sentences: what is left, and by what it was decided."""
         first, last = self.initial, self.final
-        accepted = sum(decision.outcome == "accepted" for decision in self.decisions)
+        accepted = sum(decision.accepted for decision in self.decisions)
         return (
             f"{self.cost} {first.cost:,.6g} -> {last.cost:,.6g} ({last.size.relative(first.size)}), "
             f"parameters {first.size.parameters:,} -> {last.size.parameters:,}, "

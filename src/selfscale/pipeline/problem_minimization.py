@@ -13,8 +13,7 @@ import numpy as np
 from selfscale import files
 from selfscale.library import minimize as library
 from selfscale.library.checkpoint import RECORD
-from selfscale.library.loop import BELOW, LAST
-from selfscale.library.result import ChannelDecision, FrontierPoint, MinimizationResult
+from selfscale.library.result import BELOW, LAST, ChannelDecision, FrontierPoint, MinimizationResult
 from selfscale.paths import TARGETS, Job, only_one
 from selfscale.pipeline import resume
 from selfscale.pipeline.execution import Execution, about
@@ -108,7 +107,6 @@ def write_decisions(posed: Posed, decisions: Sequence[ChannelDecision], folder: 
     for decision in decisions:
         if decision.target == BELOW:
             continue
-        started_from = max((each["number"] for each in found if each["accepted"]), default=0)
         score = posed.scores(decision.score)
         finite = bool(np.isfinite(decision.score))
         found.append(
@@ -117,7 +115,7 @@ def write_decisions(posed: Posed, decisions: Sequence[ChannelDecision], folder: 
                 "alteration": TRAIN if decision.target == LAST else "remove",
                 "tried": decision.tried,
                 "filters": [],
-                "started_from": started_from,
+                "started_from": decision.started_from,
                 "score": score[posed.loss],
                 "relative_loss": decision.relative_loss,
                 "bound": decision.bound,
@@ -165,7 +163,7 @@ def write_result(
         "loss": posed.loss,
         "filters_initial": training["filters"],
         "filters_grown": training["filters"],
-        "filters_kept": filters_of(posed, found, final),
+        "filters_kept": posed.filters(final.widths),
         "parameters_initial": training["parameters"],
         "macs_per_pixel_initial": training["macs_per_pixel"],
         **posed.size(final.size),
@@ -178,7 +176,7 @@ def write_result(
         "training_steps_initial": training["training_steps"],
         "targets": files.content(TARGETS / job.task / "manifest.json"),
         "frontier_steps": below,
-        "kept": [point_of(posed, found, points[number], tests[number]) for number in sorted(points)],
+        "kept": [point_of(posed, points[number], tests[number]) for number in sorted(points)],
     }
     files.save_model(final.model, out / "compact.keras")
     write_decisions(posed, found.decisions, out)
@@ -186,20 +184,13 @@ def write_result(
     files.write_json(job.result, result)
 
 
-def point_of(
-    posed: Posed, found: MinimizationResult, point: FrontierPoint, tested: Mapping[str, Any]
-) -> dict[str, Any]:
+def point_of(posed: Posed, point: FrontierPoint, tested: Mapping[str, Any]) -> dict[str, Any]:
     """A network on the way, as `result.json` has it."""
     return {
         "decision": point.decision,
-        "filters_kept": filters_of(posed, found, point),
+        "filters_kept": posed.filters(point.widths),
         **posed.size(point.size),
         "validation": posed.scores(point.score)[posed.loss],
         "test": tested["test"][posed.loss],
         "test_interval": tested["test_interval"],
     }
-
-
-def filters_of(posed: Posed, found: MinimizationResult, point: FrontierPoint) -> list[int]:
-    widths = found.decisions[point.decision - 1].widths if point.decision else posed.network.widths
-    return posed.filters(widths)

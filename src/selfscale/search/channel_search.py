@@ -1,24 +1,25 @@
 """Which channels and branches are tried next, in a network too wide to try them one by one.
 
-A proposal takes a share of what the channels of all groups, of some, or of one save, each removed
-alone, or some of the residual branches. Where one group reads another, both count what goes between
-them: a quarter of the sum can be nearly half of the network's cost. What it takes from doubles its share
-as long as that is accepted; once it fails, the share is halved after each trial, as in bisection: the
-trials of a group grow with the logarithm of its width.
+A trial takes a share of what all groups, some, or one can save, or some of the residual branches. The
+share doubles until one fails; from then on the next lies halfway between what is promising and what
+failed. So the trials of a target grow with the logarithm of its width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-FIRST_SHARE, LARGEST_SHARE = 0.25, 0.5
+FIRST_SHARE = 0.25
+RESOLUTION = 0.1  # of the share: so close to a failure, what is promising gets a long session
 LEAST_GAIN = 0.01  # of the network's cost: less is not worth a session
 PARTS = 4  # of the groups, tried when all of them together can't give any more
 ALL, BRANCHES = "all groups", "branches"
+ACCEPTED, PROMISING, FAILED = "accepted", "promising", "failed"
+RECOVERY = 0.6  # of training steps, the power that the lost score goes down with: so it was measured
 TINY = 1e-12
 
 
@@ -50,9 +51,10 @@ class BranchState(NamedTuple):
 
 @dataclass(frozen=True)
 class Proposal:
-    """What is tried next: channels by group, or branches, and the cost that goes with them."""
+    """What is tried next: channels by group, or branches; which share of the target that is."""
 
     target: str
+    share: float
     channels: dict[str, np.ndarray]
     branches: tuple[str, ...]
     saving: float
@@ -69,45 +71,90 @@ class Proposal:
 
 
 class Tried(NamedTuple):
-    """What was proposed before, and whether it was accepted."""
+    """What was tried before, and whether it was accepted, promising, or failed."""
 
     target: str
+    share: float
     size: int
     branches: tuple[str, ...]
-    accepted: bool
+    outcome: str
+
+
+Choose = Callable[[str, Sequence[GroupState], float], Proposal | None]
 
 
 def next_proposal(
     groups: Sequence[GroupState],
     branches: Sequence[BranchState],
     history: Sequence[Tried],
+    choose: Choose,
     *,
     cost: float,
-    round_to: int = 1,
 ) -> Proposal | None:
-    """Return what to try next, or None if nothing is left that is worth a session.
+    """Return what to try next; None if what is promising comes first, or nothing is worth a session.
 
     Args:
         groups: Groups that may lose channels.
         branches: Residual branches that may go.
         history: All that was tried.
+        choose: Returns the channels, of a target's groups, that a share of the cost goes with.
         cost: Of the network now.
-        round_to: A group that loses channels keeps a multiple of so many.
     """
     for target, members in targets(groups, history):
         own = [tried for tried in history if tried.target == target]
-        share = next_share(own)
+        low, high, share = bracket(own)
+        if low and (high - low < RESOLUTION or target == BRANCHES):
+            return None
         if target == BRANCHES:
-            failed = {tried.branches for tried in own if not tried.accepted}
+            failed = {tried.branches for tried in own if tried.outcome == FAILED}
             proposal = some_branches([b for b in branches if (b.name,) not in failed], share)
-            smaller = True  # what failed alone is left out
         else:
-            proposal = some_channels(target, members, share, round_to)
-            failed_once = any(not tried.accepted for tried in own)
-            smaller = not failed_once or (proposal is not None and proposal.size < own[-1].size)
-        if proposal and smaller and proposal.saving >= LEAST_GAIN * cost:
+            possible = min(cost, sum(group.saving * len(group.channels) for group in members))
+            worth_it = share * possible >= LEAST_GAIN * cost
+            proposal = choose(target, members, share) if worth_it else None
+            proposal = proposal if proposal and between(proposal.size, own) else None
+        if proposal and proposal.saving >= LEAST_GAIN * cost:
             return proposal
+        if low:
+            return None
     return None
+
+
+def since_accepted(tries: Sequence[Tried]) -> Sequence[Tried]:
+    """Return the tries that started from the network of now."""
+    accepted = [number for number, tried in enumerate(tries, 1) if tried.outcome == ACCEPTED]
+    return tries[accepted[-1] if accepted else 0 :]
+
+
+def between(size: int, tries: Sequence[Tried]) -> bool:
+    """Return whether a proposal is smaller than all that failed, and larger than what is promising."""
+    now = since_accepted(tries)
+    failed = min((tried.size for tried in now if tried.outcome == FAILED), default=np.inf)
+    promising = (tried.size for tried in now if tried.outcome == PROMISING and tried.size < failed)
+    return max(promising, default=0) < size < failed
+
+
+def bracket(tries: Sequence[Tried]) -> tuple[float, float, float]:
+    """Return the largest promising share (or 0), the smallest that failed (or 1), and the next one."""
+    high, share = 1.0, FIRST_SHARE
+    for tried in tries:
+        if tried.outcome == FAILED:
+            high = min(high, tried.share)
+        elif tried.outcome == ACCEPTED and high < 1:
+            high = (high - tried.share) / (1 - tried.share)  # of what is left
+        if tried.outcome != FAILED:
+            share = min(2 * tried.share, (1 + tried.share) / 2)
+    promising = [each.share for each in since_accepted(tries) if each.outcome == PROMISING]
+    low = max((share for share in promising if share < high), default=0.0)
+    return low, high, share if high == 1 else (low + high) / 2
+
+
+def recovered(relative_loss: float, steps: int, more: int) -> float:
+    """Return the relative loss to be expected after `more` training steps, of that after `steps`.
+
+    What was lost goes down with a power of the steps; what was gained stays.
+    """
+    return min(relative_loss, relative_loss * (steps / (steps + more)) ** RECOVERY)
 
 
 def targets(
@@ -132,32 +179,20 @@ def worth(group: GroupState) -> float:
     return float(group.saving * len(half) / (half.sum() + TINY))
 
 
-def next_share(tries: Sequence[Tried]) -> float:
-    """Double while trials are accepted; halve after each one from the first failure on."""
-    share, failed = FIRST_SHARE, False
-    for tried in tries:
-        failed = failed or not tried.accepted
-        share = share / 2 if failed else min(LARGEST_SHARE, 2 * share)
-    return share
+def some_channels(groups: Sequence[GroupState], wanted: float, round_to: int = 1) -> dict[str, np.ndarray]:
+    """Return the channels of least importance by cost, by group, which together save about `wanted`.
 
-
-def some_channels(
-    target: str, groups: Sequence[GroupState], share: float, round_to: int = 1
-) -> Proposal | None:
-    """Return the channels of least importance by cost, which make up that share of what all of them save.
-
-    Channels go in blocks of `round_to`. A group gives at most half of its own at once, and keeps a block.
+    Channels go in blocks of `round_to`. A group keeps a block.
     """
     blocks = []  # importance by saving, the group, its channels, saving
     for group in groups:
         order, count = np.argsort(group.importance, kind="stable"), len(group.channels)
         first = count % round_to or min(round_to, count)
-        for end in range(first, min(count - 1, max(first, count // 2)) + 1, round_to):
+        for end in range(first, count, round_to):
             block = order[max(0, end - round_to) if end > first else 0 : end]
             saving = group.saving * len(block)
             value = float(group.importance[block].sum()) / max(saving, TINY)
             blocks.append((value, group.name, group.channels[block], saving))
-    wanted = share * sum(group.saving * len(group.channels) for group in groups)
     chosen: dict[str, list[np.ndarray]] = {}
     saved = 0.0
     for _, name, channels, saving in sorted(blocks, key=lambda block: block[0]):
@@ -165,8 +200,7 @@ def some_channels(
             break
         chosen.setdefault(name, []).append(channels)
         saved += saving
-    found = {name: np.sort(np.concatenate(parts)) for name, parts in chosen.items()}
-    return Proposal(target, found, (), saved) if found else None
+    return {name: np.sort(np.concatenate(parts)) for name, parts in chosen.items()}
 
 
 def some_branches(branches: Sequence[BranchState], share: float) -> Proposal | None:
@@ -177,4 +211,4 @@ def some_branches(branches: Sequence[BranchState], share: float) -> Proposal | N
         if len(chosen) < count and not any(branch.parts & other.parts for other in chosen):
             chosen.append(branch)
     names, saving = tuple(branch.name for branch in chosen), sum(branch.saving for branch in chosen)
-    return Proposal(BRANCHES, {}, names, saving) if chosen else None
+    return Proposal(BRANCHES, share, {}, names, saving) if chosen else None
