@@ -5,24 +5,28 @@ from __future__ import annotations
 import atexit
 import functools
 import json
+import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-# Each line on its stdin is a folder, two files for what is printed, and a program with its arguments.
+# Each line on its stdin: a folder, two files for what is printed, the environment, a program, its arguments.
 CODE = """
 import json, os, sys
 exec(sys.argv[1])
 for line in sys.stdin:
-    folder, outputs, program, *sys.argv[1:] = json.loads(line)
+    folder, outputs, environment, program, *sys.argv[1:] = json.loads(line)
     if child := os.fork():
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
         continue
     for descriptor, path in enumerate(outputs, 1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
     os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
     exec(program, {"__name__": "__main__"})
     sys.exit()
 """
@@ -51,13 +55,20 @@ def origin(imports: str) -> subprocess.Popen[str]:
     return process
 
 
-def fork(imports: str, folder: Path, program: str, *arguments: Path | str) -> Ended:
+def fork(
+    imports: str,
+    folder: Path,
+    program: str,
+    *arguments: Path | str,
+    environment: Mapping[str, str] | None = None,
+) -> Ended:
     """Run a program in a process of its own, in which these imports are done."""
     process = origin(imports)
     assert process.stdin and process.stdout
     with tempfile.TemporaryDirectory() as name:
         outputs = [Path(name) / "out", Path(name) / "err"]
-        asked = [str(folder), [*map(str, outputs)], program, *map(str, arguments)]
+        given = dict(environment or os.environ)
+        asked = [str(folder), [*map(str, outputs)], given, program, *map(str, arguments)]
         print(json.dumps(asked), file=process.stdin, flush=True)
         code = int(process.stdout.readline())
         return Ended(code, *(path.read_text() for path in outputs))

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import keras
 import mlflow.tensorflow
@@ -20,6 +17,7 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 from scipy import ndimage
+from test_repro import Project, stages
 
 from pages import blocks, change
 from selfscale.cli import app as cli
@@ -76,8 +74,8 @@ def follow(section: str, monkeypatch: pytest.MonkeyPatch) -> str:
     return printed
 
 
-def ran(words: list[str], **more: Any) -> str:
-    done = subprocess.run(words, capture_output=True, text=True, check=False, **more)
+def ran(words: list[str]) -> str:
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -125,29 +123,9 @@ def test_pairs_of_images(project, monkeypatch, capsys):
         np.testing.assert_allclose(target[..., 0], expected, atol=5e-4)
 
 
-class Repository(NamedTuple):
-    """A project of its own under Git and DVC, with this checkout's stages."""
-
-    root: Path
-
-    def run(self, *words: str) -> str:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "DVC_"))}
-        environment = kept | {
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": "src",
-            "DVC_SITE_CACHE_DIR": str(self.root.parent / "dvc"),
-            "GIT_CONFIG_GLOBAL": os.devnull,
-        }
-        return ran(list(words), cwd=self.root, env=environment)
-
-    def repro(self) -> set[str]:
-        """The stages that ran for the targets to be up to date: no other has to."""
-        output = self.run(sys.executable, "-m", "dvc", "repro", "targets")
-        return set(re.findall(r"^Running stage '([^']+)'", output, re.MULTILINE))
-
-
 @pytest.fixture
-def repository(tmp_path: Path) -> Repository:
+def repository(tmp_path: Path) -> Project:
+    """A project of its own under Git and DVC, with this checkout's stages."""
     root = tmp_path / "project"
     for pattern in (
         ".dvc/config",
@@ -163,9 +141,14 @@ def repository(tmp_path: Path) -> Repository:
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, copy)
     shutil.copy(CHECKOUT / "params.yaml", root)
-    made = Repository(root)
+    made = Project(root)
     made.run("git", "init", "--quiet")
     return made
+
+
+def targets_made(repository: Project) -> set[str]:
+    """The stages that ran for the targets to be up to date: no other has to."""
+    return stages(repository.dvc("repro", "targets"))
 
 
 def test_dvc_makes_targets_again_when_the_operator_or_a_file_of_pairs_changed(repository):
@@ -176,18 +159,18 @@ def test_dvc_makes_targets_again_when_the_operator_or_a_file_of_pairs_changed(re
     change(repository.root / "params.yaml", {"runs": {"tasks": ["emboss", "denoise"]}})
     repository.run(sys.executable, "make_pairs.py")
     targets = {"targets@emboss", "targets@denoise"}
-    assert repository.repro() == {"inputs", "prepare"} | targets
+    assert targets_made(repository) == {"inputs", "prepare"} | targets
     before = contents(repository.root / "data/targets")
     operator = repository.root / "emboss.py"
     operator.write_text(operator.read_text().replace("/ 2, 0, 1)", "/ 4, 0, 1)"))
-    assert repository.repro() == {"inputs", "targets@emboss"}
+    assert targets_made(repository) == {"inputs", "targets@emboss"}
     after = contents(repository.root / "data/targets")
     assert {name for name in before if before[name] != after[name]} >= {"emboss/train.npy"}
     wanted = repository.root / "pairs/wanted/moon.png"
     Image.fromarray(255 - np.asarray(Image.open(wanted))).save(wanted)
-    assert repository.repro() == {"inputs", "targets@denoise"}
+    assert targets_made(repository) == {"inputs", "targets@denoise"}
     for folder in ("inputs", "wanted"):
         (repository.root / f"pairs/{folder}/moon.png").unlink()
-    assert repository.repro() == {"inputs", "prepare"} | targets
+    assert targets_made(repository) == {"inputs", "prepare"} | targets
     manifest = json.loads((repository.root / "data/prepared/manifest.json").read_text())
     assert len(manifest["images"]) == 10

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from test_app import command  # noqa: F401
 
+from forks import TRAINING, fork
 from selfscale.cli import registry as cli_registry
 from selfscale.inference.load import find
 from selfscale.nn.fcn import build
@@ -19,7 +20,7 @@ from selfscale.tracking.champions import Standing
 from selfscale.tracking.registry import register
 from selfscale.tracking.store import Client, open_store
 from stores import RESULT, aliases, new_store
-from workspaces import CHECKOUT, own_store, selfscale
+from workspaces import CHECKOUT, own_store
 
 NAME = "selfscale-sobel"
 SCORES = (0.012, 0.011, 0.013)  # of versions 1, 2 and 3, of equal size: each on the same validation images
@@ -190,9 +191,9 @@ def test_a_version_whose_files_are_gone_cannot_be_promoted(client, project):
     shutil.rmtree(folder)
     for words in (["promote", "sobel", "--version", "1", "--force"], ["rollback", "sobel"]):
         # In a process of its own: MLflow remembers where a model was, here before the project was copied.
-        done = selfscale(project, *words)
-        assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr == (
+        ended = fork(TRAINING, project, "from selfscale.cli import app; app.main()", *words)
+        assert (ended.code, ended.out) == (2, "")
+        assert ended.err == (
             "error: selfscale-sobel version 1: its files are gone; run `selfscale register` again\n"
         )
     assert aliases(client) == {"champion": 2, "previous": 1}
