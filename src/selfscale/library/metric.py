@@ -40,12 +40,16 @@ class Metric:
     def compiled(self, model: keras.Model) -> Callable[[Sequence[Batch]], np.ndarray]:
         """Return the evaluation of one model, compiled once."""
 
-        @tf.function(reduce_retracing=True)
+        @tf.function
         def evaluate(x: Any, y: Any, weights: Any) -> tf.Tensor:
             return self.function(y, as_floats(model(x, training=False)), weights)
 
+        traced: list[Callable[..., tf.Tensor]] = []
+
         def all_of(batches: Sequence[Batch]) -> np.ndarray:
-            table = np.concatenate([evaluate(*batch).numpy() for batch in batches])
+            if not traced:  # once, and not again for a last batch of fewer examples
+                traced.append(evaluate.get_concrete_function(*tf.nest.map_structure(shared, *batches)))
+            table = np.concatenate([traced[0](*batch).numpy() for batch in batches])
             return table[:, ::-1] if self.higher else table
 
         return all_of
@@ -54,6 +58,17 @@ class Metric:
         """Return the metric itself, from what `sums` returned."""
         numerator, denominator = sums.sum(axis=0)[:: -1 if self.higher else 1]
         return float(numerator / denominator) if denominator else float("nan")
+
+
+def shared(*leaves: Any) -> Any:
+    """Return the `tf.TensorSpec` of tensors: their dtype, and the axes of which they have the same length."""
+    first = leaves[0]
+    if first is None:
+        return None
+    if any(leaf.shape.rank != first.shape.rank for leaf in leaves):
+        return tf.TensorSpec(None, first.dtype)
+    axes = zip(*(leaf.shape for leaf in leaves), strict=True)
+    return tf.TensorSpec([lengths[0] if len(set(lengths)) == 1 else None for lengths in axes], first.dtype)
 
 
 def deciding(model: keras.Model, loss: Any, metric: Any = None, direction: Direction | None = None) -> Metric:
