@@ -21,6 +21,7 @@ from stores import python
 CONFIGURED = """
 import sys
 import tensorflow as tf
+from threadpoolctl import threadpool_info
 from selfscale.nn import devices
 from selfscale.config import (Execution)
 
@@ -33,12 +34,13 @@ except RuntimeError:
     print("deterministic")
 print(tf.config.threading.get_intra_op_parallelism_threads())
 print(tf.config.threading.get_inter_op_parallelism_threads())
+print(*{library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"})
 """
 
 
 @pytest.mark.parametrize(
     ("threads", "deterministic", "lines"),
-    [(1, True, "False deterministic 1 1"), (3, False, "False 3 0")],
+    [(1, True, "False deterministic 1 1 1"), (3, False, "False 3 0 3")],
 )
 def test_a_process_has_the_threads_and_the_determinism_of_the_settings(threads, deterministic, lines):
     command = python(CONFIGURED, str(threads), str(deterministic))
@@ -52,6 +54,7 @@ def untouched(monkeypatch):
     for name in ("set_intra_op_parallelism_threads", "set_inter_op_parallelism_threads"):
         monkeypatch.setattr(tf.config.threading, name, lambda number: None)
     monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: None)
+    monkeypatch.setattr(devices, "threadpool_limits", lambda number: None)
 
 
 @pytest.mark.parametrize(("asked", "warned"), [("0", True), ("0,1", True), ("-1", False), ("", False)])

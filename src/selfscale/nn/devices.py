@@ -12,6 +12,7 @@ import keras
 import psutil
 import tensorflow as tf
 from tensorflow.python.eager import context
+from threadpoolctl import threadpool_limits
 
 from selfscale.config import Execution
 from selfscale.errors import UserError
@@ -42,6 +43,8 @@ def configure(execution: Execution) -> bool:
     """
     tf.config.threading.set_intra_op_parallelism_threads(execution.threads)
     tf.config.threading.set_inter_op_parallelism_threads(1 if execution.threads == 1 else 0)
+    # NumPy's linear algebra would take all cores: other sums, and slow where processes share them.
+    threadpool_limits(execution.threads)
     blocking.allow(execution.blocks)
     gpus = visible_gpus()
     for gpu in gpus:
