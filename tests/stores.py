@@ -16,7 +16,7 @@ from typing import Any
 from PIL import Image
 
 from selfscale import files
-from selfscale.records import DecisionRecord, Filter, SessionRecord
+from selfscale.decisions import DecisionRecord, Filter, SessionRecord
 from selfscale.search.ablation import AblationRecord, Movement, ScoreChange, Successor
 from selfscale.tracking.store import Client, open_store
 

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "src" / "selfscale"
 ROOMS = ("", "nn", "search", "data", "tracking", "inference", "reporting", "library", "pipeline", "cli")
 LIBRARY = ("nn", "search")
 # What the library may import of the ground floor.
-GROUND = {"config", "search_config", "errors", "records", "progress", "plugins", "keras_settings"}
+GROUND = {"config", "search_config", "decisions", "errors", "progress", "plugins", "keras_settings"}
 FOREIGN = ("yaml", "ruamel", "mlflow", "dvc", "typer", "rich", "requests", "pooch", "sqlalchemy")
 LONGEST_FILE, LONGEST_FUNCTION = 250, 50
 

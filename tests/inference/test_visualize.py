@@ -12,6 +12,7 @@ from skimage.filters import sobel
 
 from conftest import pictures
 from selfscale.data_config import Task
+from selfscale.decisions import Filter
 from selfscale.errors import UserError
 from selfscale.inference import visualize as visualizing
 from selfscale.inference.image_files import find
@@ -21,7 +22,6 @@ from selfscale.nn import compaction
 from selfscale.nn.fcn import build
 from selfscale.nn.layer_removal import with_layers
 from selfscale.nn.masking import MaskedNetwork
-from selfscale.records import Filter
 from stores import record
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from conftest import bind, new_trainer
 from networks import assert_equal, everything, plain_removal
+from selfscale.decisions import Filter
 from selfscale.nn import redundancy
 from selfscale.nn.alterations import ALTERATIONS, reinitialize
 from selfscale.nn.checkpoint import Checkpoint
@@ -17,7 +18,6 @@ from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.metrics import Evaluation
 from selfscale.nn.trainer import Plan
 from selfscale.progress import Moment, Progress
-from selfscale.records import Filter
 from selfscale.search.loop import minimize
 from selfscale.search_config import LayerRemoval, Limits, Minimization
 

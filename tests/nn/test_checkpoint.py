@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from networks import assert_equal, everything
+from selfscale.decisions import Filter
 from selfscale.nn.checkpoint import Checkpoint
 from selfscale.nn.layer_removal import with_layers
 from selfscale.nn.trainer import Plan, Trainer
-from selfscale.records import Filter
 
 
 def change_everything(trainer: Trainer) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from conftest import new_trainer
 from networks import IMAGES, PICTURES, assert_equal, new_network
 from selfscale.config import Training
+from selfscale.decisions import Filter
 from selfscale.nn import redundancy
 from selfscale.nn.alterations import reinitialize
 from selfscale.nn.compaction import compact, compacted, pays, removed_filters, verify, with_filters
@@ -23,7 +24,6 @@ from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.probe import Probe
 from selfscale.nn.redundancy import Redundant
 from selfscale.nn.trainer import Plan
-from selfscale.records import Filter
 from selfscale.search_config import Minimization
 
 PLAIN = (keras.layers.InputLayer, keras.layers.Conv2D, keras.layers.BatchNormalization, keras.layers.ReLU)

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from networks import IMAGES, PICTURES, assert_equal, chain, conv, new_network, state_of
+from selfscale.decisions import Filter
 from selfscale.nn import layer_removal as layers
 from selfscale.nn.input_pipeline import Split
 from selfscale.nn.layer_removal import fit, removable_layers, with_layers, without_layer
 from selfscale.nn.masking import MaskedNetwork
-from selfscale.records import Filter
 
 
 def remove(network: MaskedNetwork, layer: int, attempt: int = 0, level: float = 0.3, seed: int = 0):

@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import new_trainer
+from selfscale.decisions import Filter
 from selfscale.nn.alterations import reinitialize
 from selfscale.nn.fcn import build, size
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.trainer import Plan
-from selfscale.records import Filter
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.random((2, 20, 20, 1), dtype=np.float32)

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from conftest import new_trainer
+from selfscale.decisions import Filter
 from selfscale.nn.fcn import build
 from selfscale.nn.input_pipeline import Split
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.probe import Probe
-from selfscale.records import Filter
 
 
 @pytest.fixture

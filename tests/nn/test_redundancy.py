@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from selfscale.decisions import Filter
 from selfscale.nn.fcn import blocks
 from selfscale.nn.input_pipeline import Split
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.probe import Probe
 from selfscale.nn.redundancy import Redundant, duplicate, find, merge, silent
-from selfscale.records import Filter
 
 RNG = np.random.default_rng(0)
 TRAIN = RNG.integers(0, 256, (11, 8, 9, 1), dtype=np.uint8)  # more than a batch, and not whole batches

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from networks import PICTURES, assert_equal, chain, conv, new_network, state_of
+from selfscale.decisions import Filter
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.refit import patches, refit, refit_if_better
-from selfscale.records import Filter
 
 IMAGES = PICTURES / np.float32(255)  # 3 x 20 x 24: all positions are looked at
 

@@ -6,11 +6,11 @@ import pytest
 import tensorflow as tf
 
 from conftest import TINY, new_trainer
+from selfscale.decisions import Filter
 from selfscale.nn.fcn import build
 from selfscale.nn.input_pipeline import Split
 from selfscale.nn.optimizers import learning_rates
 from selfscale.nn.trainer import Compilation, Plan
-from selfscale.records import Filter
 
 
 def test_a_session_learns_and_is_traced_once_whatever_is_masked(trainer):

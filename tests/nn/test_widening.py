@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from tensorflow.python.framework.func_graph import FuncGraph
 
 from conftest import new_trainer
+from selfscale.decisions import INSERT_LAYER, WIDEN, Filter, GrowthStep
 from selfscale.nn.compaction import compact, compacted
 from selfscale.nn.fcn import build, calibrate, size
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.trainer import Plan
 from selfscale.nn.widening import grown, hands_on_positive
-from selfscale.records import INSERT_LAYER, WIDEN, Filter, GrowthStep
 from selfscale.search.growth_trials import candidates
 
 PICTURES = np.random.default_rng(5).integers(256, size=(2, 20, 23, 1), dtype=np.uint8)

@@ -22,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfscale import paths as workspace
+from selfscale.decisions import DecisionRecord, Filter, SessionRecord
 from selfscale.errors import UserError
 from selfscale.files import read_json
 from selfscale.nn.trainer import Trainer
@@ -29,7 +30,6 @@ from selfscale.pipeline import resume
 from selfscale.pipeline.execution import clock_of
 from selfscale.pipeline.results import without_seconds
 from selfscale.progress import Moment, Progress
-from selfscale.records import DecisionRecord, Filter, SessionRecord
 from selfscale.search.acceptance import reference_of
 from selfscale.settings import load
 from selfscale.tracking.store import open_store

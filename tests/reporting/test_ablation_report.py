@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from conftest import new_trainer
+from selfscale.decisions import Filter, SessionRecord
 from selfscale.nn.fcn import build
 from selfscale.nn.trainer import Trainer
-from selfscale.records import Filter, SessionRecord
 from selfscale.reporting.ablation_report import NOT_TESTED, as_json, content, heat_map, table
 from selfscale.search.ablation import TESTS, AblationRecord, Movement, ScoreChange, Successor
 from stores import worth_record as record

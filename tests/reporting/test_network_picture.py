@@ -9,11 +9,11 @@ from PIL import Image
 
 from comparisons import result
 from conftest import pictures
+from selfscale.decisions import Filter
 from selfscale.inference.layer_views import NetworkView
 from selfscale.nn import compaction
 from selfscale.nn.fcn import build
 from selfscale.nn.masking import MaskedNetwork
-from selfscale.records import Filter
 from selfscale.reporting.network_picture import Example, before_and_after, examples, network_pictures
 from stores import record
 

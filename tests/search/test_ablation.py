@@ -7,12 +7,12 @@ import pytest
 from scipy import stats
 
 from conftest import new_trainer
+from selfscale.decisions import Filter
 from selfscale.nn.checkpoint import Checkpoint
 from selfscale.nn.fcn import build, calibrate
 from selfscale.nn.metrics import Evaluator
 from selfscale.nn.trainer import Plan, Trainer
 from selfscale.progress import Moment, Progress
-from selfscale.records import Filter
 from selfscale.search.ablation import (
     BASELINE,
     RELEARNS,

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from conftest import TINY, new_trainer
+from selfscale.decisions import SessionRecord
 from selfscale.nn.fcn import build, calibrate
 from selfscale.nn.metrics import Evaluation
-from selfscale.records import SessionRecord
 from selfscale.search.first_session import best_start, first_session
 
 

@@ -10,13 +10,13 @@ import pytest
 
 from conftest import new_trainer
 from networks import plain_removal
+from selfscale.decisions import INSERT_LAYER, TRAIN, TRAIN_ON, WIDEN
 from selfscale.errors import UserError
 from selfscale.nn.fcn import build, calibrate, filters_per_layer, size
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.probe import Probe
 from selfscale.nn.trainer import Plan
 from selfscale.nn.widening import grown
-from selfscale.records import INSERT_LAYER, TRAIN, TRAIN_ON, WIDEN
 from selfscale.search.growth import GROWTH_STRATEGIES, GrowthSubject
 from selfscale.search.growth_trials import Growing, candidates, replayed
 from selfscale.search.importance import STRATEGIES

@@ -8,9 +8,9 @@ from scipy.spatial.distance import cosine as cosine_distance
 from scipy.spatial.distance import pdist, squareform
 
 from conftest import bind
+from selfscale.decisions import Filter
 from selfscale.errors import UserError
 from selfscale.nn.similarity import cosine_similarity
-from selfscale.records import Filter
 from selfscale.search.importance import STRATEGIES, Subject
 
 ROWS = [

@@ -11,6 +11,7 @@ import pytest
 
 from conftest import bind, new_trainer
 from networks import assert_equal, everything, plain_removal
+from selfscale.decisions import MERGE, REMOVE_LAYER, TRAIN, DecisionRecord, Filter, layers_of
 from selfscale.errors import UserError
 from selfscale.nn import redundancy
 from selfscale.nn.checkpoint import Checkpoint
@@ -19,7 +20,6 @@ from selfscale.nn.fcn import build, filters_per_layer, size
 from selfscale.nn.metrics import Evaluation
 from selfscale.nn.trainer import Plan, Trainer
 from selfscale.pipeline import resume
-from selfscale.records import MERGE, REMOVE_LAYER, TRAIN, DecisionRecord, Filter, layers_of
 from selfscale.search import attempt, loop
 from selfscale.search.acceptance import Judge, Verdict, reaches_target, reference_of, threshold
 from selfscale.search.frontier import frontier

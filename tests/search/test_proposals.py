@@ -14,6 +14,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from conftest import sobel_split
+from selfscale.decisions import MERGE, REMOVE_LAYER, TRAIN, WIDEN, DecisionRecord, Filter, layers_of
 from selfscale.errors import UserError
 from selfscale.nn import redundancy
 from selfscale.nn.compaction import compacted
@@ -22,7 +23,6 @@ from selfscale.nn.layer_removal import with_layers, without_layer
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.probe import Probe
 from selfscale.nn.redundancy import Redundant
-from selfscale.records import MERGE, REMOVE_LAYER, TRAIN, WIDEN, DecisionRecord, Filter, layers_of
 from selfscale.search import proposals
 from selfscale.search.importance import STRATEGIES, Subject
 from selfscale.search.proposals import group_size, loss_without, next_trials

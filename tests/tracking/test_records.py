@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from selfscale import files
+from selfscale.decisions import Filter
 from selfscale.errors import UserError
-from selfscale.records import Filter
 from selfscale.tracking.records import Record, read
 from stores import ABLATION, RESULT, STARTED, draw, record, write_clock, write_minimization, write_training
 

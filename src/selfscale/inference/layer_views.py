@@ -12,10 +12,10 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from selfscale.decisions import MERGE, REMOVE_LAYER, Filter
 from selfscale.errors import UserError
 from selfscale.inference.load import COMPACT
 from selfscale.nn.fcn import blocks, filters_per_layer
-from selfscale.records import MERGE, REMOVE_LAYER, Filter
 
 REMOVING = ("disable", "disable_and_freeze", MERGE, REMOVE_LAYER)
 Floats = NDArray[np.float32]

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from selfscale.decisions import Filter
 from selfscale.nn.masking import MaskedNetwork
-from selfscale.records import Filter
 
 # (network, filters, random numbers); undone by restoring a checkpoint.
 Alteration = Callable[[MaskedNetwork, Sequence[Filter], np.random.Generator], None]

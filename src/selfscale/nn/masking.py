@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
+from selfscale.decisions import Filter
 from selfscale.nn.channel_masks import ChannelMasks, ChannelState
 from selfscale.nn.fcn import Block, Size, blocks, size
 from selfscale.nn.graph import trace
-from selfscale.records import Filter
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 import tensorflow as tf
 
+from selfscale.decisions import Filter
 from selfscale.nn.blocking import Chain
 from selfscale.nn.input_pipeline import Split, spread
 from selfscale.nn.losses import LOSSES, ratio
@@ -15,7 +16,6 @@ from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.metrics import to_float
 from selfscale.nn.ratios import quotient
 from selfscale.nn.refit import losses_refitted
-from selfscale.records import Filter
 
 IMAGES = 32
 IMAGES_PER_CALL = 8

@@ -11,12 +11,12 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from selfscale.decisions import Filter
 from selfscale.nn.fcn import RESIZING
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.metrics import IMAGES_PER_CALL, to_float
 from selfscale.nn.probe import Probe
 from selfscale.nn.similarity import cosine_similarity
-from selfscale.records import Filter
 
 # Of each weight, in a comparison of two filters: some 10 float32 roundings.
 TOLERANCE = 1e-6

@@ -8,10 +8,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from selfscale.decisions import Filter
 from selfscale.nn.blocking import Chain
 from selfscale.nn.masking import MaskedNetwork, MaskState
 from selfscale.nn.metrics import to_float
-from selfscale.records import Filter
 
 POSITIONS = 20_000
 # Relative to the mean square of what is read: in directions that hardly occur, weights stay.

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from selfscale.config import Training
+from selfscale.decisions import SessionRecord
 from selfscale.errors import UserError
 from selfscale.nn.blocking import Chain
 from selfscale.nn.devices import half_precision
@@ -21,7 +22,6 @@ from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.metrics import Evaluation, Evaluator, to_float
 from selfscale.nn.optimizers import create, learning_rates
 from selfscale.progress import SILENT, Progress
-from selfscale.records import SessionRecord
 
 CHUNK_BYTES = 16 * 2**20
 # Of the loss, while gradients are float16: a pixel's share in it is small, and would become zero.

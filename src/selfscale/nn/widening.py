@@ -5,12 +5,12 @@ from __future__ import annotations
 import keras
 import numpy as np
 
+from selfscale.decisions import INSERT_LAYER, Filter, GrowthStep
 from selfscale.nn.alterations import reinitialize
 from selfscale.nn.fcn import Block, chained
 from selfscale.nn.graph_growth import grow
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.redundancy import silent
-from selfscale.records import INSERT_LAYER, Filter, GrowthStep
 
 REDRAWS = 10  # of new filters that are zero everywhere
 

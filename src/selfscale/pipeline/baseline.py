@@ -9,6 +9,7 @@ import numpy as np
 
 from selfscale import files
 from selfscale.data.prepare import load_split
+from selfscale.decisions import SessionRecord
 from selfscale.nn.fcn import filters_per_layer, size
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.trainer import Plan, Trainer
@@ -18,7 +19,6 @@ from selfscale.pipeline.execution import Execution, about
 from selfscale.pipeline.results import as_rows, on_test
 from selfscale.pipeline.train import trainer_for
 from selfscale.progress import SILENT, Progress
-from selfscale.records import SessionRecord
 from selfscale.schemas import Budget
 from selfscale.settings import Settings
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from selfscale import files, schemas
+from selfscale.decisions import TRAIN, DecisionRecord
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.metrics import Evaluation
 from selfscale.nn.trainer import Trainer
@@ -29,7 +30,6 @@ from selfscale.pipeline.results import (
 )
 from selfscale.pipeline.train import train, trainer_for
 from selfscale.progress import SILENT, Progress, time_left
-from selfscale.records import TRAIN, DecisionRecord
 from selfscale.reporting.network_picture import Example, examples
 from selfscale.search.importance import STRATEGIES
 from selfscale.search.loop import Decision, minimize, most_steps

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from selfscale import files
+from selfscale.decisions import TRAIN
 from selfscale.library import minimize as library
 from selfscale.library.checkpoint import RECORD
 from selfscale.library.result import BELOW, LAST, ChannelDecision, FrontierPoint, MinimizationResult
@@ -20,7 +21,6 @@ from selfscale.pipeline.execution import Execution, about
 from selfscale.pipeline.problems import Posed, refuse, told
 from selfscale.pipeline.results import kept_path
 from selfscale.progress import Progress
-from selfscale.records import TRAIN
 from selfscale.schemas import Trained
 from selfscale.search.channel_importance import CHANNEL_STRATEGIES
 from selfscale.settings import Settings

@@ -10,6 +10,7 @@ import numpy as np
 
 from selfscale import files
 from selfscale.config import FirstSession
+from selfscale.decisions import SessionRecord
 from selfscale.library.loop import in_blocks
 from selfscale.library.minimize import reference_of
 from selfscale.nn.ratios import quotient
@@ -18,7 +19,6 @@ from selfscale.pipeline.execution import Execution, about
 from selfscale.pipeline.problems import Posed, refuse, told
 from selfscale.pipeline.results import as_rows
 from selfscale.progress import Progress
-from selfscale.records import SessionRecord
 from selfscale.schemas import Budget, Trained
 from selfscale.search.acceptance import change_bounds
 from selfscale.search.first_session import CONFIDENCE

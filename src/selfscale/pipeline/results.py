@@ -13,6 +13,7 @@ import keras
 
 from selfscale import files
 from selfscale.data.prepare import load_split
+from selfscale.decisions import TRAIN, DecisionRecord, SessionRecord, last_accepted
 from selfscale.inference.drawing import draw_images, png
 from selfscale.nn import compaction
 from selfscale.nn.fcn import Size, filters_per_layer, size
@@ -22,7 +23,6 @@ from selfscale.nn.metrics import Evaluation
 from selfscale.nn.trainer import Trainer
 from selfscale.paths import PREPARED, TARGETS, Job, pictures_folder
 from selfscale.progress import Progress
-from selfscale.records import TRAIN, DecisionRecord, SessionRecord, last_accepted
 from selfscale.reporting.network_picture import Example, before_and_after, network_pictures
 from selfscale.reporting.statistics import over_photographs
 from selfscale.search.frontier import frontier

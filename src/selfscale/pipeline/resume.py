@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 from tensorflow.errors import OpError
 
 from selfscale import files
+from selfscale.decisions import DecisionRecord
 from selfscale.errors import UserError
 from selfscale.nn.checkpoint import Checkpoint
 from selfscale.nn.compaction import with_filters
@@ -23,7 +24,6 @@ from selfscale.nn.trainer import Trainer
 from selfscale.paths import STATE, TARGETS, Job, Training
 from selfscale.pipeline.execution import EXECUTION
 from selfscale.pipeline.inputs import own_code
-from selfscale.records import DecisionRecord
 from selfscale.search.growth_trials import replayed
 from selfscale.settings import Settings
 

@@ -13,6 +13,7 @@ import numpy as np
 from selfscale import files
 from selfscale.data.prepare import load_split
 from selfscale.data.targets import check_loss
+from selfscale.decisions import SessionRecord
 from selfscale.errors import UserError
 from selfscale.nn.devices import check_batch, check_mixed_precision, visible_gpus
 from selfscale.nn.fcn import build, calibrate, filters_per_layer, size
@@ -27,7 +28,6 @@ from selfscale.pipeline import problem_training
 from selfscale.pipeline.execution import Execution, about
 from selfscale.pipeline.results import as_rows, on_test
 from selfscale.progress import SILENT, Progress
-from selfscale.records import SessionRecord
 from selfscale.search.first_session import best_start, first_session
 from selfscale.settings import Settings
 

@@ -12,10 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
+from selfscale.decisions import Filter
 from selfscale.inference.drawing import png
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.trainer import Trainer
-from selfscale.records import Filter
 from selfscale.search.ablation import CONFIDENCE, TESTS, AblationRecord, ScoreChange
 
 HEADER = (

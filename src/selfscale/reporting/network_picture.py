@@ -10,9 +10,9 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from selfscale.decisions import DecisionRecord
 from selfscale.inference.drawing import draw_network, limit, png
 from selfscale.inference.layer_views import REMOVING, Floats, NetworkView
-from selfscale.records import DecisionRecord
 from selfscale.reporting.statistics import Result, score
 
 SIDE = 160  # pixels of the middle of an image, on which the network is shown

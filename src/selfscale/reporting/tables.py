@@ -7,7 +7,7 @@ from itertools import starmap
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from selfscale.records import Filter, in_words
+from selfscale.decisions import Filter, in_words
 from selfscale.reporting import statistics
 from selfscale.reporting.statistics import FEWEST_SEEDS, Result, score
 

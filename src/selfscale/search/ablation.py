@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from selfscale.decisions import Filter, SessionRecord
 from selfscale.nn.alterations import Alteration, disable, disable_and_freeze, reinitialize
 from selfscale.nn.checkpoint import Checkpoint
 from selfscale.nn.masking import MaskedNetwork
@@ -20,7 +21,6 @@ from selfscale.nn.ratios import quotient
 from selfscale.nn.similarity import cosine_similarity
 from selfscale.nn.trainer import Plan, Trainer
 from selfscale.progress import SILENT, Progress
-from selfscale.records import Filter, SessionRecord
 from selfscale.search.acceptance import change_bounds, relative_loss
 
 CONFIDENCE = 0.95

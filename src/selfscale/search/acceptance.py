@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from scipy import stats  # type: ignore[import-untyped]
 
+from selfscale.decisions import DecisionRecord
 from selfscale.nn.ratios import quotient, relative_change
-from selfscale.records import DecisionRecord
 from selfscale.search_config import Minimization
 
 RESAMPLES = 4000

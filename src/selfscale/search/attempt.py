@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from selfscale.decisions import REMOVE_LAYER, DecisionRecord, GrowthStep, SessionRecord, layers_of
 from selfscale.nn import redundancy
 from selfscale.nn.alterations import ALTERATIONS
 from selfscale.nn.checkpoint import Checkpoint
@@ -18,7 +19,6 @@ from selfscale.nn.refit import refit_if_better
 from selfscale.nn.trainer import Plan, Trainer, joined
 from selfscale.nn.widening import grown
 from selfscale.progress import Progress
-from selfscale.records import REMOVE_LAYER, DecisionRecord, GrowthStep, SessionRecord, layers_of
 from selfscale.search.acceptance import RULES, Judge, Verdict, reference_of, threshold
 from selfscale.search.early_stopping import hopeless_scores
 from selfscale.search.trial import Round, Trial

@@ -8,11 +8,11 @@ from dataclasses import replace
 import keras
 import numpy as np
 
+from selfscale.decisions import SessionRecord
 from selfscale.nn.masking import MaskState
 from selfscale.nn.metrics import Evaluation
 from selfscale.nn.trainer import Plan, Trainer, joined
 from selfscale.progress import SILENT, Progress
-from selfscale.records import SessionRecord
 from selfscale.search.acceptance import change_bounds
 
 CONFIDENCE = 0.95

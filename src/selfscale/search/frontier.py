@@ -8,6 +8,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from selfscale.decisions import Filter
 from selfscale.nn.compaction import compact, compacted, pays
 from selfscale.nn.layer_removal import removable_layers, without_layer
 from selfscale.nn.masking import MaskedNetwork
@@ -15,7 +16,6 @@ from selfscale.nn.probe import Probe
 from selfscale.nn.refit import refit_if_better
 from selfscale.nn.trainer import Plan, Trainer
 from selfscale.progress import SILENT, Progress
-from selfscale.records import Filter
 from selfscale.search_config import Minimization
 
 # A removal that costs less than this share of the loss is free: then the larger saving decides.

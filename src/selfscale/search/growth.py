@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from selfscale.decisions import WIDEN, GrowthStep
 from selfscale.plugins import Registry
-from selfscale.records import WIDEN, GrowthStep
 
 if TYPE_CHECKING:
     from selfscale.nn.masking import MaskedNetwork

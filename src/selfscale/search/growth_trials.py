@@ -8,11 +8,19 @@ from itertools import takewhile
 
 import numpy as np
 
+from selfscale.decisions import (
+    INSERT_LAYER,
+    TRAIN_ON,
+    WIDEN,
+    DecisionRecord,
+    Filter,
+    GrowthStep,
+    last_accepted,
+)
 from selfscale.nn.fcn import Size, size
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.trainer import Plan, Trainer
 from selfscale.nn.widening import grown, hands_on_positive
-from selfscale.records import INSERT_LAYER, TRAIN_ON, WIDEN, DecisionRecord, Filter, GrowthStep, last_accepted
 from selfscale.search.growth import GrowthSubject
 from selfscale.search.importance import scores_of
 from selfscale.search.trial import Round, Trial

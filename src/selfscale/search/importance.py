@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
+from selfscale.decisions import Filter
 from selfscale.errors import UserError
 from selfscale.nn.similarity import cosine_similarity
 from selfscale.plugins import Registry
-from selfscale.records import Filter
 
 if TYPE_CHECKING:  # which imports TensorFlow, and strategies are looked up without it
     from selfscale.nn.probe import Probe

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import keras
 
+from selfscale.decisions import TRAIN, DecisionRecord, last_accepted
 from selfscale.errors import UserError
 from selfscale.nn.checkpoint import Checkpoint
 from selfscale.nn.compaction import compact, compacted, pays
@@ -26,7 +27,6 @@ from selfscale.nn.probe import Probe
 from selfscale.nn.ratios import quotient
 from selfscale.nn.trainer import Trainer
 from selfscale.progress import SILENT, Progress
-from selfscale.records import TRAIN, DecisionRecord, last_accepted
 from selfscale.search.acceptance import reaches_target, reference_of
 from selfscale.search.attempt import Attempt, attempt
 from selfscale.search.growth_trials import Growing, growth_trial

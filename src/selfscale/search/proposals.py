@@ -8,11 +8,11 @@ from typing import Literal
 
 import numpy as np
 
+from selfscale.decisions import MERGE, REMOVE_LAYER, DecisionRecord, Filter, last_accepted, layers_of
 from selfscale.nn import redundancy
 from selfscale.nn.layer_removal import removable_layers, without_layer
 from selfscale.nn.masking import MaskedNetwork
 from selfscale.nn.probe import Probe
-from selfscale.records import MERGE, REMOVE_LAYER, DecisionRecord, Filter, last_accepted, layers_of
 from selfscale.search.importance import Subject, scores_of
 from selfscale.search.trial import Round, Trial
 

@@ -8,10 +8,7 @@ from itertools import takewhile
 
 import numpy as np
 
-from selfscale.nn.masking import MaskedNetwork
-from selfscale.nn.probe import Probe
-from selfscale.nn.redundancy import Redundant
-from selfscale.records import (
+from selfscale.decisions import (
     GROWTH,
     INSERT_LAYER,
     REMOVE_LAYER,
@@ -21,6 +18,9 @@ from selfscale.records import (
     Filter,
     in_words,
 )
+from selfscale.nn.masking import MaskedNetwork
+from selfscale.nn.probe import Probe
+from selfscale.nn.redundancy import Redundant
 from selfscale.search.importance import Select
 from selfscale.search_config import Minimization
 

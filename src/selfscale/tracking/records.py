@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from selfscale import files, schemas
-from selfscale.records import Filter, in_words
+from selfscale.decisions import Filter, in_words
 from selfscale.tracking import points
 from selfscale.tracking.points import Clock, Picture, Point, RunData
 
