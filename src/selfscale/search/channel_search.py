@@ -19,7 +19,7 @@ LEAST_GAIN = 0.01  # of the network's cost: less is not worth a session
 PARTS = 4  # of the groups, tried when all of them together can't give any more
 ALL, BRANCHES = "all groups", "branches"
 ACCEPTED, PROMISING, FAILED = "accepted", "promising", "failed"
-RECOVERY = 0.6  # of training steps, the power that the lost score goes down with: so it was measured
+RECOVERY = 0.6  # power of the training steps that the lost score goes down with; see docs/any-model.md
 TINY = 1e-12
 
 
