@@ -18,6 +18,7 @@ import platform
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 
 import joblib
 import psutil
@@ -45,7 +46,7 @@ INTRODUCTION = """# Performance
 
 Written by `make bench`. Each row compares two things measured in turns in one run; what is compared
 with what stands before and after the semicolon. Figures are medians (smallest to largest) of the
-repetitions; only the ratio means something on another machine.
+repetitions; only the ratio, ours divided by the peer's, means something on another machine.
 """
 NOT_MEASURED = "- **Not measured**: a GPU, and peers that need other versions of TensorFlow or Keras.\n"
 
@@ -60,7 +61,7 @@ def page() -> str:
             measured = files.read_json(path.with_suffix(".about.json"), "make bench")
             found = rows.load(path)
             targets = [row for row in found if row.target]
-            missed = [row.what for row in targets if "missed" in row.target]
+            missed = [brief(row) for row in targets if "missed" in row.target]
             summary.append(
                 f"- **{name.capitalize()}**: {len(targets) - len(missed)} of {len(targets)} targets met"
                 + (f"; missed: {'; '.join(missed)}." if missed else ".")
@@ -68,6 +69,11 @@ def page() -> str:
             parts.append(f"## {name.capitalize()}\n\n{measured['about']}\n")
             parts.append(tables.markdown([header, *(row.cells() for row in found)]))
     return "\n".join([INTRODUCTION, *summary, NOT_MEASURED, *parts])
+
+
+def brief(row: rows.Row) -> str:
+    """A row in the summary: what is compared with what, and the ratio."""
+    return f"{row.what.replace('; ', ' against ')} ({median(row.ratios):.2f})"
 
 
 def about() -> str:
