@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from selfscale.cli.answers import answer
+from selfscale.cli.loading import import_pipeline
 from selfscale.cli.options import JsonOption
+from selfscale.config import Execution
 from selfscale.errors import UserError, one_line
 from selfscale.processes import import_tensorflow
 
@@ -92,7 +94,7 @@ def export(
     exporting.check_place(to.value, out)
     exporting.require(to.value)
     with models.find(model) as path:
-        import_tensorflow()
+        import_pipeline(Execution())  # one thread: milliseconds are compared with other formats
         read = models.load if quantize or fast else models.read  # these are for gray images
         network, task = read(path, model), models.task_of(model, path)
     from selfscale.inference import fast as blocking

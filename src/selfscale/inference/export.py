@@ -153,8 +153,9 @@ def require(name: str) -> None:
 
 
 def load_keras(path: Path) -> Function:
-    model = model_files.read(path)
-    return lambda images: np.asarray(model(images, training=False))
+    from selfscale.inference.latency import plain
+
+    return plain(model_files.read(path))
 
 
 def write_saved_model(model: keras.Model, path: Path) -> None:
@@ -217,7 +218,9 @@ def write_onnx(model: keras.Model, path: Path) -> None:
 def load_onnx(path: Path) -> Function:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # as the other formats have, so that they can be compared
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     (source,) = session.get_inputs()
     return lambda images: session.run(None, {source.name: images})[0]
 
