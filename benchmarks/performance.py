@@ -73,7 +73,7 @@ def page() -> str:
 
 def brief(row: rows.Row) -> str:
     """A row in the summary: what is compared with what, and the ratio."""
-    return f"{row.what.replace('; ', ' against ')} ({median(row.ratios):.2f})"
+    return f"{row.what.replace('; ', ' against ')} ({median(row.ratios):.3g})"
 
 
 def about() -> str:
