@@ -28,7 +28,7 @@ class Moment(NamedTuple):
     step: int = 0  # of the present session
     steps: int = 0  # of it at most
     score: float | None = None  # loss at the last evaluation; None before the first
-    limit: float | None = None  # loss to stay within
+    limit: float | None = None  # score to stay within
     filters: tuple[int, ...] = ()  # of each hidden layer, in the network accepted last
     done: int = 0  # training steps of the job
     most: int | None = None  # training steps of it at most; None: not known

@@ -71,6 +71,8 @@ def test_nests_of_inputs_and_targets():
         ("path", "not a str"),
         ((X.tolist(), Y), "validation: holds numbers that are in no array; use numpy.asarray"),
         (tf.data.Dataset.from_tensor_slices(X).batch(2), "each element must be .x, y. or"),
+        ((X * np.nan, Y), "validation: holds NaN or infinite numbers"),
+        (tf.data.Dataset.from_tensor_slices((X, 1 / (0 * X))).batch(2), "validation: holds NaN or infinite"),
     ],
 )
 def test_bad_data(data, message):

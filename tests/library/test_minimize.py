@@ -103,7 +103,10 @@ def test_callbacks_and_progress_are_told(trained):
         progress=moments.append,
     )
     assert decisions == list(found.decisions)
-    assert {moment.decision for moment in moments} == {decision.number for decision in decisions}
+    limits = {moment.decision: moment.limit for moment in moments}
+    assert set(limits) == {decision.number for decision in decisions}
+    told = [decision for decision in decisions if "the limit of" in decision.reason]
+    assert told and all(f"the limit of {limits[each.number]:.4g}" in each.reason for each in told)
 
 
 def weights_of(model: keras.Model) -> float:

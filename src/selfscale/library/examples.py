@@ -50,6 +50,7 @@ class Source:
                 raise ValueError(f"{name}: is empty")
         elif isinstance(data, tuple | list) and len(data) in (2, 3):
             self.batches, self.endless = -(-self._examples() // batch_size), False
+            check_finite(tuple(data), name)
         else:
             raise ValueError(
                 f"{name}: must be a tf.data.Dataset, arrays (x, y) or (x, y, sample_weight), or a "
@@ -117,6 +118,7 @@ def in_memory(source: Source) -> list[Batch]:
     batches: list[Batch] = []
     size = examples = 0
     for batch in source.epoch():
+        check_finite(tuple(batch), source.name)
         batches.append(batch)
         leaves = [leaf for leaf in keras.tree.flatten(tuple(batch)) if leaf is not None]
         if len(leaves[0].shape):
@@ -131,6 +133,16 @@ def in_memory(source: Source) -> list[Batch]:
     if not batches:
         raise ValueError(f"{source.name}: is empty")
     return batches
+
+
+def check_finite(nest: Any, name: str) -> None:
+    """Raise ValueError for a NaN or an infinite number: a metric may not show it."""
+    for leaf in keras.tree.flatten(nest):
+        values = np.asarray(leaf)
+        if values.dtype.kind in "fc" and not np.isfinite(values).all():
+            raise ValueError(
+                f"{name}: holds NaN or infinite numbers; replace them, or leave these examples out"
+            )
 
 
 def check_inputs(model: keras.Model, batch: Batch, name: str) -> None:

@@ -155,7 +155,9 @@ class Loop:
 
     def _train(self, network: Network, tried: str, steps: int) -> Session:
         started = time.perf_counter()
-        progress = self.progress.of(decision=self.state.number, tried=tried, limit=self.judge.limit)
+        progress = self.progress.of(
+            decision=self.state.number, tried=tried, limit=self._worse_by(self.plan.tolerance)
+        )
         progress.after(self.state.steps).begin(steps)
         loss = network.trainer.session(self._batches, steps, (self.plan.seed, self.state.number))
         sums = network.evaluate()
@@ -169,15 +171,16 @@ class Loop:
         """Return in words why a trial was accepted or not, in the metric's own unit."""
         if not session.finite:
             return "the loss is not a finite number"
-        metric, first = self.task.metric, self.state.points[0].score
-        worst, limit = (
-            first / (1 + change) if metric.higher else first * (1 + change)
-            for change in (session.verdict.bound, self.plan.tolerance)
-        )
-        side = "at least" if metric.higher else "at most"
+        worst, limit = map(self._worse_by, (session.verdict.bound, self.plan.tolerance))
+        side = "at least" if self.task.metric.higher else "at most"
         within = "within" if session.verdict.accepted else "beyond"
         hope = ", but a long session may bring it back" if outcome == PROMISING else ""
         return f"{side} {worst:.4g} with confidence, {within} the limit of {limit:.4g}{hope}"
+
+    def _worse_by(self, change: float) -> float:
+        """Return the score, in the metric's own unit, that is relatively so much worse than the first."""
+        first = self.state.points[0].score
+        return first / (1 + change) if self.task.metric.higher else first * (1 + change)
 
     def _keep(self, network: Network, session: Session, within: bool) -> None:
         """Keep a compact copy of a trained network."""
