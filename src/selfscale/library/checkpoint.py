@@ -93,14 +93,7 @@ class Checkpoint:
                 state.network = Network(self._loaded(self._network(state.base.decision)), task)
                 for index, mask in record["keep"].items():
                     state.network.masks.disable(int(index), np.flatnonzero(~np.array(mask)))
-        except (
-            KeyError,
-            TypeError,
-            StopIteration,
-            OSError,
-            zipfile.BadZipFile,
-            json.JSONDecodeError,
-        ) as error:
+        except DAMAGED as error:
             raise ValueError(f"directory: {path} is damaged ({error}); delete {self.folder}") from error
         return state
 
