@@ -7,10 +7,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import joblib
 import numpy as np
+import psutil
 from PIL import Image
 from rows import Row, settings
 from skimage import filters, io
@@ -22,32 +24,19 @@ HEIGHT, WIDTH = 375, 500  # as most of VOC2012
 LOOP = 300  # photographs of the plain loop
 REPETITIONS = 5
 STAGES = """
-import sys, time, resource, threading
+import sys, time
 from pathlib import Path
-import psutil
 from selfscale.data_config import Data, Folder, Task
 from selfscale.data.prepare import prepare
 from selfscale.data.targets import make_targets
 
-def watch():
-    global most
-    while True:
-        processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
-        try:
-            most = max(most, sum(process.memory_info().rss for process in processes))
-        except psutil.NoSuchProcess:
-            pass
-        time.sleep(0.2)
-
 if __name__ == "__main__":
-    most = 0
-    threading.Thread(target=watch, daemon=True).start()
     photographs, out = map(Path, sys.argv[1:])
     started = time.perf_counter()
     prepare(Data(source="folder", folder=Folder(path=str(photographs))), out / "prepared")
     between = time.perf_counter()
     make_targets(Task(operator="sobel", arguments={}, loss="mae"), out / "prepared", out / "targets")
-    print(between - started, time.perf_counter() - between, most)
+    print(between - started, time.perf_counter() - between)
 """
 
 
@@ -92,15 +81,21 @@ def make(folder: Path, first: int, last: int) -> None:
         crop.save(folder / f"{number:06}.jpg", quality=90)
 
 
-def stages(script: Path, photographs: Path, out: Path) -> list[float]:
-    done = subprocess.run(
-        [sys.executable, str(script), str(photographs), str(out)],
-        check=True,
-        capture_output=True,
-        text=True,
-        env={"PYTHONPATH": ":".join(sys.path)},
-    )
-    return [float(word) for word in done.stdout.split()]
+def stages(script: Path, photographs: Path, out: Path) -> tuple[float, float, int]:
+    """Seconds of both stages, and bytes of resident memory of all their processes at most."""
+    command = [sys.executable, str(script), str(photographs), str(out)]
+    environment = {"PYTHONPATH": ":".join(sys.path)}
+    most = 0
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        running = psutil.Process(process.pid)
+        while process.poll() is None:
+            with suppress(psutil.NoSuchProcess):
+                every = [running, *running.children(recursive=True)]
+                most = max(most, sum(one.memory_info().rss for one in every))
+            time.sleep(0.2)
+        assert process.stdout
+        prepared, targets = map(float, process.stdout.read().split())
+    return prepared, targets, most
 
 
 def plain(photographs: Path) -> float:

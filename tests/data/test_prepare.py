@@ -157,7 +157,7 @@ def test_a_full_disk_keeps_what_was_there(
 
 def prepare_and_stop(photos: Path, out: Path, after: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C when so many photographs are decoded."""
-    decode, left = dataset.decode_gray, after
+    decode, left = dataset.gray_and_orientation, after
 
     def stopping(content: bytes) -> Any:
         nonlocal left
@@ -167,16 +167,16 @@ def prepare_and_stop(photos: Path, out: Path, after: int, monkeypatch: pytest.Mo
         return decode(content)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(dataset, "decode_gray", stopping)
+        patch.setattr(dataset, "gray_and_orientation", stopping)
         prepare(settings_for(photos), out, workers=1)
     assert not out.exists()
 
 
 def decoded(photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> int:
     """Prepare; how many photographs were decoded for it."""
-    decode, contents = dataset.decode_gray, []
+    decode, contents = dataset.gray_and_orientation, []
     with monkeypatch.context() as patch:
-        patch.setattr(dataset, "decode_gray", lambda content: contents.append(1) or decode(content))
+        patch.setattr(dataset, "gray_and_orientation", lambda content: contents.append(1) or decode(content))
         prepare(settings_for(photos), out, workers=1)
     return len(contents)
 

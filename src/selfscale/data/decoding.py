@@ -64,24 +64,27 @@ def decode_gray(content: bytes, most: int | None = None, formats: tuple[str, ...
     colour Pillow keeps the upper byte. Raises Unusable with the reason; also, before anything is decoded,
     if the image has more than `most` pixels. `formats` are names of Pillow's.
     """
-    return _decoded(content, _gray, most, formats)
+    return _decoded(content, _gray, most, formats)[0]
 
 
 def decode_colour(content: bytes, most: int | None = None, formats: tuple[str, ...] = FORMATS) -> Gray:
     """As `decode_gray`, but red, green and blue: uint8 of shape H,W,3."""
-    return _decoded(content, _colour, most, formats)
+    return _decoded(content, _colour, most, formats)[0]
 
 
 def decode_deep(content: bytes) -> NDArray[np.uint16]:
     """As `decode_gray`, but from 0 to 65535: 16 bits stay as they are, 8 bits are multiplied by 257."""
+    return _decoded(content, _deep)[0]
+
+
+def gray_and_orientation(content: bytes) -> tuple[Gray, int]:
+    """As `decode_gray`, with the EXIF orientation, 1 to 8, that was applied; 1 is upright."""
+    return _decoded(content, _gray)
+
+
+def deep_and_orientation(content: bytes) -> tuple[NDArray[np.uint16], int]:
+    """As `decode_deep`, with the EXIF orientation, 1 to 8, that was applied; 1 is upright."""
     return _decoded(content, _deep)
-
-
-def orientation(content: bytes) -> int:
-    """The EXIF orientation, 1 to 8, of an image that can be decoded; 1 is upright."""
-    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-        found = image.getexif().get(ExifTags.Base.Orientation, 1)
-    return found if found in range(1, 9) else 1
 
 
 def _decoded(
@@ -89,7 +92,7 @@ def _decoded(
     convert: Callable[[Image.Image, tuple[int, int]], NDArray[Any]],
     most: int | None = None,
     formats: tuple[str, ...] = FORMATS,
-) -> NDArray[Any]:
+) -> tuple[NDArray[Any], int]:
     try:
         with warnings.catch_warnings():
             # Pillow warns above 89 megapixels, and refuses above 179.
@@ -101,11 +104,9 @@ def _decoded(
                 raise Unusable(f"{problem}; save it as gray or RGB with 8 or 16 bits")
             span = span_of(image)
             _load(image)
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1)
             ImageOps.exif_transpose(image, in_place=True)
-            width, height = image.size
-            tops = range(0, height, STRIP)
-            strips = (image.crop((0, top, width, min(top + STRIP, height))) for top in tops)
-            return np.concatenate([convert(strip, span) for strip in strips])
+            return _by_strips(image, convert, span), turned if turned in range(1, 9) else 1
     except Unusable:
         raise
     except UnidentifiedImageError:
@@ -118,6 +119,16 @@ def _decoded(
         raise Unusable("too large for the memory") from error
     except Exception as error:  # whatever Pillow and its decoders raise on damaged bytes
         raise Unusable(f"broken: {reason(error)}") from error
+
+
+def _by_strips(
+    image: Image.Image, convert: Callable[[Image.Image, tuple[int, int]], NDArray[Any]], span: tuple[int, int]
+) -> NDArray[Any]:
+    width, height = image.size
+    if height <= STRIP:
+        return convert(image, span)
+    strips = (image.crop((0, top, width, min(top + STRIP, height))) for top in range(0, height, STRIP))
+    return np.concatenate([convert(strip, span) for strip in strips])
 
 
 def _load(image: ImageFile.ImageFile) -> None:
@@ -189,7 +200,9 @@ def _gray(image: Image.Image, span: tuple[int, int]) -> Gray:
         wide = _deep(image, span).astype(np.uint32)
         return ((wide + 128) // 257).astype(np.uint8)
     image = _on_white(image)
-    return np.array(image if image.mode == "L" else image.convert("RGB").convert("L"))
+    if image.mode not in ("L", "RGB"):
+        image = image.convert("RGB")
+    return np.array(image if image.mode == "L" else image.convert("L"))
 
 
 def _colour(image: Image.Image, span: tuple[int, int]) -> Gray:

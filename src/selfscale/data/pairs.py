@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from selfscale.data.decoding import Unusable, decode_deep, orientation, read_file
+from selfscale.data.decoding import Unusable, decode_deep, deep_and_orientation, read_file
 from selfscale.data.sources import image_files
 from selfscale.errors import UserError
 from selfscale.files import user_path
@@ -94,8 +94,7 @@ def cut(pair: Pair, size: int) -> NDArray[np.uint16]:
         UserError: the file is broken, or of another size or EXIF orientation than its input.
     """
     try:
-        content = read_file(pair.path)
-        gray, turned = decode_deep(content), orientation(content)
+        gray, turned = deep_and_orientation(read_file(pair.path))
     except Unusable as error:
         raise UserError(f"{pair.path}: {error}") from error
     if turned != pair.orientation:  # and programs differ in which of them they turn

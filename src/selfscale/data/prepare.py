@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 
 from selfscale.data import shards
 from selfscale.data.cropping import Crop, Cropping
-from selfscale.data.decoding import Unusable, decode_gray, orientation
+from selfscale.data.decoding import Unusable, gray_and_orientation
 from selfscale.data.sources import SOURCES, Photograph, photographs
 from selfscale.data_config import Data, Shares
 from selfscale.errors import UserError
@@ -113,8 +113,7 @@ def read_shard(shard: Shard, size: int, crops: Cropping) -> tuple[Path, list[Rea
 def read(photograph: Photograph, size: int, crops: Cropping) -> tuple[Reading, list[bytes]]:
     """Decode and crop one photograph; what became of it, and its crops' pixels."""
     try:
-        content = photograph.read()
-        gray, turned = decode_gray(content), orientation(content)
+        gray, turned = gray_and_orientation(photograph.read())
     except Unusable as error:
         return Reading(photograph.name, reason=str(error)), []
     height, width = gray.shape

@@ -76,8 +76,9 @@ def make_targets(task: Task, prepared: Path, out: Path, workers: int | None = No
                     targets = encode(shard.path.read_bytes())
                     file.write(targets)
                     hashes[split].update(targets)
-                    numbers = np.frombuffer(targets, target_dtype(discrete))
-                    values |= {float(numbers.min()), float(numbers.max())}
+                    if len(values) < 2:
+                        numbers = np.frombuffer(targets, target_dtype(discrete))
+                        values |= {float(numbers.min()), float(numbers.max())}
             if len(values) == 1:
                 raise constant_targets(out.name, task, split, values.pop(), work[split])
         made = {
