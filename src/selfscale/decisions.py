@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from selfscale.errors import counted
+
 # Alterations that no setting names: the removal of a layer, the merge of a redundant filter, and the
 # last session, which alters nothing.
 REMOVE_LAYER, MERGE, TRAIN = "remove_layer", "merge", "train"
@@ -109,7 +111,7 @@ def in_words(alteration: str, filters: Sequence[Filter]) -> str:
         return "more training"
     layers = ", ".join(map(str, layers_of(filters)))
     if alteration in (WIDEN, INSERT_LAYER):
-        return f"layer {layers}: {len(filters)} filters more"
+        return f"layer {layers}: {counted(len(filters), 'filter')} more"
     if alteration == REMOVE_LAYER:
         return f"layer {layers}"
     return ", ".join(map(str, filters)) or "last session"

@@ -68,6 +68,11 @@ def unknown(where: str, name: str, valid: Iterable[str]) -> str:
     return f"{where}: '{name}' is unknown;{hint} valid: {', '.join(valid)}"
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 step`, `2 steps`."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 class UserError(Exception):
     """Something that the user can put right: bad settings, bad input, a missing server.
 

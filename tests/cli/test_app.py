@@ -243,7 +243,7 @@ def test_training_goes_on_without_the_server_and_its_run_is_there_later(command,
     code = command("train", "sobel").code
     assert (code, contents(trained / "models")) == (0, before)
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    assert command("sync")[:2] == (0, "1 runs created or completed\n")
+    assert command("sync")[:2] == (0, "1 run created or completed\n")
 
 
 @pytest.mark.parametrize("rate", [1e3, 1e9])

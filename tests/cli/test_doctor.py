@@ -84,7 +84,7 @@ def test_nothing_is_wrong(project):
         "tensorflow 2.",
         "no GPU: the CPU is used",
         " cores, ",
-        "workers of 1 threads each, for 2 minimizations",
+        " of 1 thread each, for 2 minimizations",
         "mlruns: opens, 2 experiments",
         "data/prepared: folder, images: train 5, validation 3, test 2",
         "data/targets/sobel: targets of sobel",
@@ -272,7 +272,7 @@ def test_artifacts_that_are_gone_come_back_as_it_says(project):
     shutil.rmtree(project / "mlruns" / "artifacts")
     (problem,) = problems()
     remedy = "delete these runs in `selfscale ui`, and `selfscale sync` shows them again"
-    assert problem.endswith(f"the files of 1 runs are gone; {remedy}")
+    assert problem.endswith(f"the files of 1 run are gone; {remedy}")
     client = open_store(project)
     (run,) = runs(client, "training")
     client.delete_run(run.info.run_id)

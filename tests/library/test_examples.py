@@ -94,7 +94,7 @@ def test_inputs_are_held_against_the_model():
     check_inputs(model(2), batch, "validation")
     with pytest.raises(ValueError, match=r"inputs are of shape \(10, 2\), but the model takes \(None, 3\)"):
         check_inputs(model(3), batch, "validation")
-    with pytest.raises(ValueError, match="has 1 inputs, but the model 2"):
+    with pytest.raises(ValueError, match="has 1 input, but the model has 2"):
         a, b = keras.Input((2,)), keras.Input((2,))
         check_inputs(keras.Model([a, b], keras.layers.add([a, b])), batch, "validation")
 

@@ -111,6 +111,27 @@ def test_one_output_decides():
         deciding(model, None, {"kin": "accuracy"})
 
 
+@pytest.mark.parametrize("output", ["kind", "key"])
+def test_outputs_are_named_by_the_keys_of_a_dict(output):
+    inputs = keras.Input((4,))
+    kind = keras.layers.Dense(3, activation="softmax", name="kind")(inputs)
+    one = keras.Model(inputs, {output: kind})
+    two = keras.Model(inputs, {output: kind, "a": keras.layers.Dense(4)(inputs)})
+    hits = np.mean(np.argmax(one(X)[output], axis=-1) == LABELS)
+    y = {output: LABELS, "a": X}
+    for model, metric in ((one, "accuracy"), (one, None), (two, {output: "accuracy"}), (two, None)):
+        loss = {output: "sparse_categorical_crossentropy"} | ({"a": "mse"} if model is two else {})
+        model.compile("adam", loss, metrics={output: ["accuracy"]})
+        targets = {key: y[key] for key in loss}
+        assert (
+            deciding(model, loss, metric).score(evaluate(model, deciding(model, loss, metric), targets))
+            == hits
+        )
+        whole = deciding(model, loss, "loss")
+        expected = model.evaluate(X, targets, verbose=0, batch_size=12, return_dict=True)["loss"]
+        assert whole.score(evaluate(model, whole, targets)) == pytest.approx(expected, rel=1e-5)
+
+
 def test_own_function_of_values_or_sums_and_counts():
     model = classifier()
 

@@ -39,6 +39,14 @@ class Subclassed(keras.Model):
 
 
 DATASET = tf.data.Dataset.from_tensor_slices((X, LABELS))
+HOLES = np.where(np.arange(64)[:, None] == 20, np.nan, X)  # which a ReLU hides from the loss
+SPOILT = tf.data.Dataset.from_tensor_slices((HOLES, LABELS)).batch(8)
+
+
+def spoilt() -> keras.Model:
+    model = dense()
+    model.get_layer("hidden").bias.assign(np.full(8, np.nan))
+    return model
 
 
 @pytest.mark.parametrize(
@@ -50,6 +58,9 @@ DATASET = tf.data.Dataset.from_tensor_slices((X, LABELS))
         ({"seed": "a"}, "seed: must be a whole number"),
         ({"budget": {"stps": 3}}, "budget: 'stps' is unknown; did you mean 'steps'"),
         ({"budget": 3}, "budget: must be a dict"),
+        ({"budget": {"steps": 10, "session": 6}}, "10 are too few for sessions of 6; give at least 12"),
+        ({"budget": {"session": 2.5}}, "budget: session: must be a whole number, not 2.5"),
+        ({"budget": {"steps": float("inf")}}, "budget: steps: must be a whole number, not inf"),
         ({"strategy": "tailor"}, "strategy: 'tailor' is unknown; did you mean 'taylor'"),
         ({"cost": "mac"}, "cost: 'mac' is unknown; did you mean 'macs'"),
         ({"cost": lambda model: None}, "cost: <lambda> must return a number"),
@@ -78,6 +89,9 @@ DATASET = tf.data.Dataset.from_tensor_slices((X, LABELS))
         ({"model": bare(), "loss": lambda y, p: p[:, 7], "metric": "accuracy"}, "loss: can't be computed"),
         ({"train": DATASET}, "train: its examples are not batched"),
         ({"train": [X]}, "train: must be a tf.data.Dataset"),
+        ({"train": SPOILT}, "train: holds NaN or infinite numbers"),
+        ({"train": SPOILT, "strategy": "magnitude"}, "train: holds NaN or infinite numbers"),
+        ({"model": spoilt()}, "model: holds weights that are not finite"),
         ({"model": bare()}, "loss: the model is not compiled; compile it, or give loss="),
         ({"model": Subclassed()}, "subclassed model.*build it as a functional model"),
     ],
@@ -137,6 +151,37 @@ def outputs_model() -> keras.Model:
     return model
 
 
+def of_two_outputs():
+    targets = {"mask": np.zeros((48, 8, 8, 1), "float32"), "box": np.zeros((48, 4), "float32")}
+    return {"image": np.zeros((48, 8, 8, 3), "float32")}, targets, {key: np.ones(48) for key in targets}
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        (0, {}, "the input 'image' is missing; there are imag$"),
+        (1, {}, "targets: 'mas' is unknown; did you mean 'mask'"),
+        (2, {}, "sample weights: 'mas' is unknown; did you mean 'mask'"),
+        (
+            None,
+            {"metric": "accuracy"},
+            "metric: accuracy judges one output, but the model has box, mask; give",
+        ),
+        (None, {"loss": {"bx": "mse", "mask": "mse"}}, "loss: 'bx' is unknown; did you mean 'box'"),
+        (None, {"loss": ["mse"]}, "loss: there are 1, but the model has 2 outputs: box, mask"),
+    ],
+)
+@pytest.mark.parametrize("name", ["train", "validation"])
+def test_names_that_are_not_those_of_the_model_are_one_line(change, options, message, name):
+    given = {"train": of_two_outputs(), "validation": of_two_outputs()}
+    if change is not None:
+        given[name][change][{0: "imag"}.get(change, "mas")] = given[name][change].popitem()[1]
+        message = f"{name}: {message}"
+    with pytest.raises(ValueError, match=f"^{message}") as caught:
+        selfscale.minimize(outputs_model(), **given, **options, budget=TINY)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("metric", [None, {"mask": "binary_accuracy"}])
 def test_several_outputs_and_sample_weights(metric):
     images = {"image": RNG.normal(size=(48, 8, 8, 3)).astype("float32")}
@@ -150,6 +195,12 @@ def test_several_outputs_and_sample_weights(metric):
     result = selfscale.minimize(model, data, data, metric=metric, tolerance=0.9, budget=TINY)
     assert result.final.cost < result.initial.cost
     assert set(result.model.output) == {"mask", "box"}
+    assert ("The metric does not look at box" in result.report()) == bool(metric)
+
+
+def test_nothing_tried_is_said(monkeypatch):
+    result = selfscale.minimize(dense(), (X, LABELS), (X, LABELS), budget={"seconds": 0.0})
+    assert "0 decisions" in str(result) and "Nothing was tried: time was over" in result.report()
 
 
 def test_mixed_precision():

@@ -216,8 +216,22 @@ def test_comparison_register_curve_and_pick(project):
     assert "the problem `own_shapes:shapes`" in version.description and "gray" not in version.description
 
 
-def test_other_code_is_another_state(project):
+def test_other_code_is_another_state(project, tmp_path, monkeypatch):
     before = inputs.look(settings_of(), Path("data/inputs"))["tasks"]
+    for room in ("library", "pipeline"):
+        shutil.copytree(inputs.PACKAGE / room, tmp_path / room)
+    monkeypatch.setattr(inputs, "PACKAGE", tmp_path)
+    assert inputs.look(settings_of(), Path("data/inputs"))["tasks"] == before
+    manifest = problems.describe(settings_of(), "shapes", tmp_path / "targets")
+    for changed in ("library/loop.py", "pipeline/problems.py", "pipeline/train.py"):
+        with (tmp_path / changed).open("a") as file:
+            file.write("# more\n")
+        now = inputs.look(settings_of(), Path("data/inputs"))["tasks"]
+        assert (now != before) == (changed != "pipeline/train.py"), "the stage of training depends on it"
+        before = now
+    files = contents(tmp_path / "targets")
+    assert problems.describe(settings_of(), "shapes", tmp_path / "targets") == manifest
+    assert contents(tmp_path / "targets") != files  # which DVC sees, and no comparison of champions
     with (project / "own_shapes.py").open("a") as file:
         file.write("# more\n")
     assert inputs.look(settings_of(), Path("data/inputs"))["tasks"] != before

@@ -22,7 +22,7 @@ from selfscale.cli import training as cli_training
 from selfscale.cli.answers import answer
 from selfscale.cli.loading import import_pipeline, load
 from selfscale.cli.options import PARAMS, JsonOption, ParamsOption, TaskArgument
-from selfscale.errors import UserError, one_line
+from selfscale.errors import UserError, counted, one_line
 from selfscale.paths import INPUTS, PREPARED, REPORTS, TARGETS, store_root
 from selfscale.processes import (
     clean_up_when_asked_to_end,
@@ -138,7 +138,7 @@ def sync(as_json: JsonOption = False) -> None:
     from selfscale.tracking.sync import sync_project
 
     synced = sync_project(store_root())
-    answer(as_json, lambda: {"synced": synced}, f"{synced} runs created or completed")
+    answer(as_json, lambda: {"synced": synced}, f"{counted(synced, 'run')} created or completed")
 
 
 @app.command()

@@ -17,7 +17,7 @@ from selfscale import __version__, processes
 from selfscale.cli.doctor_project import champions, networks, pick, prepared, store, targets
 from selfscale.cli.findings import Check, Finding, collect
 from selfscale.config import Execution
-from selfscale.errors import UserError
+from selfscale.errors import UserError, counted
 from selfscale.settings import Settings
 
 PACKAGES = ("tensorflow", "keras", "mlflow", "dvc", "numpy", "scikit-image")
@@ -108,12 +108,12 @@ def machine(execution: Execution, minimizations: int, trials: int) -> Iterator[F
 
     cores, memory = joblib.cpu_count(), psutil.virtual_memory()
     free = f"{memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB of memory free"
-    yield Finding("machine", f"{cores} cores, {free}")
+    yield Finding("machine", f"{counted(cores, 'core')}, {free}")
     if execution.engine == "ray":
         return
     workers = min(minimizations, default_workers(execution, trials))
-    count = f"{workers} workers of {execution.threads} threads each"
-    yield Finding("machine", f"{count}, for {minimizations} minimizations")
+    count = f"{counted(workers, 'worker')} of {counted(execution.threads, 'thread')} each"
+    yield Finding("machine", f"{count}, for {counted(minimizations, 'minimization')}")
     if workers * execution.threads > cores:
         remedy = "lower execution.workers or execution.threads"
-        yield Finding("machine", f"{count} are more than {cores} cores; {remedy}", problem=True)
+        yield Finding("machine", f"{count} are more than {counted(cores, 'core')}; {remedy}", problem=True)

@@ -11,7 +11,7 @@ from urllib.request import url2pathname
 
 from selfscale import schemas
 from selfscale.cli.findings import Finding
-from selfscale.errors import UserError
+from selfscale.errors import UserError, counted
 from selfscale.files import read_json
 from selfscale.paths import PICKS, PREPARED, TARGETS, Work, store_root
 from selfscale.settings import Settings
@@ -39,10 +39,12 @@ def store() -> Iterator[Finding]:
     folder = store_folder(client)
     with store_errors():
         experiments = [found.experiment_id for found in client.search_experiments()]
-        yield Finding("store", f"{folder or client.tracking_uri}: opens, {len(experiments)} experiments")
+        place = folder or client.tracking_uri
+        yield Finding("store", f"{place}: opens, {counted(len(experiments), 'experiment')}")
         if folder and (lost := without_files(client, experiments)):
             remedy = "delete these runs in `selfscale ui`, and `selfscale sync` shows them again"
-            yield Finding("store", f"{folder}: the files of {lost} runs are gone; {remedy}", problem=True)
+            gone = f"the files of {counted(lost, 'run')} are gone"
+            yield Finding("store", f"{folder}: {gone}; {remedy}", problem=True)
 
 
 def without_files(client: Client, experiments: list[str]) -> int:

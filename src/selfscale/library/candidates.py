@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from selfscale.errors import UserError
 from selfscale.library.cost import CostMeter
 from selfscale.library.examples import Batch, Source
 from selfscale.library.network import Network
 from selfscale.library.plan import Plan
-from selfscale.search.channel_importance import ChannelSubject, importance_of
+from selfscale.search.channel_importance import Arrays, ChannelSubject, importance_of
 from selfscale.search.channel_search import BranchState, GroupState, Proposal, some_channels
 
 PROBED = 8  # training batches that gradients are taken from
@@ -30,7 +31,7 @@ class Candidates:
     """
 
     def __init__(self, plan: Plan, train: Source, meter: CostMeter, network: Network, number: int) -> None:
-        self.plan, self.meter, self.network = plan, meter, network
+        self.plan, self.train, self.meter, self.network = plan, train, meter, network
         self.cost = meter.size_of(network).cost
         self._batches: Iterator[Batch] = train.endlessly(plan.seed)
         self._rng = np.random.default_rng((plan.seed, number))
@@ -90,8 +91,23 @@ class Candidates:
         network, keep = self.network, self.network.keep
         groups = network.removable(self.plan.protect)
         batches = list(itertools.islice(self._batches, PROBED))
-        subject = ChannelSubject(groups, network.weights(), lambda: network.gradients(batches), self._rng)
-        importance = importance_of(self.plan.strategy, subject)
+        taken: list[Arrays] = []
+
+        def gradients() -> Sequence[Arrays]:
+            taken[:] = network.gradients(batches)
+            return taken
+
+        subject = ChannelSubject(groups, network.weights(), gradients, self._rng)
+        try:
+            importance = importance_of(self.plan.strategy, subject)
+        except UserError as error:
+            if all(np.isfinite(array).all() for each in taken for array in each.values()):
+                raise
+            self.train.check_finite(PROBED)
+            raise UserError(
+                "train: the gradients of the loss are not finite numbers; check the loss, or give "
+                "strategy='magnitude', which needs none"
+            ) from error
         if self.meter.counted or not self._savings:  # measured once: that takes a model for each group
             savings = self.meter.savings(network.graph, keep, groups, network.compact)
             self._savings = {

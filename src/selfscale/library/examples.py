@@ -10,6 +10,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from selfscale.errors import counted
+
 MOST_BYTES = 8 * 2**30  # of validation data, which stays in memory
 MOST_EXAMPLES = 1_000_000
 
@@ -78,6 +80,12 @@ class Source:
         """Yield batches without end, the first `skip` left out."""
         epochs = (self._checked(np.random.default_rng((seed, number))) for number in itertools.count())
         return itertools.islice(itertools.chain.from_iterable(epochs), skip, None)
+
+    def check_finite(self, most: int) -> None:
+        """Raise ValueError for a NaN or an infinite number in an epoch, or in `most` batches."""
+        if not isinstance(self.data, tuple | list):  # arrays were checked in the beginning
+            for batch in itertools.islice(self.epoch(), self.batches or most):
+                check_finite(tuple(batch), self.name)
 
     def _checked(self, rng: np.random.Generator) -> Iterator[Batch]:
         found = False
@@ -148,9 +156,15 @@ def check_finite(nest: Any, name: str) -> None:
 
 def check_inputs(model: keras.Model, batch: Batch, name: str) -> None:
     """Raise ValueError if the model can't read the batch's inputs, or if they are not batched."""
-    given = keras.tree.flatten(by_name(batch.x, [tensor.name for tensor in model.inputs]))
+    structure = None if isinstance(model, keras.Sequential) else model.input
+    # Of a dict, Keras sorts the keys.
+    names = sorted(structure) if isinstance(structure, dict) else [tensor.name for tensor in model.inputs]
+    if isinstance(batch.x, dict) and (missing := [each for each in names if each not in batch.x]):
+        raise ValueError(f"{name}: the input '{missing[0]}' is missing; there are {', '.join(batch.x)}")
+    given = keras.tree.flatten(by_name(batch.x, names))
     if len(given) != len(model.inputs):
-        raise ValueError(f"{name}: has {len(given)} inputs, but the model {len(model.inputs)}")
+        inputs = counted(len(given), "input")
+        raise ValueError(f"{name}: has {inputs}, but the model has {len(model.inputs)}")
     for tensor, values in zip(model.inputs, given, strict=True):
         wanted, found = tuple(tensor.shape), tuple(values.shape)
         if len(found) == len(wanted) - 1 and fits(wanted[1:], found):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
+from selfscale.errors import counted
 from selfscale.library.network import unique_names
 from selfscale.library.options import check_model
 from selfscale.nn.blocking import Chain
@@ -32,9 +33,10 @@ class Explanation:
     model: str
     cost: Cost
     groups: tuple[GroupExplanation, ...]
-    execution: str  # on blocks of pixels, or on images and why
+    execution: str  # of a chain of convolutions: on blocks of pixels, or on images and why
 
     def __str__(self) -> str:
+        groups = sum(not group.pins for group in self.groups)
         removable = sum(group.channels for group in self.groups if not group.pins)
         rows = [
             (
@@ -51,9 +53,9 @@ class Explanation:
         header = ("group", "channels", "MACs of one", "parameters of one", "pinned", "together with")
         return (
             f"{self.model}: {self.cost.macs:,} multiply-accumulates, {self.cost.parameters:,} parameters; "
-            f"{removable} channels in {sum(not g.pins for g in self.groups)} groups may go\n\n"
+            f"{counted(removable, 'channel')} in {counted(groups, 'group')} may go\n\n"
             + markdown([header, *rows])
-            + f"\nOn a CPU it {self.execution}"
+            + (f"\nOn a CPU it {self.execution}" if self.execution else "")
         )
 
 
@@ -81,4 +83,5 @@ def explain(model: keras.Model, *, trust_lambda: bool = False) -> Explanation:
             "/".join(slice.layer) for slice in (*group.producers, *group.followers, *group.readers)
         )
         found.append(GroupExplanation(name, tuple(layers), group.size, saves, group.pins))
-    return Explanation(model.name, full, tuple(found), str(Chain(model)))
+    chain = Chain(model)
+    return Explanation(model.name, full, tuple(found), str(chain) if chain.stages else "")

@@ -62,7 +62,7 @@ class Loop:
         progress: Progress,
     ) -> None:
         self.state, self.plan, self.task, self.meter = state, plan, task, meter
-        self.progress = progress
+        self._source, self.progress = train, progress
         rule = RULES["non_inferiority"]
         self.judge = Judge(in_blocks(reference), plan.tolerance, rule, plan.confidence, LOOKS)
         self._batches = train.endlessly(plan.seed, skip=state.steps)
@@ -161,7 +161,9 @@ class Loop:
         progress.after(self.state.steps).begin(steps)
         loss = network.trainer.session(self._batches, steps, (self.plan.seed, self.state.number))
         sums = network.evaluate()
-        finite = bool(np.isfinite(loss) and np.isfinite(sums).all())
+        finite = bool(np.isfinite(loss) and np.isfinite(sums).all() and network.finite())
+        if not finite:
+            self._source.check_finite(self.state.steps + steps)
         with np.errstate(divide="ignore", invalid="ignore"):
             verdict = self.judge(in_blocks(sums), "completed" if finite else "non-finite")
         progress.after(self.state.steps).evaluated(steps, self.task.metric.score(sums))
@@ -170,7 +172,7 @@ class Loop:
     def _reason(self, session: Session, outcome: str) -> str:
         """Return in words why a trial was accepted or not, in the metric's own unit."""
         if not session.finite:
-            return "the loss is not a finite number"
+            return "the loss or a weight is not a finite number"
         worst, limit = map(self._worse_by, (session.verdict.bound, self.plan.tolerance))
         side = "at least" if self.task.metric.higher else "at most"
         within = "within" if session.verdict.accepted else "beyond"

@@ -27,11 +27,13 @@ class Metric:
         name: For reports.
         higher: Whether higher is better.
         function: `(y_true, y_pred, sample_weight)` to float64 of shape `(examples, 2)`.
+        outputs: Those of several outputs that it judges; empty: all.
     """
 
     name: str
     higher: bool
     function: Callable[[Any, Any, Any], tf.Tensor]
+    outputs: tuple[str, ...] = ()
 
     def sums(self, model: keras.Model, batches: Sequence[Batch]) -> np.ndarray:
         """Return the sums per example as those of a loss: where higher is better, its reciprocal."""
@@ -96,7 +98,8 @@ def deciding(model: keras.Model, loss: Any, metric: Any = None, direction: Direc
             if higher is not None and (output or len(names) == 1):
                 return metric_at(output, each, function, higher, names)
     if metric is None or (isinstance(metric, str) and metric == "loss"):
-        return Metric("loss", False, total_loss(losses_by_output(loss, names), loss_weights(model), names))
+        losses = losses_by_output(loss, names)
+        return Metric("loss", False, total_loss(losses, loss_weights(model), names), tuple(losses))
     output = None
     if isinstance(metric, Mapping):
         if len(metric) != 1:
@@ -104,6 +107,13 @@ def deciding(model: keras.Model, loss: Any, metric: Any = None, direction: Direc
         ((output, metric),) = metric.items()
         if output not in names:
             raise ValueError(unknown("metric", output, names))
+    elif not callable(metric) or isinstance(metric, keras.losses.Loss | keras.metrics.Metric):
+        if len(names) > 1:  # a function of the user's gets all of them
+            raise ValueError(
+                f"metric: {name_of(metric)} judges one output, but the model has {', '.join(names)}; give "
+                f"a dict, such as {{'{names[0]}': {name_of(metric)!r}}}"
+            )
+        output = names[0]
     function, higher = resolved(metric)
     if direction is not None:
         higher = direction == "higher"
@@ -118,7 +128,7 @@ def deciding(model: keras.Model, loss: Any, metric: Any = None, direction: Direc
 def metric_at(output: str | None, metric: Any, function: Function, higher: bool, names: list[str]) -> Metric:
     """Return a metric of one output, named `output_metric` as Keras does where there are several."""
     name = f"{output}_{name_of(metric)}" if output and len(names) > 1 else name_of(metric)
-    return Metric(name, higher, at_output(function, name, output, names))
+    return Metric(name, higher, at_output(function, name, output, names), (output,) if output else ())
 
 
 def losses_by_output(loss: Any, names: list[str]) -> dict[str, Function]:

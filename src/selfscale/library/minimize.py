@@ -19,9 +19,10 @@ from selfscale.library.loop import Loop
 from selfscale.library.metric import Direction
 from selfscale.library.mlflow_runs import log_result
 from selfscale.library.network import Network, Task
-from selfscale.library.options import Options, task_of
+from selfscale.library.options import Options, check_labels, task_of
 from selfscale.library.plan import State
 from selfscale.library.result import ChannelDecision, FrontierPoint, MinimizationResult, pareto
+from selfscale.library.sums import output_names
 from selfscale.nn.graph import trace
 from selfscale.nn.rewriting import rewrite
 from selfscale.progress import Listener, Moment, Progress, in_words, nobody
@@ -117,6 +118,7 @@ def check_removable(network: Network, protect: Sequence[str]) -> None:
 def check_computable(network: Network, batch: Batch) -> None:
     """Raise ValueError, of one line, if the loss of a batch or the metric can't be computed."""
     task, first = network.task, network.task.validation[0]
+    check_labels(network.model, task.loss, batch, "train")
 
     def loss() -> None:
         outputs = network.model(batch.x, training=False)
@@ -144,6 +146,8 @@ def reference_of(network: Network) -> np.ndarray:
     metric, sums = network.task.metric, network.evaluate()
     if len(sums) < 2:
         raise ValueError("validation: a single example shows nothing with confidence; give more of them")
+    if not network.finite():
+        raise ValueError("model: holds weights that are not finite numbers")
     if not np.isfinite(sums).all():
         raise ValueError(f"validation: the model's {metric.name} is not finite; check the model and its data")
     numerator, denominator = sums.sum(axis=0)
@@ -174,6 +178,7 @@ def result_of(options: Options, state: State, task: Task, meter: CostMeter) -> M
     model = rewrite(final.model, graph, {})
     compile_as(model, options, task)
     better = "higher" if task.metric.higher else "lower"
+    judged = task.metric.outputs
     return MinimizationResult(
         model=model,
         frontier=pareto(state.points, task.metric.higher),
@@ -183,6 +188,7 @@ def result_of(options: Options, state: State, task: Task, meter: CostMeter) -> M
         tolerance=options.tolerance,
         initial=state.points[0],
         final=final,
+        unjudged=tuple(name for name in output_names(model) if judged and name not in judged),
     )
 
 

@@ -79,6 +79,10 @@ class Network:
         """Return the metric's sums per validation example, as those of a loss."""
         return self._evaluate(self.task.validation)
 
+    def finite(self) -> bool:
+        """Return whether all weights are finite: a ReLU hides those that are not."""
+        return all(np.isfinite(weight.astype(np.float32)).all() for weight in self.model.get_weights())
+
     def bypasses(self, protect: Sequence[str] = ()) -> dict[str, Bypass]:
         """Return the branches and layers that may go now, by name."""
         kept = self.graph.kept(self.masks.keep)

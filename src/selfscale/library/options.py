@@ -10,18 +10,19 @@ from typing import Any, Protocol
 import keras
 import numpy as np
 
-from selfscale.errors import unknown
+from selfscale.errors import counted, unknown
 from selfscale.library.examples import Batch, Source, described, fits
 from selfscale.library.metric import Direction, deciding, loss_weights
 from selfscale.library.network import Task
 from selfscale.library.plan import Budget, Plan
-from selfscale.library.sums import at, output_names
+from selfscale.library.sums import at, check_names, output_names
 from selfscale.nn.graph_walk import every_layer
 from selfscale.progress import Listener, Progress
 from selfscale.search.channel_importance import CHANNEL_STRATEGIES, ChannelStrategy
 
 SHORTEST, LONGEST = 50, 1000  # steps of a session, which is an epoch if that is between
 SESSIONS = 20  # that a limit on steps is meant for, at least
+LEAST = 2  # of a trial, and of as many steps for training what it leaves
 LONG = 4  # sessions that a long one is as long as; with a limit on steps, at most as long as those above
 LIMITS = ("steps", "seconds", "session")
 
@@ -64,7 +65,9 @@ class Options:
         for key, limit in (self.budget or {}).items():
             if key not in LIMITS:
                 raise ValueError(unknown("budget", key, LIMITS))
-            number(f"budget: {key}", limit, 0, float("inf"))
+            number(f"budget: {key}", limit, int(key != "seconds"), float("inf"))
+            if key != "seconds" and limit != limit // 1:  # 1e4 is a whole number, too
+                raise ValueError(f"budget: {key}: must be a whole number, not {limit!r}")
         if self.direction not in (None, "lower", "higher"):
             raise ValueError(f"direction: must be 'lower' or 'higher', not {self.direction!r}")
         if not (isinstance(self.callbacks, Sequence) and all(map(callable, self.callbacks))):
@@ -81,6 +84,11 @@ class Options:
         session = int(limits.get("session", 0)) or min(max(train.batches or LONGEST, SHORTEST), LONGEST)
         if steps is not None and "session" not in limits:
             session = max(1, min(session, steps // SESSIONS))
+        if steps is not None and steps < LEAST * session:
+            raise ValueError(
+                f"budget: steps: {steps} are too few for sessions of {session}; give at least "
+                f"{LEAST * session}, or a shorter session"
+            )
         protect = (self.protect,) if isinstance(self.protect, str) else tuple(self.protect)
         names = {name for path, _ in every_layer(self.model) for name in path}
         for name in protect:
@@ -135,6 +143,7 @@ def task_of(given: Given, validation: Sequence[Batch], trust_lambda: bool = Fals
         optimizer = keras.optimizers.get(optimizer)
     except (TypeError, ValueError) as error:
         raise ValueError(f"optimizer: {optimizer!r} is none that Keras knows") from error
+    check_loss(model, loss)
     check_targets(model, loss, validation)
     metric = deciding(model, loss, given.metric, given.direction)
     return Task(optimizer, loss, weights, metric, validation, trust_lambda)
@@ -156,14 +165,33 @@ def whole(name: str, value: Any, low: int) -> None:
         raise ValueError(f"{name}: must be a whole number of at least {low}, not {value!r}")
 
 
+def check_loss(model: keras.Model, loss: Any) -> None:
+    """Raise ValueError if losses by output are of other outputs than the model's."""
+    names = output_names(model)
+    check_names(loss, names, (), "loss")
+    if isinstance(loss, list | tuple) and len(loss) != len(names):
+        outputs = counted(len(names), "output")
+        raise ValueError(f"loss: there are {len(loss)}, but the model has {outputs}: {', '.join(names)}")
+
+
+def check_labels(model: keras.Model, loss: Any, batch: Batch, where: str) -> None:
+    """Raise ValueError if targets or sample weights by output are of other outputs than the model's."""
+    names = output_names(model)
+    several = isinstance(loss, Mapping | list | tuple)
+    needed = [name for name in names if not several or at(loss, name, names) is not None]
+    check_names(batch.y, names, needed, f"{where}: targets")
+    check_names(batch.weights, names, needed, f"{where}: sample weights")
+
+
 def check_targets(model: keras.Model, loss: Any, batches: Sequence[Batch]) -> None:
     """Raise ValueError if targets do not fit the outputs, where the loss is one of Keras."""
+    check_labels(model, loss, batches[0], "validation")
     names = output_names(model)
     several = isinstance(loss, Mapping | list | tuple)
     outputs = model.outputs
     for name, output in zip(names, outputs, strict=True):
         kind = kind_of(at(loss, name, names) if several else loss)
-        target = at(batches[0].y, name, names) if len(names) > 1 else batches[0].y
+        target = at(batches[0].y, name, names)
         if not kind or target is None or keras.tree.is_nested(target):
             continue
         shape, found = tuple(output.shape), tuple(target.shape)
@@ -176,7 +204,7 @@ def check_targets(model: keras.Model, loss: Any, batches: Sequence[Batch]) -> No
                 f"{shape} takes {wanted}"
             )
         if sparse and shape[-1]:
-            highest = max(int(np.max(at(b.y, name, names) if len(names) > 1 else b.y)) for b in batches)
+            highest = max(int(np.max(at(b.y, name, names))) for b in batches)
             if highest >= shape[-1]:
                 raise ValueError(
                     f"validation: the targets of {name} have class {highest}, but it has "

@@ -12,6 +12,7 @@ import jinja2
 import keras
 
 from selfscale import files
+from selfscale.errors import counted
 from selfscale.reporting.tables import Table, as_markdown
 
 TEMPLATE = "minimized.html"
@@ -120,6 +121,7 @@ class MinimizationResult:
         frontier: Networks that no other beats in both cost and validation score, the largest first.
         decisions: All that was tried, in order.
         metric: The metric that decided, and whether higher or lower is better, in words.
+        unjudged: Outputs that it does not look at.
     """
 
     model: keras.Model
@@ -130,6 +132,7 @@ class MinimizationResult:
     tolerance: float
     initial: FrontierPoint
     final: FrontierPoint
+    unjudged: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return self.summary()
@@ -143,16 +146,20 @@ class MinimizationResult:
         return text
 
     def summary(self) -> str:
-        """Return two sentences: what is left, and by what it was decided."""
+        """Return in some sentences what is left, and by what it was decided."""
         first, last = self.initial, self.final
         accepted = sum(decision.accepted for decision in self.decisions)
+        nothing = " Nothing was tried: time was over, or nothing saves one percent of the cost."
+        notes = "" if self.decisions else nothing
+        if self.unjudged:
+            notes += f" The metric does not look at {' and '.join(self.unjudged)}: evaluate that yourself."
         return (
             f"{self.cost} {first.cost:,.6g} -> {last.cost:,.6g} ({last.size.relative(first.size)}), "
             f"parameters {first.size.parameters:,} -> {last.size.parameters:,}, "
             f"validation {self.metric}: {first.score:.4f} -> {last.score:.4f}. "
-            f"{len(self.decisions)} decisions, {accepted} accepted, "
-            f"{sum(decision.steps for decision in self.decisions)} training steps; "
-            f"tolerance {self.tolerance:.3g}, relative to the initial score."
+            f"{counted(len(self.decisions), 'decision')}, {accepted} accepted, "
+            f"{counted(sum(decision.steps for decision in self.decisions), 'training step')}; "
+            f"tolerance {self.tolerance:.3g}, relative to the initial score.{notes}"
         )
 
     def tables(self) -> list[Table]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import keras
 import tensorflow as tf
+
+from selfscale.errors import unknown
 
 Function = Callable[[Any, Any], Any]
 
@@ -17,7 +19,7 @@ def at_output(
     """Return a function of `(y_true, y_pred)` as sums and counts per example, at one output or all."""
 
     def sums(y: Any, outputs: Any, weights: Any) -> tf.Tensor:
-        if output is not None and len(names) > 1:
+        if output is not None:
             y, outputs, weights = (at(nest, output, names) for nest in (y, outputs, weights))
         return table(function(y, outputs), weights, name, examples_of(y))
 
@@ -38,7 +40,7 @@ def total_loss(
     def sums(y: Any, outputs: Any, weights: Any) -> tf.Tensor:
         total = tf.constant(0.0, tf.float64)
         for name, function in functions.items():
-            own = [at(nest, name, names) if len(names) > 1 else nest for nest in (y, outputs, weights)]
+            own = [at(nest, name, names) for nest in (y, outputs, weights)]
             found = table(function(*own[:2]), own[2], "loss", examples_of(own[0]))
             factor = at(weights_by_output, name, names) if weights_by_output else 1.0
             scale = tf.constant([factor, 1.0], tf.float64)
@@ -96,5 +98,22 @@ def at(nest: Any, name: str, names: list[str]) -> Any:
 
 
 def output_names(model: keras.Model) -> list[str]:
-    """Return the names of a model's outputs; a sequential model has that of its last layer."""
+    """Return the names of a model's outputs, as `compile` takes them, in the order of `model.outputs`.
+
+    Those of a dict are its keys; a sequential model has the name of its last layer.
+    """
+    structure = None if isinstance(model, keras.Sequential) else model.output
+    if isinstance(structure, Mapping) and len(structure) == len(model.outputs):
+        return sorted(structure)
     return list(getattr(model, "output_names", None) or [model.layers[-1].name])
+
+
+def check_names(nest: Any, names: list[str], needed: Iterable[str], where: str) -> None:
+    """Raise ValueError if a dict by output has a name too many, or lacks one."""
+    if isinstance(nest, Mapping):
+        for name in nest:
+            if name not in names:
+                raise ValueError(unknown(where, name, names))
+        for name in needed:
+            if name not in nest:
+                raise ValueError(f"{where}: '{name}' is missing; there are {', '.join(nest)}")

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from selfscale.errors import UserError
+from selfscale.errors import UserError, counted
 
 RESIZING = (keras.layers.MaxPooling2D, keras.layers.AveragePooling2D, keras.layers.UpSampling2D)
 # Layers that treat every channel on its own: a filter keeps its identity through them.
@@ -130,8 +130,11 @@ def blocks(model: keras.Model) -> list[Block]:
     Raises:
         UserError: The model branches, or has a layer that mixes or reorders channels.
     """
-    if len(getattr(model, "inputs", None) or ()) != 1 or len(model.outputs) != 1:
-        raise UserError(f"network '{model.name}': is no graph of layers from one input to one output")
+    if not getattr(model, "inputs", None):
+        raise UserError(f"network '{model.name}': is no graph of layers, or not built")
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        ends = f"{counted(len(model.inputs), 'input')} and {counted(len(model.outputs), 'output')}"
+        raise UserError(f"network '{model.name}': has {ends}, and a chain has one of each")
     chain: list[keras.layers.Layer] = []
     x = model.outputs[0]
     while x is not model.inputs[0]:

@@ -13,9 +13,11 @@ from typing import Any
 from selfscale.data import operators
 from selfscale.data.sources import image_files
 from selfscale.data_config import Data, Task
-from selfscale.files import new_folder, user_path, write_json
+from selfscale.files import content, new_folder, user_path, write_json
 from selfscale.processes import import_tensorflow
 from selfscale.settings import Settings
+
+PACKAGE = Path(operators.__file__).parents[1]
 
 
 def look(settings: Settings, out: Path) -> dict[str, Any]:
@@ -48,8 +50,15 @@ def state_of_task(task: Task, name: str) -> dict[str, str]:
         return {"files": state_of_folder(task.targets, f"tasks.{name}.targets")}
     if task.problem is not None:
         import_tensorflow()  # which the module most probably does, with many lines
-        return {"code": operators.own_code(task.problem, f"tasks.{name}.problem")}
+        return {"code": operators.own_code(task.problem, f"tasks.{name}.problem"), "library": library_code()}
     return {"code": operators.own_code(task.operator or "", f"tasks.{name}.operator")}
+
+
+def library_code() -> str:
+    """A hash of the code that problems alone run; what all tasks run is among the stages' dependencies."""
+    parts = {"library": "**/*.py", "pipeline": "problem*.py"}
+    found = [content(PACKAGE / room, pattern) for room, pattern in parts.items()]
+    return hashlib.sha256(json.dumps(found).encode()).hexdigest()
 
 
 def state_of_strategy(settings: Settings, name: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import numpy as np
 from selfscale import files
 from selfscale.config import FirstSession
 from selfscale.decisions import SessionRecord
+from selfscale.errors import counted
 from selfscale.library.loop import in_blocks
 from selfscale.library.minimize import reference_of
 from selfscale.nn.ratios import quotient
@@ -66,15 +67,17 @@ def train(settings: Settings, training: Training, progress: Progress) -> None:
             files.write_csv(training.output / "curve.csv", ("step", "loss", "score"), as_rows(session))
             files.write_json(training.result, result)  # the last one: it says that all is there
             execution.finish(training.output, training.clock, session.seconds)
-        words = f"{session.ended} after {session.steps} steps"
-        log.info("%s, seed %s: %s, score %.5g", task, seed, words, result["validation"][posed.loss])
+        words, metric = f"{session.ended} after {counted(session.steps, 'step')}", posed.metric.name
+        score = result["validation"][metric]
+        log.info("%s, seed %s: %s, %s %.5g on validation", task, seed, words, metric, score)
 
 
 class Course:
     """A network's sessions, one after another; its best state on the validation examples is kept."""
 
     def __init__(self, posed: Posed, seed: int, progress: Progress) -> None:
-        self._network, self._batches = posed.network, posed.train.endlessly(seed)
+        self._network, self._source = posed.network, posed.train
+        self._batches = posed.train.endlessly(seed)
         self._progress, self._started = progress, time.perf_counter()
         self._best, self._state = self._network.evaluate(), self._network.model.get_weights()
         self._losses: list[tuple[int, float]] = []
@@ -88,10 +91,11 @@ class Course:
         loss, sums = self._network.trainer.session(self._batches, steps, seed), self._network.evaluate()
         self.steps += steps
         score = float(quotient(sums.sum(axis=0)))
-        told.evaluated(steps, score)
+        told.evaluated(steps, self._network.task.metric.score(sums))
         self._losses.append((self.steps, loss))
         self._scores.append((self.steps, score))
-        if not (np.isfinite(loss) and np.isfinite(sums).all()):
+        if not (np.isfinite(loss) and np.isfinite(sums).all() and self._network.finite()):
+            self._source.check_finite(self.steps)
             return float("nan")
         gain = -change_bounds(in_blocks(sums), in_blocks(self._best), CONFIDENCE)[1]
         if score < quotient(self._best.sum(axis=0)):
@@ -153,6 +157,7 @@ def train_baseline(settings: Settings, baseline: Baseline, progress: Progress) -
             files.write_json(baseline.result, result)
             execution.finish(baseline.output, baseline.clock, session.seconds)
         log.info(
-            "%s, seed %s: %s steps, kept the %s network, test score %.5g",
-            *(task, seed, session.steps, result["kept"], kept["test"][posed.loss]),
+            "%s, seed %s: %s steps, kept the %s network, %s %.5g on test",
+            *(task, seed, session.steps, result["kept"]),
+            *(posed.metric.name, kept["test"][posed.metric.name]),
         )

@@ -23,6 +23,7 @@ from selfscale.library.result import Size
 from selfscale.nn.graph import trace
 from selfscale.nn.rewriting import rewrite
 from selfscale.paths import Training
+from selfscale.pipeline.inputs import library_code
 from selfscale.plugins import check_arguments, imported
 from selfscale.reporting.statistics import over_photographs
 from selfscale.settings import Settings
@@ -152,7 +153,8 @@ def load_weights(model: keras.Model, training: Training) -> None:
 def describe(settings: Settings, task: str, out: Path) -> dict[str, Any]:
     """Write the manifest that stands for a problem's targets: the function, its arguments and its code.
 
-    So what was made with other code is made again, and networks of other code are not compared.
+    So what was made with other code is made again, and networks of other code are not compared. The code of
+    the package is in a file beside it: of another version, networks are made again, but they are compared.
 
     Raises:
         UserError: There is no such function, or it takes no such arguments.
@@ -169,6 +171,7 @@ def describe(settings: Settings, task: str, out: Path) -> dict[str, Any]:
     }
     with files.new_folder(out) as folder:
         files.write_json(folder / "manifest.json", made)
+        files.write_json(folder / "library.json", {"code": library_code()})
     return made
 
 

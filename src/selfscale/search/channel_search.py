@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from selfscale.errors import counted
+
 FIRST_SHARE = 0.25
 RESOLUTION = 0.1  # of the share: so close to a failure, what is promising gets a long session
 LEAST_GAIN = 0.01  # of the network's cost: less is not worth a session
@@ -67,7 +69,7 @@ class Proposal:
         if self.branches:
             return f"branch{'es' * bool(self.branches[1:])} {', '.join(self.branches)}"
         where = next(iter(self.channels)) if len(self.channels) == 1 else f"{len(self.channels)} groups"
-        return f"{self.size} channel{'s' * (self.size != 1)} of {where}"
+        return f"{counted(self.size, 'channel')} of {where}"
 
 
 class Tried(NamedTuple):

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from selfscale.decisions import Filter
+from selfscale.errors import counted
 from selfscale.nn.compaction import compact, compacted, pays
 from selfscale.nn.layer_removal import removable_layers, without_layer
 from selfscale.nn.masking import MaskedNetwork
@@ -66,7 +67,7 @@ def frontier(
         else:
             current = current.of(without_layer(current.network, choice, current.train, 0, rng))
         current.reset()
-        told = progress.of(tried=f"frontier, {sum(current.network.filters_kept)} filters left")
+        told = progress.of(tried=f"frontier, {counted(sum(current.network.filters_kept), 'filter')} left")
         session, _ = current.session(Plan(count, 1, settings.learning_rate), rng, told)
         if session.ended != "completed":
             return

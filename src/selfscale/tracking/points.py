@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from selfscale.errors import redact
+from selfscale.errors import counted, redact
 from selfscale.settings import Settings
 
 MOST_PARAM = 6000  # characters of a parameter that MLflow takes
@@ -195,7 +195,7 @@ def found(result: Mapping[str, Any]) -> str:
     change = f" ({final / initial - 1:+.0%})" if initial else ""
     return (
         f"`{result['strategy']}`, seed {result['seed']}, found a network for {result['task']} with "
-        f"{filters} filters in {left} hidden layers, from {was} filters in "
+        f"{counted(filters, 'filter')} in {counted(left, 'hidden layer')}, from {counted(was, 'filter')} in "
         f"{len(result['filters_initial'])}: {share:.0%} of the multiply-accumulates. "
         f"Its {loss} on the test images is {final:.4g}, the initial network's {initial:.4g}{change}; "
         "lower is better."
@@ -210,7 +210,8 @@ def summary(result: Mapping[str, Any]) -> str:
         f"parameters {result['parameters_initial']} → {result['parameters']}, "
         f"multiply-accumulates per pixel {result['macs_per_pixel_initial']:g} → "
         f"{result['macs_per_pixel']:g}; "
-        f"{result['decisions']} decisions, {result['accepted']} accepted, {result['reverted']} reverted.",
+        f"{counted(result['decisions'], 'decision')}, {result['accepted']} accepted, "
+        f"{result['reverted']} reverted.",
         "",
         "| split | metric | initial | final |",
         "| --- | --- | --- | --- |",

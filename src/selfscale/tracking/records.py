@@ -14,6 +14,7 @@ from typing import Any
 
 from selfscale import files, schemas
 from selfscale.decisions import Filter, in_words
+from selfscale.errors import counted
 from selfscale.tracking import points
 from selfscale.tracking.points import Clock, Picture, Point, RunData
 
@@ -73,7 +74,7 @@ class Record:
 
     def note(self, run_id: str) -> str:
         """What it came to, in Markdown."""
-        return f"{self.result['ended']} after {self.session['steps']} steps"
+        return f"{self.result['ended']} after {counted(self.session['steps'], 'step')}"
 
     @property
     def command(self) -> str:
@@ -105,7 +106,7 @@ class Baseline(Record):
 
     def note(self, run_id: str) -> str:
         steps, kept = self.result["training_steps"], self.result["kept"]
-        return f"{steps} steps; the {kept} network is better on validation."
+        return f"{counted(steps, 'step')}; the {kept} network is better on validation."
 
 
 class Minimization(Record):
