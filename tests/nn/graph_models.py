@@ -162,7 +162,7 @@ def operations():
     return inputs, layers.Dense(2)(ops.squeeze(ops.expand_dims(x, 1), 1))
 
 
-@model(16)
+@model(16 + 2 + 4)
 def transformer_block():
     inputs = keras.Input((5, 8))
     x = layers.MultiHeadAttention(2, 4)(inputs, inputs)
@@ -203,20 +203,20 @@ def inner_softmax():
     return inputs, head(layers.Softmax(axis=(1, 2))(x))
 
 
-@model(4)
+@model(2 + 4)
 def group_normalization():
     inputs = image()
     return inputs, head(conv(layers.GroupNormalization(2)(conv(inputs, 6)), 4))
 
 
-@model(0)
+@model(6 + 4)
 def lstm():
     inputs = keras.Input((7, 3))
     x = layers.LSTM(4)(layers.Dense(6)(inputs))
     return inputs, layers.Dense(2)(x)
 
 
-@model(4)
+@model(6 + 4)
 def time_distributed():
     inputs = keras.Input((2, 8, 8, 3))
     x = layers.TimeDistributed(layers.Conv2D(6, 3))(inputs)
@@ -441,7 +441,7 @@ def the_batch_as_channels():
     return inputs, layers.Dense(2)(x * ops.mean(x, axis=1))
 
 
-@model(6)
+@model(4 + 6)
 def bidirectional_after_removable():
     inputs = keras.Input((7, 3))
     x = layers.Bidirectional(layers.GRU(4, return_sequences=True))(inputs)
@@ -498,7 +498,7 @@ def low_rank_adaptation():
     return made
 
 
-@model(16)
+@model(16 + 2 + 4)
 def masked_attention():
     inputs = keras.Input((7,), dtype="int32")
     x = layers.Embedding(9, 8, mask_zero=True)(inputs)
@@ -537,3 +537,80 @@ def operations_with_a_constant_per_channel():
     x = conv(inputs, 8)
     x = conv(ops.clip(conv(x, 4), [0.0] * 4, [1.0] * 4), 4)
     return inputs, head(ops.max_pool(ops.clip(conv(x, 4), 0, 1), 2))
+
+
+@model(4 + 4 + 6 + 5)
+def attention_between_sequences():
+    """Heads of other sizes for keys and values, an output of another size, a mask, and keyword arguments."""
+    inputs, other = keras.Input((5, 3)), keras.Input((7, 3))
+    mask = keras.Input((5, 7), dtype="bool")
+    query, memory = layers.Dense(4)(inputs), layers.Dense(6)(other)
+    attention = layers.MultiHeadAttention(4, 3, 5, output_shape=4, use_bias=False)
+    x = attention(query, value=memory, attention_mask=mask)
+    return [inputs, other, mask], layers.Dense(2)(x + query)
+
+
+@model(3 + 4 + 6)
+def attention_over_images():
+    inputs = image()
+    x = conv(inputs, 6)
+    x = x + layers.MultiHeadAttention(3, 4, attention_axes=2)(x, x, use_causal_mask=True)
+    return inputs, head(x)
+
+
+@model(3 + 3 + 6)
+def group_normalization_in_a_residual_network():
+    inputs = image()
+    x = layers.GroupNormalization(3)(conv(inputs, 6, use_bias=False))
+    y = conv(layers.ReLU()(layers.GroupNormalization(-1)(conv(x, 6))), 6)
+    x = layers.Add()([x, layers.GroupNormalization(3, axis=3, scale=False)(y)])
+    return inputs, head(layers.GroupNormalization(3, center=False)(conv(x, 6)))
+
+
+@model(6)
+def normalization_of_each_channel_and_of_all():
+    inputs = image()
+    x = layers.LayerNormalization(axis=(1, 2))(conv(inputs, 6))
+    return inputs, head(layers.LayerNormalization()(conv(x, 4)) + layers.GroupNormalization(1)(conv(x, 4)))
+
+
+@model(5 + 4 + 6 + 3)
+def recurrent_layers():
+    inputs = keras.Input((7, 3))
+    x = layers.GRU(5, return_sequences=True, reset_after=False)(inputs)
+    x = layers.GRU(4, return_sequences=True, go_backwards=True)(layers.BatchNormalization()(x))
+    x = layers.LSTM(6, return_sequences=True, dropout=0.1, activation="relu")(x)
+    return inputs, layers.Dense(2)(layers.SimpleRNN(3, use_bias=False)(x))
+
+
+@model(4 + 3 + 5)
+def recurrent_layers_in_both_directions():
+    inputs = keras.Input((7, 3))
+    x = layers.Bidirectional(layers.LSTM(4, return_sequences=True))(inputs)
+    x = layers.Bidirectional(layers.GRU(3, return_sequences=True), merge_mode="mul")(x)
+    back = layers.SimpleRNN(5, go_backwards=True)
+    return inputs, layers.Dense(2)(layers.Bidirectional(layers.SimpleRNN(5), backward_layer=back)(x))
+
+
+@model(4 + 3)
+def recurrent_convolutions():
+    inputs = keras.Input((3, 6, 6, 2))
+    x = layers.ConvLSTM2D(4, 3, padding="same", return_sequences=True)(inputs)
+    return inputs, head(layers.ConvLSTM2D(3, 3, strides=2)(x))
+
+
+@model(6 + 4 + 5)
+def layers_at_each_time():
+    inputs = keras.Input((2, 8, 8, 3))
+    x = layers.TimeDistributed(layers.Conv2D(6, 3, activation="relu"))(inputs)
+    x = layers.TimeDistributed(layers.BatchNormalization())(x)
+    x = layers.TimeDistributed(layers.SeparableConv2D(4, 3))(x)
+    x = layers.TimeDistributed(layers.Flatten())(layers.TimeDistributed(layers.MaxPooling2D())(x))
+    return inputs, layers.Dense(2)(layers.LSTM(5)(x))
+
+
+@model(0)
+def recurrent_states():
+    inputs = keras.Input((7, 3))
+    x, state = layers.GRU(4, return_state=True)(inputs)
+    return inputs, layers.Dense(2)(layers.Dropout(0.1)(x) + state)

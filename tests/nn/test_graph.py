@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 import keras
 import numpy as np
 import pytest
@@ -24,7 +26,7 @@ def random_weights(model, seed=0):
     rng = np.random.default_rng(seed)
     for _, layer in every_layer(model):
         for weight in layer.weights if not isinstance(layer, keras.layers.Normalization) else ():
-            if len(weight.shape) == 1 and "float" in weight.dtype:
+            if (len(weight.shape) == 1 or "bias" in weight.name) and "float" in weight.dtype:
                 weight.assign(weight.numpy() + 0.1 + 0.2 * rng.random(weight.shape))
     return model
 
@@ -45,7 +47,7 @@ def outputs_with_zeros(model, graph, keep, inputs):
     before, found = model.get_weights(), dict(every_layer(model))
     for index, mask in keep.items():
         for part in graph.groups[index].readers:
-            weight = getattr(found[part.layer], part.weight)
+            weight = attrgetter(part.weight)(found[part.layer])
             value = weight.numpy()
             for channel in np.flatnonzero(~mask):
                 rows = [slice(None)] * value.ndim
@@ -222,6 +224,23 @@ def test_cost_is_that_of_the_published_network():
     # Sandler et al. 2018, table 4: 3.4 M parameters (3.5 M with the statistics), 300 M multiply-adds.
     assert cost.parameters == model.count_params() == 3_538_984
     assert cost.macs == pytest.approx(300e6, rel=0.01)
+
+
+def attended(heads, values, size=4, steps=(5, 7), widths=(8, 6)):
+    """Multiply-accumulates of attention, by the definition: projections, scores, sums, output."""
+    (query, key), (wide, narrow) = steps, widths
+    projections = query * wide * heads * size + key * narrow * heads * (size + values)
+    return projections + query * key * heads * (size + values) + query * heads * values * wide
+
+
+def test_cost_of_attention_is_that_of_its_definition():
+    inputs, memory = keras.Input((5, 8)), keras.Input((7, 6))
+    outputs = layers.MultiHeadAttention(4, 4, value_dim=3)(inputs, memory)
+    graph = trace(keras.Model([inputs, memory], outputs))
+    found = [(each.name.rpartition("/")[2], each.size) for each in graph.removable()]
+    assert found == [("heads", 4), ("values", 3)]
+    assert graph.cost().macs == attended(4, 3)
+    assert graph.cost({0: np.arange(4) > 1, 1: np.arange(3) > 0}).macs == attended(2, 2)
 
 
 def test_residual_branches_and_layers_are_removed():

@@ -24,6 +24,8 @@ ONE = {
     "dense": lambda x: layers.Dense(6, activation="gelu")(x),
     "normal": lambda x: layers.BatchNormalization()(x),
     "prelu": lambda x: layers.PReLU()(x),
+    "groups": lambda x: layers.GroupNormalization(2)(x) if x.shape[-1] % 2 == 0 else x,
+    "attention": lambda x: x + layers.MultiHeadAttention(2, 3)(x, x),
     "opaque": lambda x: layers.LayerNormalization()(x),
     "excite": lambda x: x * layers.Dense(x.shape[-1], "sigmoid")(ops.mean(x, axis=(1, 2), keepdims=True)),
     "fold": lambda x: layers.Reshape((4, 4, x.shape[-1]))(layers.Reshape((16, x.shape[-1]))(x)),

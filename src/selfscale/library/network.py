@@ -16,6 +16,7 @@ from selfscale.library.training import ChannelTrainer
 from selfscale.nn.channel_masks import ChannelMasks
 from selfscale.nn.graph import ChannelGraph, Group, Keep, trace
 from selfscale.nn.graph_bypasses import Bypass
+from selfscale.nn.graph_recording import weight_of
 from selfscale.nn.graph_walk import every_layer
 from selfscale.nn.rewriting import rewrite
 from selfscale.search.channel_importance import Arrays
@@ -118,7 +119,7 @@ class Network:
 
     def _variables(self) -> dict[tuple[tuple[str, ...], str], Any]:
         layers = dict(every_layer(self.model))
-        return {(path, weight): getattr(layers[path], weight) for path, weight in self.graph.weights}
+        return {(path, weight): weight_of(layers[path], weight) for path, weight in self.graph.weights}
 
     def _loss_gradients(self, x: Any, y: Any, weights: Any) -> list[tf.Tensor]:
         variables = [variable.value for variable in self.model.trainable_variables]

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from selfscale.nn.graph import ChannelGraph, Group, Slice
+from selfscale.nn.graph_recording import weight_of
 from selfscale.nn.graph_walk import every_layer
 
 Channels = Iterable[int]
@@ -49,7 +50,7 @@ class ChannelMasks:
         self._held: dict[int, tf.Variable] = {}
         self._weights: dict[int, Any] = {}
         for path, name in graph.weights:
-            weight = getattr(self._layers[path], name)
+            weight = weight_of(self._layers[path], name)
             key = id(weight)
             self._weights[key] = weight
             self._updated[key] = tf.Variable(tf.ones(weight.shape, tf.bool), trainable=False)
@@ -93,7 +94,7 @@ class ChannelMasks:
         self.hold([group])
 
     def weight(self, part: Slice) -> Any:
-        return getattr(self._layers[part.layer], part.weight)
+        return weight_of(self._layers[part.layer], part.weight)
 
     def mask_gradients(self, gradients: Sequence[Any]) -> list[Any]:
         """Zero what is not updated in the gradients of `model.trainable_variables`; for compiled steps."""
@@ -169,8 +170,9 @@ def entries(part: Slice, channels: Sequence[int]) -> np.ndarray:
 
 def initial(layer: Any, weight: str, rng: np.random.Generator) -> np.ndarray:
     """Draw a weight anew, by its layer's initializer."""
-    stem = weight.removesuffix("_kernel")
-    shape = tuple(getattr(layer, weight).shape)
+    shape = tuple(weight_of(layer, weight).shape)
+    owner, _, name = weight.rpartition(".")
+    layer, stem = weight_of(layer, owner) if owner else layer, name.removesuffix("_kernel")
     initializer = getattr(layer, f"{stem}_initializer", None) or getattr(layer, "depthwise_initializer", None)
     if initializer is None:
         initializer = keras.initializers.GlorotUniform() if len(shape) > 1 else keras.initializers.Zeros()

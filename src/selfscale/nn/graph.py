@@ -84,6 +84,7 @@ class ChannelGraph:
     settings: Mapping[tuple[Path, tuple[str | int, ...]], np.ndarray]
     _shapes: Mapping[tuple[Path, str], tuple[int, ...]] = field(repr=False)
     _products: tuple[tuple[Path, str, int], ...] = field(repr=False)
+    _pairings: tuple[tuple[Path, int, tuple[np.ndarray, ...]], ...] = field(repr=False)
     _opaque: Mapping[Path, Cost] = field(repr=False)  # of layers without a rule
     places: np.ndarray = field(repr=False)  # group and channel, -1 if none, per numbered channel: (2, n)
 
@@ -139,6 +140,8 @@ class ChannelGraph:
             parameters += sizes[key] if stays(key[0]) else 0
         for path, weight, positions in self._products:
             macs += sizes[path, weight] * positions if stays(path) else 0
+        for path, count, every in self._pairings:
+            macs += count * math.prod(int(kept[ids].sum()) for ids in every) if stays(path) else 0
         return Cost(macs, parameters)
 
 
@@ -207,6 +210,7 @@ def _graph(model: Any, recording: Recording) -> ChannelGraph:
         {key: roots[ids] for key, ids in recording.settings.items()},
         recording.shapes,
         tuple(recording.products),
+        tuple((path, count, tuple(roots[ids] for ids in every)) for path, count, every in recording.pairings),
         {
             path: Cost(recording.opaque.get(path, 0), layer.count_params())
             for path, layer in every_layer(model)

@@ -10,6 +10,7 @@ import numpy as np
 
 from selfscale.nn.channel_masks import entries, initial
 from selfscale.nn.graph import ONLY_ONE, ChannelGraph, Group, trace
+from selfscale.nn.graph_recording import weight_of
 from selfscale.nn.graph_walk import every_layer
 from selfscale.nn.rewriting import build, compare, copy_weights, edited, pairs
 
@@ -49,10 +50,10 @@ def grow(
             copy_weights(old, new, {})
         for name in names:
             value = initial(new, name, rng)
-            _fill(value, keras.ops.convert_to_numpy(getattr(old, name)), graph, others, (path, name))
-            getattr(new, name).assign(value)
+            _fill(value, keras.ops.convert_to_numpy(weight_of(old, name)), graph, others, (path, name))
+            weight_of(new, name).assign(value)
     for part in others.groups[group].readers:
-        weight = getattr(dict(every_layer(larger))[part.layer], part.weight)
+        weight = weight_of(dict(every_layer(larger))[part.layer], part.weight)
         value = keras.ops.convert_to_numpy(weight).copy()
         np.moveaxis(value, part.axis, 0)[entries(part, range(chosen.size, chosen.size + count))] = 0
         weight.assign(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -47,6 +48,8 @@ class Recording:
     produced: dict[Path, np.ndarray] = field(default_factory=dict)
     # (layer, weight, positions): as many multiply-accumulates as the weight has entries, per position
     products: list[tuple[Path, str, int]] = field(default_factory=list)
+    # (layer, count, channels): so many for each combination of these channels, without a weight
+    pairings: list[tuple[Path, int, tuple[np.ndarray, ...]]] = field(default_factory=list)
     opaque: dict[Path, int] = field(default_factory=dict)  # multiply-accumulates, estimated
     # per layer with a rule and use: what enters and leaves it
     passed: dict[Path, list[tuple[list[Tensor], Tensor]]] = field(default_factory=dict)
@@ -102,6 +105,8 @@ class Use:
         inputs: All tensors among the arguments, in order.
         output: Shape and type of the first output, without channels.
         arguments: Positional and keyword arguments as they were given, with `Tensor` for tensors.
+        inner: Where the layer lies in the one at `path`: its attribute, and its place in the configuration.
+        times: How often it is called in one use of that one.
     """
 
     path: Path
@@ -111,6 +116,8 @@ class Use:
     output: Tensor
     arguments: tuple[list[Any], dict[str, Any]]
     recording: Recording
+    inner: tuple[str, tuple[str, ...]] = ("", ())
+    times: int = 1
 
     @property
     def ids(self) -> np.ndarray:
@@ -134,7 +141,7 @@ class Use:
 
     def leave(self, weight: str) -> None:
         """Say that a weight holds no channels."""
-        self.recording.shapes[self.path, weight] = tuple(getattr(self.layer, weight).shape)
+        self.recording.shapes[self.path, self.inner[0] + weight] = tuple(weight_of(self.layer, weight).shape)
 
     def produce(self, count: int, **axes: int) -> np.ndarray:
         """Say that the layer computes `count` new channels, by the given axes of these weights."""
@@ -142,17 +149,32 @@ class Use:
             self.recording.produced[self.path] = self.recording.fresh(count)
         ids = self.recording.produced[self.path]
         for weight, axis in axes.items():
-            self._axis(weight, axis, PRODUCER, ids)
+            self.compute(weight, axis, ids)
         return ids
+
+    def compute(self, weight: str, axis: int, ids: np.ndarray) -> None:
+        """Say that a weight computes channels of the layer, by entries along an axis."""
+        self._axis(weight, axis, PRODUCER, ids)
+
+    def inside(self, name: str, count: int) -> np.ndarray:
+        """Say that the layer computes `count` channels that it reads itself."""
+        produced, key = self.recording.produced, (*self.path, name)
+        if key not in produced:
+            produced[key] = self.recording.fresh(count)
+        return produced[key]
 
     def count(self, key: str, ids: np.ndarray, *index: int) -> None:
         """Say that the configuration holds the number of these channels under a key (and index)."""
-        self.recording.setting(self.path, (key, *index), ids)
+        self.recording.setting(self.path, (*self.inner[1], key, *index), ids)
 
     def multiply(self, weight: str, positions: Sequence[int | None]) -> None:
         """Say that each of so many positions takes a multiply-accumulate per entry of the weight."""
-        size = math.prod(each or 1 for each in positions)
-        self.recording.products.append((self.path, weight, size))
+        size = math.prod(each or 1 for each in positions) * self.times
+        self.recording.products.append((self.path, self.inner[0] + weight, size))
+
+    def pair(self, count: int, *ids: np.ndarray) -> None:
+        """Say that each combination of these channels takes so many multiply-accumulates."""
+        self.recording.pairings.append((self.path, count, ids))
 
     def couple_all(self, ids: np.ndarray) -> np.ndarray:
         """Couple rows `(n, channels)` with the first row, and return that."""
@@ -161,18 +183,25 @@ class Use:
         return ids[0]
 
     def _axis(self, weight: str, axis: int, role: str, ids: np.ndarray) -> None:
-        variable = getattr(self.layer, weight, None)
+        variable = weight_of(self.layer, weight)
         if variable is None:  # use_bias=False, center=False
             return
         shape = tuple(variable.shape)
         if shape[axis] != len(ids):
             raise OpaqueError(f"its {weight} of shape {shape} does not fit {len(ids)} channels")
+        weight = self.inner[0] + weight
         self.recording.shapes[self.path, weight] = shape
         self.recording.axis(self.path, weight, axis % len(shape), role, ids)
 
 
+def weight_of(layer: Any, name: str) -> Any:
+    """Return a layer's weight, also of a layer in it (`query_dense.kernel`); None if there is none."""
+    return functools.reduce(lambda thing, part: getattr(thing, part, None), name.split("."), layer)
+
+
 Rule = Callable[[Use], np.ndarray]
 RULES: dict[type, Rule] = {}
+BY_KEYWORD = {keras.layers.MultiHeadAttention}  # whose rules look at tensors that are given by keyword
 
 
 def register_rule(*layers: type) -> Callable[[Rule], Rule]:

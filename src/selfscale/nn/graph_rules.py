@@ -134,6 +134,32 @@ def batch_normalization(use: Use) -> np.ndarray:
     return ids
 
 
+@register_rule(layers.GroupNormalization)
+def group_normalization(use: Use) -> np.ndarray:
+    """Couple the channels of each group: statistics are its own, so it can go whole."""
+    ids, groups = use.ids, use.layer.groups
+    if use.layer.axis not in (-1, len(use.inputs[0].shape) - 1):
+        raise OpaqueError("it normalizes along another axis than the last")
+    if groups == 1:
+        raise OpaqueError("its statistics are those of all channels")
+    whole = use.couple_all(ids.reshape(groups, -1).T)
+    for weight in ("gamma", "beta"):
+        use.follow(weight, 0, ids)
+    use.count("groups", whole)
+    return ids
+
+
+@register_rule(layers.LayerNormalization)
+def layer_normalization(use: Use) -> np.ndarray:
+    ids, rank = use.ids, len(use.inputs[0].shape)
+    if rank - 1 in np.atleast_1d(use.layer.axis) % rank:
+        raise OpaqueError("its statistics are those of all channels")
+    for weight in ("gamma", "beta"):
+        if getattr(use.layer, weight) is not None:
+            use.leave(weight)
+    return ids
+
+
 @register_rule(layers.PReLU)
 def prelu(use: Use) -> np.ndarray:
     ids = use.ids

@@ -7,8 +7,19 @@ from typing import Any
 
 import keras
 
+from selfscale.nn import graph_sequences  # noqa: F401, which registers its rules
 from selfscale.nn.graph_operations import OPERATIONS
-from selfscale.nn.graph_recording import RULES, OpaqueError, Path, Recording, Rule, Tensor, Use
+from selfscale.nn.graph_recording import (
+    BY_KEYWORD,
+    RULES,
+    OpaqueError,
+    Path,
+    Recording,
+    Rule,
+    Tensor,
+    Use,
+    weight_of,
+)
 from selfscale.nn.graph_walk import Arguments, Walk, configuration, every_layer, every_operation, is_graph
 
 UNKNOWN = 64  # what an axis of unknown size counts as, in the costs
@@ -107,7 +118,7 @@ class Tracing(Walk[Tensor]):
         rule = RULES.get(type(operation))
         if rule is None and type(operation).__module__.startswith("keras.src.ops."):
             rule = OPERATIONS.get(type(operation).__name__)
-        elif tensors(arguments[1]):
+        elif tensors(arguments[1]) and type(operation) not in BY_KEYWORD:
             raise OpaqueError("it is called with a tensor by keyword")
         if rule is None:
             raise OpaqueError("no rule for its class")
@@ -116,7 +127,7 @@ class Tracing(Walk[Tensor]):
         return rule
 
     def _check_weights(self, operation: Any, path: Path) -> None:
-        known = {id(getattr(operation, weight)) for layer, weight in self.recording.shapes if layer == path}
+        known = {id(weight_of(operation, weight)) for layer, weight in self.recording.shapes if layer == path}
         if any(id(variable) not in known for variable in getattr(operation, "weights", ())):
             raise OpaqueError("it has weights that its rule does not know")
 
@@ -132,6 +143,7 @@ class Tracing(Walk[Tensor]):
         for key in [key for key in self.recording.shapes if key[0] == use.path]:
             del self.recording.shapes[key]
         self.recording.products = [each for each in self.recording.products if each[0] != use.path]
+        self.recording.pairings = [each for each in self.recording.pairings if each[0] != use.path]
         kernels = sum(math.prod(v.shape) for v in getattr(use.layer, "weights", ()) if len(v.shape) > 1)
         positions = math.prod(size or 1 for size in specs[0].shape[1:-1]) if specs else 1
         self.recording.opaque[use.path] = self.recording.opaque.get(use.path, 0) + kernels * positions

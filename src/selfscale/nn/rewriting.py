@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ import numpy as np
 
 from selfscale.nn.graph import ChannelGraph, Keep
 from selfscale.nn.graph_bypasses import Bypass, Bypassed, bypassed
-from selfscale.nn.graph_recording import Path
+from selfscale.nn.graph_recording import Path, weight_of
 from selfscale.nn.graph_walk import configuration, every_layer
 
 log = logging.getLogger(__name__)
@@ -21,6 +22,7 @@ TOLERANCE = 1e-4
 # Rounding of layers that compute in half precision, accumulated over a deep network.
 HALF_TOLERANCES = {"float16": 2e-2, "bfloat16": 1e-1}
 EXAMPLES, UNKNOWN_SIZE = 2, 64
+WRAPPED = ("layer", "backward_layer")  # where wrappers hold layers in their configuration
 
 
 def rewrite(
@@ -71,7 +73,7 @@ def edited(model: keras.Model, settings: Mapping[tuple[Path, tuple[str | int, ..
     for (path, keys), channels in settings.items():
         place: Any = entry_at(config, path)["config"]
         for key in keys[:-1]:
-            place[key] = list(place[key])
+            place[key] = copy.copy(place[key]) if isinstance(place[key], dict) else list(place[key])
             place = place[key]
         place[keys[-1]] = int(np.sum(channels))
     return config
@@ -88,8 +90,10 @@ def entry_at(config: dict[str, Any], path: Path) -> dict[str, Any]:
 def _without_builds(config: dict[str, Any]) -> None:
     """Drop the old shapes, and how nested models were compiled."""
     for entry in config["layers"]:
-        for key in ("build_config", "compile_config"):
-            entry.pop(key, None)
+        wrapped = [entry["config"].get(key) for key in WRAPPED] if isinstance(entry["config"], dict) else []
+        for each in (entry, *(part for part in wrapped if isinstance(part, dict))):
+            for key in ("build_config", "compile_config"):
+                each.pop(key, None)
         if isinstance(entry["config"], dict) and isinstance(entry["config"].get("layers"), list):
             _without_builds(entry["config"])
 
@@ -151,7 +155,7 @@ def pairs(
 
 def copy_weights(old: Any, new: Any, taken: Mapping[str, Mapping[int, np.ndarray]]) -> None:
     """Copy a layer's weights, of some only the taken entries along axes."""
-    slices = {id(getattr(old, weight)): axes for weight, axes in taken.items()}
+    slices = {id(weight_of(old, weight)): axes for weight, axes in taken.items()}
     for source, target in zip(old.weights, new.weights, strict=True):
         value = keras.ops.convert_to_numpy(source)
         for axis, indices in slices.get(id(source), {}).items():
@@ -170,7 +174,7 @@ def masked(model: keras.Model, graph: ChannelGraph, keep: Keep) -> Iterator[None
     before: dict[tuple[Path, str], np.ndarray] = {}
     for index, mask in keep.items():
         for part in graph.groups[index].readers:
-            variable = getattr(layers[part.layer], part.weight)
+            variable = weight_of(layers[part.layer], part.weight)
             value = keras.ops.convert_to_numpy(variable)
             before.setdefault((part.layer, part.weight), value)
             removed = [part.indices[channel] for channel in np.flatnonzero(~np.asarray(mask, bool))]
@@ -182,7 +186,7 @@ def masked(model: keras.Model, graph: ChannelGraph, keep: Keep) -> Iterator[None
         yield
     finally:
         for (path, weight), value in before.items():
-            getattr(layers[path], weight).assign(value)
+            weight_of(layers[path], weight).assign(value)
 
 
 def compare(model: keras.Model, compact: keras.Model, without: Sequence[Bypass] = ()) -> None:
