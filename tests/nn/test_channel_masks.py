@@ -84,6 +84,37 @@ def test_a_masked_model_trains_as_the_compact_one(name, regularized):
     np.testing.assert_allclose(model(images), compact(images), atol=1e-9 if not regularized else 1e-8)
 
 
+def sequences():
+    """Attention, recurrent units and group normalization, in float64."""
+    keras.utils.set_random_seed(0)
+    exact = {"dtype": "float64"}
+    inputs = keras.Input((6, 2), **exact)
+    x = layers.GroupNormalization(3, **exact)(layers.Conv1D(6, 2, **exact)(inputs))
+    x = layers.Add(**exact)([x, layers.MultiHeadAttention(3, 2, value_dim=4, **exact)(x, x)])
+    x = layers.Bidirectional(layers.LSTM(4, return_sequences=True, **exact), **exact)(x)
+    x = layers.TimeDistributed(layers.Dense(5, activation="tanh", **exact), **exact)(x)
+    return keras.Model(inputs, layers.Dense(2, **exact)(layers.GRU(4, **exact)(x)))
+
+
+def test_sequences_train_as_the_compact_model():
+    model, rng = sequences(), np.random.default_rng(0)
+    graph = trace(model)
+    masks = ChannelMasks(model, graph)
+    for group in graph.removable():
+        masks.disable(group.index, [group.size - 2])
+    compact = rewrite(model, graph, masks.keep)
+    others = ChannelMasks(compact, trace(compact))
+    x, y = rng.standard_normal((8, 6, 2)), rng.standard_normal((8, 2))
+    for network, its in ((model, masks), (compact, others)):
+        optimizer = keras.optimizers.Adam(0.01, global_clipnorm=0.1)
+        for _ in range(6):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean((network(x, training=True) - y) ** 2)
+            its.apply(optimizer, tape.gradient(loss, [v.value for v in network.trainable_variables]))
+    assert {each.name.rpartition("/")[2] for each in graph.removable()} >= {"heads", "values"}
+    np.testing.assert_allclose(model(x), compact(x), atol=1e-9)
+
+
 def test_disabled_channels_are_read_by_zeros_and_stand_still_whatever_the_optimizer_has_gathered():
     model = network(kernel_regularizer="l2", kernel_constraint="max_norm")
     masks = ChannelMasks(model, trace(model))

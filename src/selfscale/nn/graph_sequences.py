@@ -25,7 +25,7 @@ def multi_head_attention(use: Use) -> np.ndarray:
     layer, given = use.layer, dict(zip(ARGUMENTS, use.arguments[0], strict=False)) | use.arguments[1]
     if getattr(layer, "_use_gate", False):
         raise OpaqueError("it has a gate")
-    if layer.output_dense.bias_axes not in (None, layer.output_dense.equation[-1]):
+    if len(layer.output_dense.kernel.shape) != 3:
         raise OpaqueError("its output has several axes")
     given[KEY] = given[VALUE] if given.get(KEY) is None else given[KEY]
     for name, each in given.items():

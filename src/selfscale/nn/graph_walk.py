@@ -52,6 +52,14 @@ def configuration(model: Any) -> dict[str, Any]:
     return config
 
 
+def entry_at(config: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return the entry of a layer in a model's configuration."""
+    entry = {"config": config}
+    for name in path:
+        entry = next(each for each in entry["config"]["layers"] if each["name"] == name)
+    return entry
+
+
 def _name(model: Any, config: dict[str, Any]) -> None:
     operations = operations_of(model)
     names = iter(operations)

@@ -14,7 +14,7 @@ import numpy as np
 from selfscale.nn.graph import ChannelGraph, Keep
 from selfscale.nn.graph_bypasses import Bypass, Bypassed, bypassed
 from selfscale.nn.graph_recording import Path, weight_of
-from selfscale.nn.graph_walk import configuration, every_layer
+from selfscale.nn.graph_walk import configuration, entry_at, every_layer
 
 log = logging.getLogger(__name__)
 
@@ -79,23 +79,15 @@ def edited(model: keras.Model, settings: Mapping[tuple[Path, tuple[str | int, ..
     return config
 
 
-def entry_at(config: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Return the entry of a layer in a model's configuration."""
-    entry = {"config": config}
-    for name in path:
-        entry = next(each for each in entry["config"]["layers"] if each["name"] == name)
-    return entry
-
-
 def _without_builds(config: dict[str, Any]) -> None:
     """Drop the old shapes, and how nested models were compiled."""
     for entry in config["layers"]:
-        wrapped = [entry["config"].get(key) for key in WRAPPED] if isinstance(entry["config"], dict) else []
-        for each in (entry, *(part for part in wrapped if isinstance(part, dict))):
-            for key in ("build_config", "compile_config"):
-                each.pop(key, None)
-        if isinstance(entry["config"], dict) and isinstance(entry["config"].get("layers"), list):
-            _without_builds(entry["config"])
+        inner = entry["config"] if isinstance(entry["config"], dict) else {}
+        for each in (entry, *(inner[key] for key in WRAPPED if isinstance(inner.get(key), dict))):
+            each.pop("build_config", None)
+            each.pop("compile_config", None)
+        if isinstance(inner.get("layers"), list):
+            _without_builds(inner)
 
 
 def build(model: keras.Model, config: dict[str, Any]) -> keras.Model:
