@@ -614,3 +614,11 @@ def recurrent_states():
     inputs = keras.Input((7, 3))
     x, state = layers.GRU(4, return_state=True)(inputs)
     return inputs, layers.Dense(2)(layers.Dropout(0.1)(x) + state)
+
+
+@model(2 + 6)
+def attention_of_query_groups():
+    inputs = keras.Input((5, 3))
+    x = layers.Dense(6)(inputs)
+    x = x + layers.GroupQueryAttention(3, 4, 2)(x, value=x, use_causal_mask=True)
+    return inputs, layers.Dense(2)(x)

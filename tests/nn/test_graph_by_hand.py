@@ -94,6 +94,23 @@ def vision_transformer():
 
 
 @case(
+    {"attend/heads": [1], "wide": [0, 5]},  # queries 2 and 3; what is added to goes with the outputs
+    [
+        ("attend._output_dense.kernel", None, ([2, 3],)),
+        ("attend._query_dense.kernel", None, ([0, 5],)),
+        ("attend._key_dense.kernel", None, ([0, 5],)),
+        ("attend._value_dense.kernel", None, ([0, 5],)),
+        ("out.kernel", None, ([0, 5],)),
+    ],
+)
+def attention_of_query_groups():
+    inputs = keras.Input((7, 3))
+    x = layers.Dense(6, name="wide")(inputs)
+    x = x + layers.GroupQueryAttention(4, 6, 3, name="attend")(query=x, value=x)
+    return keras.Model(inputs, layers.Dense(2, name="out")(x))
+
+
+@case(
     {"first": [2], "second": [1], "conv": [4]},
     [
         ("first.forward_layer.cell.kernel", None, ([4],)),

@@ -201,7 +201,10 @@ def weight_of(layer: Any, name: str) -> Any:
 
 Rule = Callable[[Use], np.ndarray]
 RULES: dict[type, Rule] = {}
-BY_KEYWORD = {keras.layers.MultiHeadAttention}  # whose rules look at tensors that are given by keyword
+BY_KEYWORD = {
+    keras.layers.MultiHeadAttention,
+    keras.layers.GroupQueryAttention,
+}  # whose rules look at tensors that are given by keyword
 
 
 def register_rule(*layers: type) -> Callable[[Rule], Rule]:

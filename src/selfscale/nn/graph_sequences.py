@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from keras import layers
 
-from selfscale.nn.graph_recording import RULES, OpaqueError, Tensor, Use, register_rule
+from selfscale.nn.graph_recording import RULES, OpaqueError, Tensor, Use, register_rule, weight_of
 from selfscale.nn.graph_rules import ELEMENTWISE
 
 QUERY, VALUE, KEY = "query", "value", "key"
@@ -22,41 +22,75 @@ def multi_head_attention(use: Use) -> np.ndarray:
 
     The size of the keys stays: a softmax is over their product with the queries.
     """
-    layer, given = use.layer, dict(zip(ARGUMENTS, use.arguments[0], strict=False)) | use.arguments[1]
-    if getattr(layer, "_use_gate", False):
-        raise OpaqueError("it has a gate")
+    layer = use.layer
     if len(layer.output_dense.kernel.shape) != 3:
         raise OpaqueError("its output has several axes")
-    given[KEY] = given[VALUE] if given.get(KEY) is None else given[KEY]
-    for name, each in given.items():
-        if isinstance(each, Tensor) and name not in (QUERY, VALUE, KEY):
-            use.recording.pin(each.ids, f"a mask of {use.path[-1]!r}")
-    ids = {name: use.channels(given[name]) for name in (QUERY, VALUE, KEY)}
-    heads = use.inside("heads", layer.num_heads)
-    values = use.inside("values", layer.value_dim)
-    for name, each in ids.items():
-        use.read(f"{name}_dense.kernel", 0, each)
-        for weight, axis in ((f"{name}_dense.kernel", 1), (f"{name}_dense.bias", 0)):
-            use.compute(weight, axis, heads)
-            if name == VALUE:
-                use.compute(weight, axis + 1, values)
-        use.multiply(f"{name}_dense.kernel", given[name].shape[1:-1])
-    use.read("output_dense.kernel", 0, heads)
-    use.read("output_dense.kernel", 1, values)
-    outputs = use.produce(layer.output_dense.kernel.shape[2])
-    use.compute("output_dense.kernel", 2, outputs)
-    use.compute("output_dense.bias", 0, outputs)
-    use.multiply("output_dense.kernel", use.output.shape[1:-1])
-    attended = math.prod(given[KEY].shape[axis] or 1 for axis in layer.attention_axes)
-    pairs = math.prod(size or 1 for size in given[QUERY].shape[1:-1]) * attended
+    given = _attended(use)
+    heads, values = use.inside("heads", layer.num_heads), use.inside("values", layer.value_dim)
+    outputs = _project(use, given, "", heads, heads, values)
+    pairs = math.prod(given[KEY].shape[axis] or 1 for axis in layer.attention_axes)
+    pairs *= math.prod(size or 1 for size in given[QUERY].shape[1:-1])
     use.pair(pairs * layer.key_dim, heads)
     use.pair(pairs, heads, values)
     use.count("num_heads", heads)
     use.count("value_dim", values)
-    if isinstance(use.config["output_shape"], list | tuple):
-        use.count("output_shape", outputs, 0)
-    else:
-        use.count("output_shape", outputs)
+    use.count("output_shape", outputs, *([0] if isinstance(use.config["output_shape"], list | tuple) else []))
+    return outputs
+
+
+@register_rule(layers.GroupQueryAttention)
+def group_query_attention(use: Use) -> np.ndarray:
+    """Let heads of keys and values go, each with the heads of queries that share it."""
+    layer, given = use.layer, _attended(use)
+    heads = use.inside("heads", layer.num_key_value_heads)
+    queries = np.repeat(heads, layer.num_repeats)
+    outputs = _project(use, given, "_", heads, queries, None)
+    use.recording.couple(outputs, use.channels(given[QUERY]))  # Keras takes their number from there
+    pairs = math.prod(given[name].shape[1] or 1 for name in (QUERY, KEY))
+    use.pair(2 * pairs * layer.head_dim, queries)
+    use.count("num_query_heads", queries)
+    use.count("num_key_value_heads", heads)
+    return outputs
+
+
+def _attended(use: Use) -> dict[str, Tensor]:
+    """Return query, value and key, which may be the value; pin what masks them."""
+    given = dict(zip(ARGUMENTS, use.arguments[0], strict=False)) | use.arguments[1]
+    given[KEY] = given[VALUE] if given.get(KEY) is None else given[KEY]
+    if any(getattr(use.layer, name, False) for name in ("use_gate", "_use_gate")):
+        raise OpaqueError("it has a gate")
+    for name, each in given.items():
+        if isinstance(each, Tensor) and name not in (QUERY, VALUE, KEY):
+            use.recording.pin(each.ids, f"a mask of {use.path[-1]!r}")
+    return {name: given[name] for name in (QUERY, VALUE, KEY)}
+
+
+def _project(
+    use: Use,
+    given: dict[str, Tensor],
+    prefix: str,
+    heads: np.ndarray,
+    queries: np.ndarray,
+    values: np.ndarray | None,
+) -> np.ndarray:
+    """Read the inputs, compute the heads, read them again; return the outputs."""
+    ids = {name: use.channels(each) for name, each in given.items()}
+    for name, tensor in given.items():
+        kernel, bias = f"{prefix}{name}_dense.kernel", f"{prefix}{name}_dense.bias"
+        use.read(kernel, 0, ids[name])
+        for weight, axis in ((kernel, 1), (bias, 0)):
+            use.compute(weight, axis, queries if name == QUERY else heads)
+            if name == VALUE and values is not None:
+                use.compute(weight, axis + 1, values)
+        use.multiply(kernel, tensor.shape[1:-1])
+    kernel = f"{prefix}output_dense.kernel"
+    use.read(kernel, 0, queries)
+    if values is not None:
+        use.read(kernel, 1, values)
+    outputs = use.produce(weight_of(use.layer, kernel).shape[2])
+    use.compute(kernel, 2, outputs)
+    use.compute(f"{prefix}output_dense.bias", 0, outputs)
+    use.multiply(kernel, use.output.shape[1:-1])
     return outputs
 
 
