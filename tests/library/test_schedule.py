@@ -76,11 +76,14 @@ def test_after_a_long_session_in_vain_the_next_larger_one_gets_the_rest():
 
 def test_what_is_accepted_is_gone_on_from():
     story = Story(steps=None)
+    story.decide("accepted", 90.0)
+    assert story.next.last_rate() == 1
     number = story.decide("promising", 75.0)
     assert story.next.long() == 400
     accepted = story.decide("accepted", 75.0, LONG, number)
     assert story.state.base.decision == accepted
     assert story.promising is None
+    assert story.next.last_rate() == 1 / 3
 
 
 def test_no_session_goes_beyond_the_budget():

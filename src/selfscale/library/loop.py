@@ -142,7 +142,7 @@ class Loop:
         network = self.state.network
         before, previous = network.masks.state(), network.evaluate()
         steps = int(min(self.plan.long_steps, self._next.left()))
-        session = self._train(network, LAST, steps)
+        session = self._train(network, LAST, steps, self._next.last_rate())
         better = session.finite and relative_loss(session.sums, previous) <= 0
         if better:
             self._keep(network, session, within=True)
@@ -153,13 +153,13 @@ class Loop:
             Proposal(LAST, 0.0, {}, (), 0.0), LAST, session, ACCEPTED if better else REVERTED, why
         )
 
-    def _train(self, network: Network, tried: str, steps: int) -> Session:
+    def _train(self, network: Network, tried: str, steps: int, rate: float = 1.0) -> Session:
         started = time.perf_counter()
         progress = self.progress.of(
             decision=self.state.number, tried=tried, limit=self._worse_by(self.plan.tolerance)
         )
         progress.after(self.state.steps).begin(steps)
-        loss = network.trainer.session(self._batches, steps, (self.plan.seed, self.state.number))
+        loss = network.trainer.session(self._batches, steps, (self.plan.seed, self.state.number), rate)
         sums = network.evaluate()
         finite = bool(np.isfinite(loss) and np.isfinite(sums).all() and network.finite())
         if not finite:

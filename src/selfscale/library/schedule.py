@@ -22,6 +22,7 @@ from selfscale.search.channel_search import (
 
 SEARCH = 0.5  # of a limit: the rest trains what was found
 HOLD = 2 / 3  # of the steps that are left, for the first long session; the next has the rest
+REFINED = 1 / 3  # of the learning rate, after a long session: the whole undoes what that reached
 ROUND = 0.9  # of the cost: a round of trials that leaves less is followed by another
 
 
@@ -51,6 +52,11 @@ class Schedule:
         """Return the training steps of a long session, after so many that are not recorded yet."""
         first = not any(each.target == LONG for each in self._tried())
         return int(min(self.plan.long_steps, (HOLD if first else 1) * (self.left() - spent)))
+
+    def last_rate(self) -> float:
+        """Return the peak of the last session's learning rate, of the optimizer's."""
+        number = self.state.base.decision
+        return REFINED if number and self.state.decisions[number - 1].target == LONG else 1.0
 
     def _tried(self) -> list[ChannelDecision]:
         """Return the decisions from the network of now on."""

@@ -57,17 +57,17 @@ class ChannelTrainer:
         self._start = [variable.numpy() for variable in self.optimizer.variables]
         self._step = tf.function(self._train_step, reduce_retracing=True)
 
-    def session(self, batches: Iterator[Batch], steps: int, seed: Sequence[int]) -> float:
+    def session(self, batches: Iterator[Batch], steps: int, seed: Sequence[int], rate: float = 1.0) -> float:
         """Train from the present weights with a reset optimizer; return the mean loss.
 
-        The learning rate warms up and decays to zero once.
+        The learning rate warms up and decays to zero once; `rate` is its peak, of the optimizer's.
         """
         for variable, value in zip(self.optimizer.variables, self._start, strict=True):
             variable.assign(value)
         self._seed(np.random.default_rng(seed))
         total = 0.0
-        for rate in learning_rates(steps, self.peak, WARMUP):
-            self.optimizer.learning_rate.assign(rate)
+        for value in learning_rates(steps, rate * self.peak, WARMUP):
+            self.optimizer.learning_rate.assign(value)
             total += float(self._step(*next(batches)))
         return total / max(1, steps)
 
