@@ -40,6 +40,7 @@ def y_at(nest, part):
     [
         (None, keras.metrics.SparseCategoricalAccuracy()),
         ("accuracy", keras.metrics.SparseCategoricalAccuracy()),
+        (keras.metrics.SparseCategoricalAccuracy, keras.metrics.SparseCategoricalAccuracy()),
         ("loss", keras.metrics.SparseCategoricalCrossentropy()),
         ("sparse_categorical_crossentropy", keras.metrics.SparseCategoricalCrossentropy()),
         (keras.losses.SparseCategoricalCrossentropy(), keras.metrics.SparseCategoricalCrossentropy()),

@@ -24,6 +24,7 @@ from selfscale.pipeline.execution import Execution
 from selfscale.pipeline.minimize import run_minimization, scale
 from selfscale.pipeline.train import train
 from selfscale.pipeline.worth import run_worth
+from selfscale.progress import Moment, Progress
 from selfscale.settings import Settings
 from stores import new_store
 from workspaces import contents, own_store
@@ -97,6 +98,7 @@ SETTINGS = {
     "training": {"first": {"steps": 100, "max_cycles": 2}},
     "minimization": {"tolerance": 0.05, "removal": {"steps": 20}, "limits": {"steps": 200}},
 }
+MOMENTS: list[Moment] = []
 JOB, TRAINING, BASELINE = Job("shapes", "taylor", 0), Training("shapes", 0), Baseline("shapes", 0)
 
 
@@ -119,7 +121,7 @@ def minimized(tmp_path_factory) -> Iterator[Path]:
     with chdir(folder), own_store():
         settings = settings_of()
         problems.describe(settings, "shapes", TARGETS / "shapes")
-        train(settings, TRAINING)
+        train(settings, TRAINING, progress=Progress(MOMENTS.append))
         run_minimization(settings, JOB)
         compare.budget(settings)
         train_baseline(settings, BASELINE)
@@ -166,6 +168,11 @@ def test_result_is_that_of_the_files(project):
     for point in result["kept"]:
         path = JOB.output / f"kept/{point['decision']:03}.keras"
         assert point["test"] == pytest.approx(1 / accuracy(path, 3, 200))
+
+
+def test_progress_of_training_is_in_the_unit_of_the_metric(project):
+    told = [moment.score for moment in MOMENTS if moment.score is not None]
+    assert told and max(told) == pytest.approx(read(TRAINING.result)["validation"]["accuracy"])
 
 
 def test_baseline_has_the_steps_of_the_minimization(project):

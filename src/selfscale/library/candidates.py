@@ -105,8 +105,8 @@ class Candidates:
                 raise
             self.train.check_finite(PROBED)
             raise UserError(
-                "train: the gradients of the loss are not finite numbers; check the loss, or give "
-                "strategy='magnitude', which needs none"
+                "train: the gradients of the loss are not finite numbers; check the loss, or lower the "
+                "learning rate of the optimizer"
             ) from error
         if self.meter.counted or not self._savings:  # measured once: that takes a model for each group
             savings = self.meter.savings(network.graph, keep, groups, network.compact)

@@ -147,6 +147,8 @@ def resolved(metric: Any) -> tuple[Function, bool | None]:
         return accuracy, True
     if isinstance(metric, str):
         metric = named(metric)
+    if isinstance(metric, type) and issubclass(metric, keras.losses.Loss | keras.metrics.Metric):
+        metric = metric()
     if isinstance(metric, keras.losses.Loss):
         return metric.call, False
     if isinstance(metric, keras.metrics.MeanMetricWrapper):

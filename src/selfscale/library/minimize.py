@@ -15,11 +15,12 @@ from selfscale.errors import UserError
 from selfscale.library.checkpoint import Checkpoint, settings_of
 from selfscale.library.cost import CostMeter
 from selfscale.library.examples import Batch, Source, check_inputs, in_memory
+from selfscale.library.labels import check_targets
 from selfscale.library.loop import Loop
 from selfscale.library.metric import Direction
 from selfscale.library.mlflow_runs import log_result
 from selfscale.library.network import Network, Task
-from selfscale.library.options import Options, check_labels, task_of
+from selfscale.library.options import Options, task_of
 from selfscale.library.plan import State
 from selfscale.library.result import ChannelDecision, FrontierPoint, MinimizationResult, pareto
 from selfscale.library.sums import output_names
@@ -118,7 +119,7 @@ def check_removable(network: Network, protect: Sequence[str]) -> None:
 def check_computable(network: Network, batch: Batch) -> None:
     """Raise ValueError, of one line, if the loss of a batch or the metric can't be computed."""
     task, first = network.task, network.task.validation[0]
-    check_labels(network.model, task.loss, batch, "train")
+    check_targets(network.model, task.loss, [batch], "train")
 
     def loss() -> None:
         outputs = network.model(batch.x, training=False)

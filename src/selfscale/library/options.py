@@ -10,12 +10,12 @@ from typing import Any, Protocol
 import keras
 import numpy as np
 
-from selfscale.errors import counted, unknown
-from selfscale.library.examples import Batch, Source, described, fits
+from selfscale.errors import unknown
+from selfscale.library.examples import Batch, Source, described
+from selfscale.library.labels import check_loss, check_targets
 from selfscale.library.metric import Direction, deciding, loss_weights
 from selfscale.library.network import Task
 from selfscale.library.plan import Budget, Plan
-from selfscale.library.sums import at, check_names, output_names
 from selfscale.nn.graph_walk import every_layer
 from selfscale.progress import Listener, Progress
 from selfscale.search.channel_importance import CHANNEL_STRATEGIES, ChannelStrategy
@@ -144,7 +144,7 @@ def task_of(given: Given, validation: Sequence[Batch], trust_lambda: bool = Fals
     except (TypeError, ValueError) as error:
         raise ValueError(f"optimizer: {optimizer!r} is none that Keras knows") from error
     check_loss(model, loss)
-    check_targets(model, loss, validation)
+    check_targets(model, loss, validation, "validation")
     metric = deciding(model, loss, given.metric, given.direction)
     return Task(optimizer, loss, weights, metric, validation, trust_lambda)
 
@@ -163,60 +163,3 @@ def number(name: str, value: Any, low: float, high: float) -> None:
 def whole(name: str, value: Any, low: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low:
         raise ValueError(f"{name}: must be a whole number of at least {low}, not {value!r}")
-
-
-def check_loss(model: keras.Model, loss: Any) -> None:
-    """Raise ValueError if losses by output are of other outputs than the model's."""
-    names = output_names(model)
-    check_names(loss, names, (), "loss")
-    if isinstance(loss, list | tuple) and len(loss) != len(names):
-        outputs = counted(len(names), "output")
-        raise ValueError(f"loss: there are {len(loss)}, but the model has {outputs}: {', '.join(names)}")
-
-
-def check_labels(model: keras.Model, loss: Any, batch: Batch, where: str) -> None:
-    """Raise ValueError if targets or sample weights by output are of other outputs than the model's."""
-    names = output_names(model)
-    several = isinstance(loss, Mapping | list | tuple)
-    needed = [name for name in names if not several or at(loss, name, names) is not None]
-    check_names(batch.y, names, needed, f"{where}: targets")
-    check_names(batch.weights, names, needed, f"{where}: sample weights")
-
-
-def check_targets(model: keras.Model, loss: Any, batches: Sequence[Batch]) -> None:
-    """Raise ValueError if targets do not fit the outputs, where the loss is one of Keras."""
-    check_labels(model, loss, batches[0], "validation")
-    names = output_names(model)
-    several = isinstance(loss, Mapping | list | tuple)
-    outputs = model.outputs
-    for name, output in zip(names, outputs, strict=True):
-        kind = kind_of(at(loss, name, names) if several else loss)
-        target = at(batches[0].y, name, names)
-        if not kind or target is None or keras.tree.is_nested(target):
-            continue
-        shape, found = tuple(output.shape), tuple(target.shape)
-        sparse = "sparse" in kind
-        wanted = shape[:-1] if sparse else shape
-        squeezed = (*wanted, 1) if sparse else wanted[:-1] if wanted[-1:] == (1,) else wanted
-        if not (fits(wanted, found) or fits(squeezed, found)):
-            raise ValueError(
-                f"validation: the targets of {name} are of shape {found}, but {kind} of its outputs "
-                f"{shape} takes {wanted}"
-            )
-        if sparse and shape[-1]:
-            highest = max(int(np.max(at(b.y, name, names))) for b in batches)
-            if highest >= shape[-1]:
-                raise ValueError(
-                    f"validation: the targets of {name} have class {highest}, but it has "
-                    f"{shape[-1]} outputs, for the classes 0 to {shape[-1] - 1}"
-                )
-
-
-def kind_of(loss: Any) -> str:
-    """Return the name of one of Keras's own losses that compare outputs with targets; or else nothing."""
-    if isinstance(loss, str):
-        return loss
-    if isinstance(loss, keras.losses.Loss) and type(loss).__module__.startswith("keras."):
-        return str(loss.name)
-    own = getattr(loss, "__module__", "").startswith("keras.")
-    return str(loss.__name__) if own and hasattr(loss, "__name__") else ""
