@@ -35,7 +35,7 @@ docs: $(READY)
 experiments: $(READY)
 	dvc exp show --only-changed --no-pager --drop '(src|data/|models/|benchmarks|picks|reports/).*'
 
-bench: $(READY)
+bench: repro
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	python benchmarks/performance.py
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from exhaustive import run
 from rows import TASK, Row, settings
 
 from selfscale import files
-from selfscale.errors import UserError
 from selfscale.paths import MINIMIZED
 from selfscale.reporting import exhaustive
 
@@ -15,15 +15,12 @@ from selfscale.reporting import exhaustive
 def measure() -> Iterator[Row]:
     """The minimizations of the project's folder, each with its initial training, against both ways.
 
-    Raises:
-        UserError: `exhaustive.py` was not run with these settings and images.
+    The exhaustive search is made now, unless `exhaustive.py` was run with these settings and images.
     """
-    benchmark = exhaustive.read_benchmark(settings(), TASK)
+    chosen = settings()
+    benchmark = exhaustive.read_benchmark(chosen, TASK)
     if benchmark is None:
-        raise UserError(
-            f"{exhaustive.benchmark_path(TASK)}: is missing, or was made with other settings; run "
-            f"`python benchmarks/exhaustive.py {TASK}`"
-        )
+        benchmark = run(chosen, TASK, seeds=[0], depths=[0, 1, 2], widths=[1, 2, 3, 4, 5])
     results = [
         files.read_json(path, f"minimize {TASK}")
         for path in sorted(MINIMIZED.glob(f"{TASK}-*-seed-*/result.json"))

@@ -2,10 +2,9 @@
 
     make bench
 
-Run it in the project's folder after `dvc repro` and `python benchmarks/exhaustive.py sobel`, with
-nothing else to do for the machine; it takes about two hours. Words choose measurements
-(`python benchmarks/performance.py training inference`); the rest of the table stays as it was. Needs
-the extra `bench`.
+It first runs what of the pipeline is out of date. Leave the machine alone meanwhile; it takes an hour
+on two cores. Words choose measurements (`python benchmarks/performance.py training inference`, in the
+project's folder after `dvc repro`); the rest of the table stays as it was. Needs the extra `bench`.
 """
 
 from __future__ import annotations
