@@ -20,10 +20,12 @@ import json
 import os
 import platform
 import re
+import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from PIL import Image
 
@@ -46,7 +48,7 @@ MOST_DIGEST, MOST_TAG = 36, 8000
 
 PICTURES = "the network, decision by decision"
 IMAGES = "images"
-SMALL = ".webp"  # the preview of a picture, which MLflow writes last
+SMALL = ".webp"  # the preview of a picture, which is written last
 # As MLflow names them: KEY+step+N+timestamp+T+ID.png, and beside it KEY+...+ID+compressed.webp
 IMAGE = re.compile(
     r"(?P<whole>(?P<key>.+?)\+step\+(?P<step>\d+)\+timestamp\+[^+]+\+[^+]+?)(\+compressed)?\.\w+"
@@ -181,12 +183,14 @@ class StoredRun:
             tags |= {PARENT: self.id, ROOT_RUN: self.id}
             created = self.client.create_run(self.experiment_id, self.start, tags, PICTURES)
             self._open_pictures(created.info.run_id, new=True)
-        with Image.open(picture.file) as image:
-            if files:
-                self._add_preview(image, *files)
-            else:
-                named = {"key": picture.key, "step": picture.step, "timestamp": at}
-                self.client.log_image(self._pictures_id, image, **named, synchronous=True)
+        # As MLflow's `log_image`, which would decode and encode the whole picture again.
+        fresh = f"{picture.key}+step+{picture.step}+timestamp+{at}+{uuid4()}.png"
+        name = next(iter(files or ()), fresh)  # one that is there was cut off before its preview
+        with tempfile.TemporaryDirectory() as folder:
+            if not files:
+                shutil.copyfile(picture.file, Path(folder, name))
+                self.client.log_artifact(self._pictures_id, str(Path(folder, name)), IMAGES)
+            self._add_preview(picture, Path(folder), name)
         self._images[picture.key, picture.step] = {SMALL}
         self.changed = True
 
@@ -198,16 +202,12 @@ class StoredRun:
             if found := IMAGE.fullmatch(name):
                 self._images.setdefault((found["key"], int(found["step"])), set()).add(name)
 
-    def _add_preview(self, image: Image.Image, name: str) -> None:
-        """The preview of a picture that was cut off before it."""
-        found = IMAGE.fullmatch(name)
-        assert found
-        with tempfile.TemporaryDirectory() as folder:
-            small = Path(folder, f"{found['whole']}+compressed{SMALL}")
-            preview = image.convert("RGB")
-            preview.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
-            preview.save(small)
-            self.client.log_artifact(self._pictures_id, str(small), IMAGES)
+    def _add_preview(self, picture: Picture, folder: Path, name: str) -> None:
+        small = folder / f"{Path(name).stem}+compressed{SMALL}"
+        preview = Image.open(picture.file).convert("RGB")
+        preview.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
+        preview.save(small)
+        self.client.log_artifact(self._pictures_id, str(small), IMAGES)
 
 
 def create(client: Client, experiment_id: str, record: Record) -> StoredRun:
