@@ -12,10 +12,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
 from contextlib import contextmanager, redirect_stdout
 from functools import partial
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -89,8 +88,8 @@ def ordered_map(
         raise UserError(f"workers: at least 1 is needed, not {workers}")
     if workers == 1:
         return progress(map(partial(_quietly, function), items), description, len(items))
-    pool = _Pool(function, items, min(workers, len(items)))  # before the display, which has a thread
-    return progress(pool.results(), description, len(items))
+    results = _map(function, items, workers)  # before the display, which has a thread
+    return progress(results, description, len(items))
 
 
 def progress(results: Iterable[Result], description: str, total: int) -> Iterator[Result]:
@@ -100,72 +99,38 @@ def progress(results: Iterable[Result], description: str, total: int) -> Iterato
     yield from track(results, description, total, console=console, transient=True, disable=not shown)
 
 
-class _Pool:
-    """Worker processes that apply a function to items, each to another one as soon as it is free.
+def _map(function: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
+    """Start to work; return the results in the order of the items.
 
-    Where that is safe, they are copies of this process, which start at once: what it has imported takes as
-    long as the work on some hundred photographs.
+    Where that is safe, workers are copies of this process, which start at once: what it has imported
+    takes as long as the work on some hundred photographs.
     """
+    # A copy has no other threads: what these held, it would wait for without end.
+    alone = threading.active_count() == 1 and "tensorflow" not in sys.modules
+    way = "fork" if alone and sys.platform == "linux" else "spawn"
+    context, others = multiprocessing.get_context(way), multiprocessing.active_children()
+    pool = ProcessPoolExecutor(min(workers, len(items)), context, _begin, (os.getpid(),))
+    results = pool.map(partial(_quietly, function), items)
 
-    def __init__(self, function: Callable[[Item], Result], items: Sequence[Item], workers: int) -> None:
-        self._items, self._next = items, 0
-        self._workers: dict[Connection, BaseProcess] = {}
-        # A copy has no other threads: what these held, it would wait for without end.
-        alone = threading.active_count() == 1 and "tensorflow" not in sys.modules
-        alike = alone and sys.platform == "linux"
-        context: Any = multiprocessing.get_context("fork" if alike else "spawn")
-        for _ in range(workers):
-            here, there = context.Pipe()
-            worker = context.Process(target=_work, args=(function, there, os.getpid()), daemon=True)
-            worker.start()
-            there.close()
-            self._workers[here] = worker
-        for connection in (*self._workers, *self._workers):  # twice, so that none waits for its next one
-            self._send(connection)
-
-    def results(self) -> Iterator[Any]:
-        """Yield the results in the order of the items; the workers end with it."""
-        found: dict[int, Any] = {}
+    def ordered() -> Iterator[Result]:
         try:
-            for number in range(len(self._items)):
-                while number not in found:
-                    for connection in wait(list(self._workers)):
-                        found.update([self._receive(connection)])  # type: ignore[arg-type]
-                yield found.pop(number)
-        finally:
-            for connection, worker in self._workers.items():
+            yield from results
+        except BrokenProcessPool as error:
+            raise WorkerDied("workers: a worker process died, perhaps out of memory; use fewer") from error
+        finally:  # all is done, or nobody wants the rest
+            for worker in set(multiprocessing.active_children()) - set(others):
                 worker.kill()
-                worker.join()
-                connection.close()
+            pool.shutdown(cancel_futures=True)
 
-    def _send(self, connection: Connection) -> None:
-        if self._next < len(self._items):
-            connection.send((self._next, self._items[self._next]))
-            self._next += 1
-
-    def _receive(self, connection: Connection) -> tuple[int, Any]:
-        try:
-            number, result, error = connection.recv()
-            self._send(connection)
-        except (EOFError, ConnectionError) as died:
-            raise WorkerDied("workers: a worker process died, perhaps out of memory; use fewer") from died
-        if error is not None:
-            raise error
-        return number, result
+    return ordered()
 
 
-def _work(function: Callable[[Item], Result], connection: Connection, parent: int) -> None:
-    """Apply a function to each item that comes, and send back what it returns or raises."""
+def _begin(parent: int) -> None:
+    """Make a worker end with its parent, by nothing that is the parent's own."""
     _end_with(parent)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's matter, which ends its workers
-    while True:
-        number, item = connection.recv()
-        try:
-            connection.send((number, _quietly(function, item), None))
-        except Exception as error:
-            connection.send((number, None, error))
 
 
 def _quietly(function: Callable[[Item], Result], item: Item) -> Result:
