@@ -88,8 +88,7 @@ def ordered_map(
         raise UserError(f"workers: at least 1 is needed, not {workers}")
     if workers == 1:
         return progress(map(partial(_quietly, function), items), description, len(items))
-    results = _map(function, items, workers)  # before the display, which has a thread
-    return progress(results, description, len(items))
+    return _in_workers(function, items, workers, description)
 
 
 def progress(results: Iterable[Result], description: str, total: int) -> Iterator[Result]:
@@ -99,30 +98,24 @@ def progress(results: Iterable[Result], description: str, total: int) -> Iterato
     yield from track(results, description, total, console=console, transient=True, disable=not shown)
 
 
-def _map(function: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
-    """Start to work; return the results in the order of the items.
-
-    Where that is safe, workers are copies of this process, which start at once: what it has imported
-    takes as long as the work on some hundred photographs.
-    """
-    # A copy has no other threads: what these held, it would wait for without end.
+def _in_workers(
+    function: Callable[[Item], Result], items: Sequence[Item], workers: int, description: str
+) -> Iterator[Result]:
+    # A copy of this process starts at once: what it has imported takes as long as the work on some hundred
+    # photographs. But it has no other threads: what these held, it would wait for without end.
     alone = threading.active_count() == 1 and "tensorflow" not in sys.modules
     way = "fork" if alone and sys.platform == "linux" else "spawn"
     context, others = multiprocessing.get_context(way), multiprocessing.active_children()
     pool = ProcessPoolExecutor(min(workers, len(items)), context, _begin, (os.getpid(),))
-    results = pool.map(partial(_quietly, function), items)
-
-    def ordered() -> Iterator[Result]:
-        try:
-            yield from results
-        except BrokenProcessPool as error:
-            raise WorkerDied("workers: a worker process died, perhaps out of memory; use fewer") from error
-        finally:  # all is done, or nobody wants the rest
-            for worker in set(multiprocessing.active_children()) - set(others):
-                worker.kill()
-            pool.shutdown(cancel_futures=True)
-
-    return ordered()
+    try:
+        results = pool.map(partial(_quietly, function), items)  # before the display, which has a thread
+        yield from progress(results, description, len(items))
+    except BrokenProcessPool as error:
+        raise WorkerDied("workers: a worker process died, perhaps out of memory; use fewer") from error
+    finally:  # all is done, or nobody wants the rest
+        for worker in set(multiprocessing.active_children()) - set(others):
+            worker.kill()
+        pool.shutdown(cancel_futures=True)
 
 
 def _begin(parent: int) -> None:
