@@ -47,6 +47,24 @@ Written by `make bench`. Each row compares two things measured in turns in one r
 with what stands before and after the semicolon. Figures are medians (smallest to largest) of the
 repetitions; only the ratio, ours divided by the peer's, means something on another machine.
 """
+# What stands behind targets that are missed; said only where one is.
+WHY = {
+    "training": "Why: whole images give a network sixteen times the pixels in a step. The nearer the score, "
+    "the less the crops save.",
+    "tracking": "Why: most of it is the processor time of the thread that uploads. MLflow writes each run, "
+    "model and picture by itself.",
+    "search": "Why: training steps are 77 % of a search's seconds, evaluation 13 % (a profile of seed 0). A "
+    "search tries a whole layer for 2000 steps, and trains what is left for 1500. Torch-Pruning "
+    "removes filter after filter until one fails. Other block shapes, one product for several "
+    "kernels, static shapes and evaluation of fewer images at once were tried without gain.",
+    "classification": "Why: `minimize` spends a quarter of the steps on finding a size, Torch-Pruning is told "
+    "it. Distillation, averaged weights and renewed statistics of normalizations brought nothing (one "
+    "seed). A higher rate helped both alike.",
+    "inference": "Why: Sobel's operator has 12 multiplications per pixel, the network some hundred. Seven "
+    "ways (other blocks, TFLite, ONNX, other layouts) were not faster.",
+    "data": "Why: one process lists the folder, writes the manifest and checks what came. Its share is "
+    "larger with few photographs.",
+}
 NOT_MEASURED = "- **Not measured**: a GPU, and peers that need other versions of TensorFlow or Keras.\n"
 
 
@@ -65,7 +83,8 @@ def page() -> str:
                 f"- **{name.capitalize()}**: {len(targets) - len(missed)} of {len(targets)} targets met"
                 + (f"; missed: {'; '.join(missed)}." if missed else ".")
             )
-            parts.append(f"## {name.capitalize()}\n\n{measured['about']}\n")
+            why = f"\n{WHY[name]}\n" if missed and name in WHY else ""
+            parts.append(f"## {name.capitalize()}\n\n{measured['about']}\n{why}")
             parts.append(tables.markdown([header, *(row.cells() for row in found)]))
     return "\n".join([INTRODUCTION, *summary, NOT_MEASURED, *parts])
 
