@@ -57,8 +57,8 @@ WHY = {
     "search tries a whole layer for 2000 steps, and trains what is left for 1500. Torch-Pruning "
     "removes filter after filter until one fails. Other block shapes, one product for several "
     "kernels, static shapes and evaluation of fewer images at once were tried without gain.",
-    "classification": "Why: `minimize` spends a quarter of the steps on finding a size, Torch-Pruning is told "
-    "it. Distillation, averaged weights and renewed statistics of normalizations brought nothing (one "
+    "classification": "Why: `minimize` spends a quarter of the steps on finding a size, Torch-Pruning is "
+    "told it. Distillation, averaged weights and renewed statistics of normalizations brought nothing (one "
     "seed). A higher rate helped both alike.",
     "inference": "Why: Sobel's operator has 12 multiplications per pixel, the network some hundred. Seven "
     "ways (other blocks, TFLite, ONNX, other layouts) were not faster.",
