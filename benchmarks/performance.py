@@ -2,9 +2,10 @@
 
     make bench
 
-It first runs what of the pipeline is out of date. Leave the machine alone meanwhile; it takes an hour
-on two cores. Words choose measurements (`python benchmarks/performance.py training inference`, in the
-project's folder after `dvc repro`); the rest of the table stays as it was. Needs the extra `bench`.
+It first runs what of the pipeline is out of date. Leave the machine alone meanwhile; by its parts it
+takes about an hour on two cores. Words choose measurements (`python benchmarks/performance.py training
+inference`, in the project's folder after `dvc repro`); the rest of the table stays as it was. Needs the
+extra `bench`.
 """
 
 from __future__ import annotations
@@ -43,27 +44,23 @@ PAGE = Path("docs/performance.md")
 LIBRARIES = ("tensorflow", "keras", "torch", "torch-pruning", "optuna", "scikit-image", "mlflow")
 INTRODUCTION = """# Performance
 
-Written by `make bench`. Each row compares two things measured in turns in one run; what is compared
-with what stands before and after the semicolon. Figures are medians (smallest to largest) of the
+Written by `make bench`, or by one part of it: each section says when. Each row compares two things
+measured in turns in one run; what is compared with what stands before and after the semicolon. Figures are medians (smallest to largest) of the
 repetitions; only the ratio, ours divided by the peer's, means something on another machine.
 """
 # What stands behind targets that are missed; said only where one is.
 WHY = {
-    "training": "Why: whole images give a network sixteen times the pixels in a step. The nearer the score, "
-    "the less the crops save.",
-    "tracking": "Why: most of it is the processor time of the thread that uploads. MLflow writes each run, "
-    "model and picture by itself.",
+    "training": "Why: whole images have sixteen times the pixels in a step, and so need fewer steps.",
     "search": "Why: training steps are 77 % of a search's seconds, evaluation 13 % (a profile of seed 0). A "
     "search tries a whole layer for 2000 steps, and trains what is left for 1500. Torch-Pruning "
     "removes filter after filter until one fails. Other block shapes, one product for several "
     "kernels, static shapes and evaluation of fewer images at once were tried without gain.",
-    "classification": "Why: `minimize` spends a quarter of the steps on finding a size, Torch-Pruning is "
-    "told it. Distillation, averaged weights and renewed statistics of normalizations brought nothing (one "
-    "seed). A higher rate helped both alike.",
-    "inference": "Why: Sobel's operator has 12 multiplications per pixel, the network some hundred. Seven "
-    "ways (other blocks, TFLite, ONNX, other layouts) were not faster.",
-    "data": "Why: one process lists the folder, writes the manifest and checks what came. Its share is "
-    "larger with few photographs.",
+    "classification": "Why: `minimize` spends a quarter of the steps on finding a size, which "
+    "Torch-Pruning is told. Distillation, averaged weights and renewed statistics of normalizations "
+    "were tried without gain, on one seed; a higher rate helped Torch-Pruning, too.",
+    "inference": "Why: Sobel is two filters of 3x3; the network has hundreds of multiply-accumulates per "
+    "pixel. Seven ways were tried without gain.",
+    "data": "Why: a part of the time does not grow with the photographs: the ratio rises with their number.",
 }
 NOT_MEASURED = "- **Not measured**: a GPU, and peers that need other versions of TensorFlow or Keras.\n"
 
