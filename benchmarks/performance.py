@@ -45,8 +45,9 @@ LIBRARIES = ("tensorflow", "keras", "torch", "torch-pruning", "optuna", "scikit-
 INTRODUCTION = """# Performance
 
 Written by `make bench`, or by one part of it: each section says when. Each row compares two things
-measured in turns in one run; what is compared with what stands before and after the semicolon. Figures are medians (smallest to largest) of the
-repetitions; only the ratio, ours divided by the peer's, means something on another machine.
+measured in turns in one run; what is compared with what stands before and after the semicolon. Figures
+are medians (smallest to largest) of the repetitions; only the ratio, ours divided by the peer's, means
+something on another machine.
 """
 # What stands behind targets that are missed; said only where one is.
 WHY = {
