@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from filelock import FileLock
 
@@ -156,6 +158,19 @@ def test_a_minimization_is_a_run_with_decisions_with_sessions(client):
     assert sorted((name.split("+")[2], Path(name).suffix) for name in shown) == [
         (number, kind) for number in ("0", "1", "3") for kind in (".png", ".webp")
     ]
+
+
+def test_pictures_have_the_names_that_mlflow_gives_them(client):
+    run = client.create_run(client.create_experiment("pictures")).info.run_id
+    client.log_image(run, np.zeros((4, 4), np.uint8), key="a key", step=2, timestamp=7, synchronous=True)
+    names = [Path(file.path).name for file in client.list_artifacts(run, "images")]
+    write_minimization(DONE)
+    sync_project(Path())
+    ours = [path.name for path in Path("mlruns").rglob("images/*")]
+    assert len(names) == 2 and ours
+    for ending in ("", r"\+compressed"):
+        form = re.compile(rf"[^+]+\+step\+\d+\+timestamp\+\d+\+[-0-9a-f]{{36}}{ending}\.(png|webp)")
+        assert any(map(form.fullmatch, names)) and any(map(form.fullmatch, ours))
 
 
 def test_called_again_it_changes_nothing(client, monkeypatch):
