@@ -1,8 +1,10 @@
 """A ResNet-20 on Fashion-MNIST: `selfscale.minimize` against Torch-Pruning, from the same initial network.
 
+`minimize` finds a size for each tolerance. Torch-Pruning is told that size.
+
 python benchmarks/fashion_mnist.py                  all, three seeds, half an hour of two cores
 python benchmarks/fashion_mnist.py --quick          a trial run of some minutes
-python benchmarks/fashion_mnist.py ours             one part again: ours, baseline or peer
+python benchmarks/fashion_mnist.py ours             one part again: ours, baseline, or peer (at the stored sizes)
 
 The images are the means of 2x2 pixels (14x14). They are read from `--data`, a folder of four IDX files (as
 Debian's package `dataset-fashion-mnist` installs them), or else fetched by `keras.datasets`.
@@ -38,10 +40,13 @@ POINTS = Path("benchmarks/performance/fashion_mnist-points.json")
 INITIAL = Path(".selfscale/fashion-mnist")
 BATCH, VALIDATION = 32, 10_000
 SEEDS = (0, 1, 2)
-TOLERANCES = (0.005, 0.01, 0.02)  # each a search of its own, as each share is one of the peer's
-SHARES = (0.6, 0.4, 0.25)  # of the multiply-accumulates
+TOLERANCES = (0.005, 0.01, 0.02)  # each a search of its own, as each size is one of the peer's
 OURS, BASELINE, PEER = "ours", "baseline", "peer"
-PARTS = (OURS, BASELINE, PEER)
+METHODS = {
+    OURS: [f"tolerance {tolerance}" for tolerance in TOLERANCES],
+    BASELINE: ["trained on"],
+    PEER: ["Taylor", "group norm"],
+}
 
 
 @dataclass(frozen=True)
@@ -140,31 +145,31 @@ def accuracy(model: keras.Model, data: Arrays) -> float:
     return float((outputs.argmax(axis=1) == data[1]).mean())
 
 
-def ours(model: keras.Model, data: Data, sizes: Sizes, seed: int) -> Iterator[Point]:
-    """Yield the networks of each search's frontier."""
-    for tolerance in TOLERANCES:
-        result = selfscale.minimize(
-            model,
-            data.train,
-            tf.data.Dataset.from_tensor_slices(data.validation).batch(500),
-            tolerance=tolerance,
-            optimizer=keras.optimizers.SGD(0.01, momentum=0.9),  # the rate of the peer
-            budget={"steps": sizes.steps},
-            batch_size=BATCH,
-            seed=seed,
-        )
-        print(result.report(), file=sys.stderr)
-        steps = sum(decision.steps for decision in result.decisions)
-        for point in result.frontier:
-            relative = point.size.macs / result.initial.size.macs
-            test = accuracy(point.model, data.test)
-            yield Point(
-                seed, OURS, f"tolerance {tolerance}", relative, steps, test, point.score, point.within
-            )
+def ours(model: keras.Model, data: Data, sizes: Sizes, seed: int, method: str) -> Iterator[Point]:
+    """Yield the networks of a search's frontier."""
+    result = selfscale.minimize(
+        model,
+        data.train,
+        tf.data.Dataset.from_tensor_slices(data.validation).batch(500),
+        tolerance=TOLERANCES[METHODS[OURS].index(method)],
+        # The peer's. Keras decays weights beside the momentum, PyTorch within it, which makes it tenfold.
+        optimizer=keras.optimizers.SGD(0.01, momentum=0.9, weight_decay=5e-3),
+        budget={"steps": sizes.steps},
+        batch_size=BATCH,
+        seed=seed,
+    )
+    print(result.report(), file=sys.stderr)
+    steps = sum(decision.steps for decision in result.decisions)
+    for point in result.frontier:
+        relative = point.size.macs / result.initial.size.macs
+        test = accuracy(point.model, data.test)
+        yield Point(seed, OURS, method, relative, steps, test, point.score, point.within)
 
 
-def in_torch(part: str, model: keras.Model, data: Data, sizes: Sizes, seed: int) -> Iterator[Point]:
-    """Yield the baseline, or Torch-Pruning's networks, each fine-tuned for `sizes.steps`."""
+def in_torch(
+    part: str, model: keras.Model, data: Data, sizes: Sizes, seed: int, method: str, shares: Sequence[float]
+) -> Iterator[Point]:
+    """Yield the baseline, or Torch-Pruning's network at each share, each fine-tuned for `sizes.steps`."""
     import torch
     import torch_resnet20 as peer
 
@@ -176,60 +181,62 @@ def in_torch(part: str, model: keras.Model, data: Data, sizes: Sizes, seed: int)
     difference = np.abs(peer.outputs(network, some) - model.predict(some, verbose=0)).max()
     if difference > 1e-4 or before != trace(model).cost().macs:
         raise AssertionError(f"not the same network: outputs differ by {difference:g}")
-
-    def tuned(method: str, network: peer.ResNet20) -> Point:
-        network = peer.finetune(network, data.train, sizes.steps, BATCH, seed)
-        relative = peer.macs(network, example) / before
-        return Point(seed, part, method, relative, sizes.steps, peer.accuracy(network, data.test))
-
+    networks = [network]
     if part == BASELINE:
         yield Point(seed, part, "initial", 1.0, 0, peer.accuracy(network, data.test))
-        yield tuned("trained on", network)
-        return
-    for importance in peer.IMPORTANCES:
-        for smaller in peer.pruned(network, importance, SHARES, data.train, BATCH, seed):
-            yield tuned(importance, smaller)
+    else:
+        networks = peer.pruned(network, method, shares, data.train, BATCH, seed)
+    for smaller in networks:
+        tuned = peer.finetune(smaller, data.train, sizes.steps, BATCH, seed)
+        relative = peer.macs(tuned, example) / before
+        yield Point(seed, part, method, relative, sizes.steps, peer.accuracy(tuned, data.test))
 
 
-def points(part: str, data: Data, sizes: Sizes, seed: int) -> list[Point]:
-    """Return the networks of one part and seed. Runs in a worker process."""
+def points(
+    part: str, data: Data, sizes: Sizes, seed: int, method: str, shares: Sequence[float]
+) -> list[Point]:
+    """Return the networks of one part, seed and method. Runs in a worker process."""
     use_one_thread()
     model = initial(data, sizes, seed)
-    measured = ours(model, data, sizes, seed) if part == OURS else in_torch(part, model, data, sizes, seed)
-    return list(measured)
+    if part == OURS:
+        return list(ours(model, data, sizes, seed, method))
+    return list(in_torch(part, model, data, sizes, seed, method, shares))
 
 
-def best(found: Sequence[Point], share: float) -> float:
-    """Return the test accuracy of the best network of at most that share of the multiply-accumulates.
-
-    Ours is chosen by its validation score, the peer's by its test score. None so small: not a number.
-    """
-    scores = [
-        (each.test if each.validation is None else each.validation, each.test)
-        for each in found
-        if each.macs <= share
+def results(found: Sequence[Point], seed: int) -> list[Point]:
+    """Return the smallest network within each tolerance, of one seed."""
+    return [
+        min(
+            (each for each in found if each.within and (each.seed, each.method) == (seed, method)),
+            key=lambda point: point.macs,
+        )
+        for method in METHODS[OURS]
     ]
-    return max(scores)[1] if scores else float("nan")
+
+
+def sizes_found(found: Sequence[Point], seed: int) -> list[float]:
+    """Return shares of the multiply-accumulates, the largest first."""
+    return sorted((each.macs for each in results(found, seed)), reverse=True)
+
+
+def best_peer(found: Sequence[Point], ours: Point) -> Point:
+    """Return the peer's network of the best test accuracy, of those no larger than ours."""
+    peers = [each for each in found if (each.seed, each.part) == (ours.seed, PEER)]
+    return max((each for each in peers if each.macs <= ours.macs), key=lambda point: point.test)
 
 
 def measure() -> Iterator[Row]:
     """Measure everything anew, and yield rows for docs/performance.md."""
-    found = run(PARTS, load(None, Sizes().images), Sizes(), SEEDS, POINTS)
-
-    for share in SHARES:
-        chosen = [
-            [
-                best([each for each in found if (each.seed, each.part) == (seed, part)], share)
-                for seed in SEEDS
-            ]
-            for part in (OURS, PEER)
-        ]
+    found = run(list(METHODS), load(None, Sizes().images), Sizes(), SEEDS, POINTS)
+    for tolerance, *chosen in zip(TOLERANCES, *(results(found, seed) for seed in SEEDS), strict=True):
+        shares = ", ".join(f"{each.macs:.0%}" for each in chosen)
         yield Row(
-            f"test accuracy with at most {share:.0%} of the MACs; Torch-Pruning",
+            f"test accuracy at the size found with tolerance {tolerance}; Torch-Pruning",
             "",
-            *chosen,
-            allowed=f"the better of group norm and Taylor; as many steps ({Sizes().steps}) for each size as "
-            "for each of our tolerances",
+            [each.test for each in chosen],
+            [best_peer(found, each).test for each in chosen],
+            allowed=f"that size: {shares} of the MACs; the better of group norm and Taylor; as many steps "
+            f"({Sizes().steps}) for each size as for each of our tolerances",
             at_least=1.0,
         )
 
@@ -246,12 +253,16 @@ def run(parts: Sequence[str], data: Data, sizes: Sizes, seeds: Sequence[int], pa
     found = [each for each in stored(path) if not (each.part in parts and each.seed in seeds)]
     parallel = joblib.Parallel(joblib.cpu_count(), return_as="generator_unordered")
     list(parallel(joblib.delayed(trained)(data, sizes, seed) for seed in seeds))
-    longest_first = sorted(parts, key=(PEER, OURS, BASELINE).index)
-    jobs = [(part, seed) for part in longest_first for seed in seeds]
-    for measured in parallel(joblib.delayed(points)(part, data, sizes, seed) for part, seed in jobs):
-        print(*measured, sep="\n", file=sys.stderr, flush=True)
-        found += measured
-        files.write_json(path, [asdict(each) for each in found])
+    for part in [part for part in METHODS if part in parts]:  # ours come first: they give the peer its sizes
+        jobs = [
+            (part, data, sizes, seed, method, sizes_found(found, seed) if part == PEER else [])
+            for seed in seeds
+            for method in METHODS[part]
+        ]
+        for measured in parallel(joblib.delayed(points)(*job) for job in jobs):
+            print(*measured, sep="\n", file=sys.stderr, flush=True)
+            found += measured
+            files.write_json(path, [asdict(each) for each in found])
     return found
 
 
@@ -259,18 +270,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("parts", nargs="*", metavar="|".join(PARTS))
+    parser.add_argument("parts", nargs="*", metavar="|".join(METHODS))
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="four gzipped IDX files")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--quick", action="store_true", help="few steps and images, one seed")
     parser.add_argument("--out", type=Path, default=POINTS)
     options = parser.parse_args()
-    if unknown := set(options.parts) - set(PARTS):
-        parser.error(f"unknown: {', '.join(sorted(unknown))}; known are {', '.join(PARTS)}")
+    if unknown := set(options.parts) - set(METHODS):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; known are {', '.join(METHODS)}")
     if options.data and not all((options.data / name).exists() for name in IDX):
         parser.error(f"{options.data}: must have {', '.join(IDX)}")
     sizes, seeds = (QUICK, [0]) if options.quick else (Sizes(), options.seeds)
-    run(options.parts or PARTS, load(options.data, sizes.images), sizes, seeds, options.out)
+    run(options.parts or list(METHODS), load(options.data, sizes.images), sizes, seeds, options.out)
 
 
 if __name__ == "__main__":
