@@ -4,7 +4,7 @@
 
 python benchmarks/fashion_mnist.py                  all, three seeds, half an hour of two cores
 python benchmarks/fashion_mnist.py --quick          a trial run of some minutes
-python benchmarks/fashion_mnist.py ours             one part again: ours, baseline, or peer (at the stored sizes)
+python benchmarks/fashion_mnist.py ours             one part again: ours, baseline, or peer (at stored sizes)
 
 The images are the means of 2x2 pixels (14x14). They are read from `--data`, a folder of four IDX files (as
 Debian's package `dataset-fashion-mnist` installs them), or else fetched by `keras.datasets`.

@@ -288,3 +288,31 @@ def test_a_compact_network_is_the_one_with_zeros_by_hand(name):
     close(model(inputs), compact(inputs), model)
     changed = [np.abs(a - b).max() for a, b in zip(plain, keras.tree.flatten(model(inputs)), strict=True)]
     assert min(changed) > 1e-4, "what was removed had an effect"
+
+
+@case(
+    {"query": [1], "value": [0, 4], "up": [2]},  # a key goes with the query's channel
+    [
+        ("attend.scale", None, ([1],)),
+        ("up.kernel", None, ([0, 4],)),
+        ("down.kernel", None, (ALL, [2])),
+    ],
+)
+def additive_attention_and_einsum():
+    inputs, other = keras.Input((4, 3)), keras.Input((5, 3), name="other")
+    query = layers.Dense(6, name="query")(inputs)
+    key, value = layers.Dense(6, name="key")(other), layers.Dense(5, name="value")(other)
+    x = layers.AdditiveAttention(name="attend")([query, value, key])
+    x = layers.EinsumDense("abc,cde->abde", (4, 2, 4), bias_axes="de", activation="relu", name="up")(x)
+    x = layers.EinsumDense("...de,def->...df", (2, 3), name="down")(x)
+    return keras.Model([inputs, other], layers.Dense(2)(layers.Flatten()(x)))
+
+
+@case({"value": [0, 2]}, [("out.kernel", None, ([0, 2],))])
+def attention_passes_its_values_on():
+    inputs = keras.Input((4, 3))
+    query, key = layers.Dense(6)(inputs), layers.Dense(6)(inputs)
+    x = layers.Attention(use_scale=True, score_mode="concat")(
+        [query, layers.Dense(4, name="value")(inputs), key]
+    )
+    return keras.Model(inputs, layers.Dense(2, name="out")(x))

@@ -18,7 +18,7 @@ ELEMENTWISE = {getattr(activations, name) for name in NAMES.split() if hasattr(a
 ELEMENTWISE_LAYERS = (layers.ReLU, layers.LeakyReLU, layers.ELU, layers.Identity)
 
 
-def _activated(use: Use, ids: np.ndarray) -> np.ndarray:
+def activated(use: Use, ids: np.ndarray) -> np.ndarray:
     """Return the channels behind the layer's activation, pinned if it may mix them, like softmax."""
     function: Any = use.layer.activation
     if type(function) not in ELEMENTWISE_LAYERS and function not in ELEMENTWISE:
@@ -50,7 +50,7 @@ def passes(use: Use) -> np.ndarray:
 
 @register_rule(layers.Activation)
 def activation(use: Use) -> np.ndarray:
-    return _activated(use, use.ids)
+    return activated(use, use.ids)
 
 
 @register_rule(layers.Rescaling)
@@ -67,7 +67,7 @@ def dense(use: Use) -> np.ndarray:
     units = use.produce(use.layer.units, kernel=1, bias=0)
     use.count("units", units)
     use.multiply("kernel", use.inputs[0].shape[1:-1])
-    return _activated(use, units)
+    return activated(use, units)
 
 
 @register_rule(*_of_rank("Conv"))
@@ -81,13 +81,13 @@ def convolution(use: Use) -> np.ndarray:
         use.follow("bias", 0, repeated)
         use.count("groups", ids)
         use.count("filters", repeated)
-        return _activated(use, repeated)
+        return activated(use, repeated)
     # The n-th channels of all groups go together: the groups stay equally wide.
     use.read("kernel", -2, use.couple_all(ids.reshape(groups, -1)))
     outputs = use.produce(filters, kernel=-1, bias=0)
     use.couple_all(outputs.reshape(groups, -1))
     use.count("filters", outputs)
-    return _activated(use, outputs)
+    return activated(use, outputs)
 
 
 @register_rule(layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
@@ -99,7 +99,7 @@ def transposed_convolution(use: Use) -> np.ndarray:
     outputs = use.produce(layer.filters, kernel=-2, bias=0)
     use.count("filters", outputs)
     use.multiply("kernel", use.inputs[0].shape[1:-1])
-    return _activated(use, outputs)
+    return activated(use, outputs)
 
 
 @register_rule(layers.SeparableConv1D, layers.SeparableConv2D)
@@ -111,7 +111,7 @@ def separable_convolution(use: Use) -> np.ndarray:
     use.count("filters", outputs)
     for weight in ("depthwise_kernel", "pointwise_kernel"):
         use.multiply(weight, use.output.shape[1:-1])
-    return _activated(use, outputs)
+    return activated(use, outputs)
 
 
 @register_rule(layers.DepthwiseConv1D, layers.DepthwiseConv2D)
@@ -121,7 +121,7 @@ def depthwise_convolution(use: Use) -> np.ndarray:
     use.follow("kernel", -2, ids)
     use.follow("bias", 0, repeated)
     use.multiply("kernel", use.output.shape[1:-1])
-    return _activated(use, repeated)
+    return activated(use, repeated)
 
 
 @register_rule(layers.BatchNormalization)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from typing import Any
 
 import numpy as np
 from keras import layers
 
 from selfscale.nn.graph_recording import RULES, OpaqueError, Tensor, Use, register_rule, weight_of
-from selfscale.nn.graph_rules import ELEMENTWISE
+from selfscale.nn.graph_rules import ELEMENTWISE, activated
 
 QUERY, VALUE, KEY = "query", "value", "key"
 ARGUMENTS = (QUERY, VALUE, KEY, "query_mask", "value_mask", "key_mask", "attention_mask")
@@ -92,6 +93,47 @@ def _project(
     use.compute(f"{prefix}output_dense.bias", 0, outputs)
     use.multiply(kernel, use.output.shape[1:-1])
     return outputs
+
+
+@register_rule(layers.Attention, layers.AdditiveAttention)
+def plain_attention(use: Use) -> np.ndarray:
+    """Pass the values on. Queries and keys go together if a weight of the layer reads them, or else stay."""
+    if len(use.arguments[0]) != 1:
+        raise OpaqueError("it has a mask")
+    every = [use.channels(tensor) for tensor in use.inputs]
+    query, values, keys = every[0], every[1], every[-1]
+    weights = {weight.name: weight for weight in use.layer.weights}
+    if "scale" in weights and tuple(weights["scale"].shape) == query.shape:
+        use.recording.couple(query, keys)
+        use.read("scale", 0, query)
+    else:
+        for ids in (query, keys):
+            use.recording.pin(ids, f"queries and keys that {use.path[-1]!r} compares")
+        for name in weights:
+            use.leave(name)
+    pairs = math.prod(tensor.shape[1] or 1 for tensor in use.inputs[:2])
+    for ids in (query, values):
+        use.pair(pairs, ids)
+    return values
+
+
+@register_rule(layers.EinsumDense)
+def einsum_dense(use: Use) -> np.ndarray:
+    """Read the input's last axis and produce the output's, as a dense layer does."""
+    layer, ids, shape = use.layer, use.ids, use.output.shape
+    given, kernel, output = re.split(",|->", layer.equation.replace(" ", ""))
+    read, produced = given[-1], output[-1]
+    if read not in kernel or read in output or produced not in kernel or produced in given:
+        raise OpaqueError(f"its equation {layer.equation!r} is more than a product over the last axis")
+    use.read("kernel", kernel.index(read), ids)
+    outputs = use.produce(shape[-1] or 0, kernel=kernel.index(produced))
+    use.compute("bias", -1, outputs)
+    use.count("output_shape", outputs, len(use.config["output_shape"]) - 1)
+    axes = output.replace("...", "").rjust(len(shape), ".")
+    use.multiply(
+        "kernel", [size for axis, size in zip(axes[1:], shape[1:], strict=True) if axis not in kernel]
+    )
+    return activated(use, outputs)
 
 
 @register_rule(layers.SimpleRNN, layers.GRU, layers.LSTM)
