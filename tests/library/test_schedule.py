@@ -67,6 +67,7 @@ def test_after_a_long_session_in_vain_the_next_larger_one_gets_the_rest():
     larger, smaller = story.decide("promising", 75.0), story.decide("promising", 50.0)
     story.decide("promising", 50.0, LONG, smaller)
     assert story.promising == 3  # it goes on itself, as long as that is promising
+    assert [story.next.rate(number) for number in (smaller, 3)] == [1, 1 / 3]
     story.decide("for the frontier only", 50.0, LONG, 3)
     assert story.promising == larger
     assert story.next.long() == 1000 - story.state.steps
@@ -77,13 +78,13 @@ def test_after_a_long_session_in_vain_the_next_larger_one_gets_the_rest():
 def test_what_is_accepted_is_gone_on_from():
     story = Story(steps=None)
     story.decide("accepted", 90.0)
-    assert story.next.last_rate() == 1
+    assert story.next.rate(story.state.base.decision) == 1
     number = story.decide("promising", 75.0)
     assert story.next.long() == 400
     accepted = story.decide("accepted", 75.0, LONG, number)
     assert story.state.base.decision == accepted
     assert story.promising is None
-    assert story.next.last_rate() == 1 / 3
+    assert story.next.rate(story.state.base.decision) == 1 / 3
 
 
 def test_no_session_goes_beyond_the_budget():

@@ -114,7 +114,7 @@ class Loop:
         graph = trace(given, trust_lambda=self.task.trust_lambda)
         network = Network(rewrite(given, graph, {}), self.task)
         tried = promising.tried.removesuffix(AGAIN) + AGAIN
-        session = self._train(network, tried, self._next.long())
+        session = self._train(network, tried, self._next.long(), self._next.rate(promising.number))
         trained = promising.steps + session.steps
         more = self._next.left() - session.steps if promising.target != LONG else 0
         outcome = self._outcome(session, trained, int(min(self.plan.long_steps, more)), FRONTIER)
@@ -142,7 +142,7 @@ class Loop:
         network = self.state.network
         before, previous = network.masks.state(), network.evaluate()
         steps = int(min(self.plan.long_steps, self._next.left()))
-        session = self._train(network, LAST, steps, self._next.last_rate())
+        session = self._train(network, LAST, steps, self._next.rate(self.state.base.decision))
         better = session.finite and relative_loss(session.sums, previous) <= 0
         if better:
             self._keep(network, session, within=True)

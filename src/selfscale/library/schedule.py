@@ -53,9 +53,8 @@ class Schedule:
         first = not any(each.target == LONG for each in self._tried())
         return int(min(self.plan.long_steps, (HOLD if first else 1) * (self.left() - spent)))
 
-    def last_rate(self) -> float:
-        """Return the peak of the last session's learning rate, of the optimizer's."""
-        number = self.state.base.decision
+    def rate(self, number: int) -> float:
+        """Return the peak of the learning rate, of the optimizer's, to go on from a decision's network."""
         return REFINED if number and self.state.decisions[number - 1].target == LONG else 1.0
 
     def _tried(self) -> list[ChannelDecision]:
