@@ -376,3 +376,11 @@ def test_learning_rates_rise_linearly_and_decay_to_zero():
     assert np.all(np.diff(rates[9:]) < 0)
     assert rates[-1] == pytest.approx(0, abs=1e-9)
     assert rates[54] == pytest.approx(0.005, rel=1e-2)  # the cosine's middle
+
+
+def test_learning_rates_stay_at_the_peak_on_a_plateau():
+    rates = learning_rates(100, 0.01, 0.1, plateau=0.5)
+    np.testing.assert_array_equal(rates[9:55], np.float32(0.01))
+    np.testing.assert_array_equal(rates[:10], learning_rates(100, 0.01, 0.1)[:10])
+    assert np.all(np.diff(rates[54:]) < 0) and rates[-1] == pytest.approx(0, abs=1e-9)
+    assert rates[54:].mean() == pytest.approx(0.005, rel=0.05)

@@ -24,6 +24,7 @@ from selfscale.search.channel_search import ACCEPTED, FIRST_SHARE, PROMISING, Pr
 LOOKS = 3  # at a network of some channels: after a short session, and after two long ones
 COMPACTED = 0.8  # of the multiply-accumulates, below which a new trace pays
 MOST_BLOCKS = 2000  # that are resampled: of more examples, neighbours are added up
+PLATEAU = 0.5  # of a long session: the learning rate stays high until its second half
 FRONTIER, REVERTED = "for the frontier only", "reverted"
 AGAIN = f", {LONG}"
 
@@ -114,7 +115,7 @@ class Loop:
         graph = trace(given, trust_lambda=self.task.trust_lambda)
         network = Network(rewrite(given, graph, {}), self.task)
         tried = promising.tried.removesuffix(AGAIN) + AGAIN
-        session = self._train(network, tried, self._next.long(), self._next.rate(promising.number))
+        session = self._train(network, tried, self._next.long(), self._next.rate(promising.number), PLATEAU)
         trained = promising.steps + session.steps
         more = self._next.left() - session.steps if promising.target != LONG else 0
         outcome = self._outcome(session, trained, int(min(self.plan.long_steps, more)), FRONTIER)
@@ -142,7 +143,7 @@ class Loop:
         network = self.state.network
         before, previous = network.masks.state(), network.evaluate()
         steps = int(min(self.plan.long_steps, self._next.left()))
-        session = self._train(network, LAST, steps, self._next.rate(self.state.base.decision))
+        session = self._train(network, LAST, steps, self._next.rate(self.state.base.decision), PLATEAU)
         better = session.finite and relative_loss(session.sums, previous) <= 0
         if better:
             self._keep(network, session, within=True)
@@ -153,13 +154,16 @@ class Loop:
             Proposal(LAST, 0.0, {}, (), 0.0), LAST, session, ACCEPTED if better else REVERTED, why
         )
 
-    def _train(self, network: Network, tried: str, steps: int, rate: float = 1.0) -> Session:
+    def _train(
+        self, network: Network, tried: str, steps: int, rate: float = 1.0, plateau: float = 0.0
+    ) -> Session:
         started = time.perf_counter()
         progress = self.progress.of(
             decision=self.state.number, tried=tried, limit=self._worse_by(self.plan.tolerance)
         )
         progress.after(self.state.steps).begin(steps)
-        loss = network.trainer.session(self._batches, steps, (self.plan.seed, self.state.number), rate)
+        seed = self.plan.seed, self.state.number
+        loss = network.trainer.session(self._batches, steps, seed, rate, plateau)
         sums = network.evaluate()
         finite = bool(np.isfinite(loss) and np.isfinite(sums).all() and network.finite())
         if not finite:

@@ -57,16 +57,24 @@ class ChannelTrainer:
         self._start = [variable.numpy() for variable in self.optimizer.variables]
         self._step = tf.function(self._train_step, reduce_retracing=True)
 
-    def session(self, batches: Iterator[Batch], steps: int, seed: Sequence[int], rate: float = 1.0) -> float:
+    def session(
+        self,
+        batches: Iterator[Batch],
+        steps: int,
+        seed: Sequence[int],
+        rate: float = 1.0,
+        plateau: float = 0.0,
+    ) -> float:
         """Train from the present weights with a reset optimizer; return the mean loss.
 
-        The learning rate warms up and decays to zero once; `rate` is its peak, of the optimizer's.
+        The learning rate warms up, stays at its peak for a share of the steps, and decays to zero; `rate`
+        is the peak, of the optimizer's.
         """
         for variable, value in zip(self.optimizer.variables, self._start, strict=True):
             variable.assign(value)
         self._seed(np.random.default_rng(seed))
         total = 0.0
-        for value in learning_rates(steps, rate * self.peak, WARMUP):
+        for value in learning_rates(steps, rate * self.peak, WARMUP, plateau):
             self.optimizer.learning_rate.assign(value)
             total += float(self._step(*next(batches)))
         return total / max(1, steps)

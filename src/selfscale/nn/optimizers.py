@@ -66,20 +66,23 @@ def create(
         raise UserError(f"{where}: {chosen.__name__}: {' '.join(str(error).split())}") from error
 
 
-def learning_rates(steps: int, peak: float, warmup: float) -> np.ndarray:
-    """Return the learning rate of each step: linear warm-up, then cosine decay to zero.
+def learning_rates(steps: int, peak: float, warmup: float, plateau: float = 0.0) -> np.ndarray:
+    """Return the learning rate of each step: linear warm-up, a plateau, then cosine decay to zero.
 
     Args:
         steps: Length of the session.
         peak: Highest learning rate.
         warmup: Share of the steps that warm up, in [0, 1].
+        plateau: Share of the other steps that stay at the peak, in [0, 1]; cf. Haegele et al. 2024,
+            arXiv:2405.18392.
 
     Returns:
         float32 array of shape `(steps,)`.
     """
     step = np.arange(steps) + 1.0
     rising = max(1.0, warmup * steps)
-    falling = np.clip((step - rising) / max(1.0, steps - rising), 0.0, 1.0)
+    high = rising + plateau * (steps - rising)
+    falling = np.clip((step - high) / max(1.0, steps - high), 0.0, 1.0)
     rates = peak * np.where(step < rising, step / rising, 0.5 * (1 + np.cos(np.pi * falling)))
     return rates.astype("float32")
 
