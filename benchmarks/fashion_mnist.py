@@ -227,7 +227,11 @@ def best_peer(found: Sequence[Point], ours: Point) -> Point:
 
 def measure() -> Iterator[Row]:
     """Measure everything anew, and yield rows for docs/performance.md."""
-    found = run(list(METHODS), load(None, Sizes().images), Sizes(), SEEDS, POINTS)
+    yield from compared(run(list(METHODS), load(None, Sizes().images), Sizes(), SEEDS, POINTS))
+
+
+def compared(found: Sequence[Point]) -> Iterator[Row]:
+    """Yield the row of each tolerance."""
     for tolerance, *chosen in zip(TOLERANCES, *(results(found, seed) for seed in SEEDS), strict=True):
         shares = ", ".join(f"{each.macs:.0%}" for each in chosen)
         yield Row(
