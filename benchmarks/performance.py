@@ -59,8 +59,7 @@ WHY = {
     "removes filter after filter until one fails. Other block shapes, one product for several "
     "kernels, static shapes and evaluation of fewer images at once were tried without gain.",
     "classification": "Why: `minimize` spends a quarter of the steps on finding a size, which "
-    "Torch-Pruning is told. Distillation, averaged weights and renewed statistics of normalizations "
-    "were tried without gain, on one seed; a higher rate helped Torch-Pruning, too.",
+    "Torch-Pruning is told. 0.001 is 10 of the 10,000 test images.",
     "growth": "Why: a step of 64, 64 filters has 120 times the multiply-accumulates of one of 5, 5. "
     "Before 2026-11-30 this measured networks that had died in training: 2.2 times the seconds.",
     "inference": "Why: Sobel is two filters of 3x3; the network has hundreds of multiply-accumulates per "
