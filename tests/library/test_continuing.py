@@ -8,6 +8,9 @@ import pytest
 from keras import layers
 
 import selfscale
+from selfscale.library import training
+from selfscale.library.result import LAST, LONG
+from selfscale.nn.optimizers import learning_rates
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(200, 8, 8, 1)).astype("float32")
@@ -71,3 +74,31 @@ def test_a_folder_that_cannot_be_made(model, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"directory: .*file can't be made \(File exists\)"):
         selfscale.minimize(model, (X, Y), (X, Y), **ARGUMENTS, directory=tmp_path / "file")
+
+
+def test_long_sessions_keep_the_rate_high_and_what_follows_them_has_a_third_of_it(monkeypatch):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 1))
+    x = layers.Conv2D(8, 3, activation="relu")(layers.Conv2D(8, 3, activation="relu")(inputs))
+    model = keras.Model(inputs, layers.Dense(1, activation="sigmoid")(layers.GlobalAveragePooling2D()(x)))
+    model.compile(keras.optimizers.Adam(0.01), "binary_crossentropy")
+    model.fit(X, Y, epochs=15, batch_size=16, verbose=0)
+    sessions = []
+
+    def recorded(steps, peak, warmup, plateau):
+        sessions.append((peak, plateau))
+        return learning_rates(steps, peak, warmup, plateau)
+
+    monkeypatch.setattr(training, "learning_rates", recorded)
+    followed = set()
+    for tolerance in (0.6, 1.0):  # a last session after a long one, and a second long one
+        sessions.clear()
+        arguments = ARGUMENTS | {"tolerance": tolerance, "budget": {"steps": 200, "session": 5}}
+        decisions = selfscale.minimize(model, (X, Y), (X, Y), **arguments).decisions
+        targets = [None, *(each.target for each in decisions)]
+        for each, (peak, plateau) in zip(decisions, sessions, strict=True):
+            third = targets[each.started_from] == LONG
+            assert plateau == (0.5 if each.target in (LONG, LAST) else 0)
+            assert peak == pytest.approx(0.01 / 3 if third else 0.01)
+            followed |= {each.target} if third else set()
+    assert followed == {LONG, LAST}

@@ -67,8 +67,12 @@ class ChannelTrainer:
     ) -> float:
         """Train from the present weights with a reset optimizer; return the mean loss.
 
-        The learning rate warms up, stays at its peak for a share of the steps, and decays to zero; `rate`
-        is the peak, of the optimizer's.
+        Args:
+            batches: Training data, without end.
+            steps: Training steps, in which the learning rate warms up and decays to zero once.
+            seed: Of dropout and the like.
+            rate: Peak of the learning rate, of the optimizer's.
+            plateau: Share of the steps after the warm-up that stay at the peak.
         """
         for variable, value in zip(self.optimizer.variables, self._start, strict=True):
             variable.assign(value)
