@@ -38,12 +38,14 @@ DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 IDX = [f"{split}-{kind}-ubyte.gz" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
 POINTS = Path("benchmarks/performance/fashion_mnist-points.json")
 INITIAL = Path(".selfscale/fashion-mnist")
+TRIAL = INITIAL / "quick.json"  # a trial run does not replace what was measured
 BATCH, VALIDATION = 32, 10_000
 SEEDS = (0, 1, 2)
-TOLERANCES = (0.005, 0.01, 0.02)  # each a search of its own, as each size is one of the peer's
+# Each a search of its own, as each size is one of the peer's.
+TOLERANCES = {f"tolerance {tolerance}": tolerance for tolerance in (0.005, 0.01, 0.02)}
 OURS, BASELINE, PEER = "ours", "baseline", "peer"
 METHODS = {
-    OURS: [f"tolerance {tolerance}" for tolerance in TOLERANCES],
+    OURS: list(TOLERANCES),
     BASELINE: ["trained on"],
     PEER: ["Taylor", "group norm"],
 }
@@ -151,7 +153,7 @@ def ours(model: keras.Model, data: Data, sizes: Sizes, seed: int, method: str) -
         model,
         data.train,
         tf.data.Dataset.from_tensor_slices(data.validation).batch(500),
-        tolerance=TOLERANCES[METHODS[OURS].index(method)],
+        tolerance=TOLERANCES[method],
         # The peer's. Keras decays weights beside the momentum, PyTorch within it, which makes it tenfold.
         optimizer=keras.optimizers.SGD(0.01, momentum=0.9, weight_decay=5e-3),
         budget={"steps": sizes.steps},
@@ -210,7 +212,7 @@ def results(found: Sequence[Point], seed: int) -> list[Point]:
             (each for each in found if each.within and (each.seed, each.method) == (seed, method)),
             key=lambda point: point.macs,
         )
-        for method in METHODS[OURS]
+        for method in TOLERANCES
     ]
 
 
@@ -232,10 +234,10 @@ def measure() -> Iterator[Row]:
 
 def compared(found: Sequence[Point]) -> Iterator[Row]:
     """Yield the row of each tolerance."""
-    for tolerance, *chosen in zip(TOLERANCES, *(results(found, seed) for seed in SEEDS), strict=True):
+    for method, *chosen in zip(TOLERANCES, *(results(found, seed) for seed in SEEDS), strict=True):
         shares = ", ".join(f"{each.macs:.0%}" for each in chosen)
         yield Row(
-            f"test accuracy at the size found with tolerance {tolerance}; Torch-Pruning",
+            f"test accuracy at the size found with {method}; Torch-Pruning",
             "",
             [each.test for each in chosen],
             [best_peer(found, each).test for each in chosen],
@@ -278,14 +280,18 @@ def main() -> None:
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="four gzipped IDX files")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--quick", action="store_true", help="few steps and images, one seed")
-    parser.add_argument("--out", type=Path, default=POINTS)
+    parser.add_argument("--out", type=Path, metavar="FILE", help=f"default: {POINTS}, or {TRIAL} if quick")
     options = parser.parse_args()
     if unknown := set(options.parts) - set(METHODS):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; known are {', '.join(METHODS)}")
     if options.data and not all((options.data / name).exists() for name in IDX):
         parser.error(f"{options.data}: must have {', '.join(IDX)}")
-    sizes, seeds = (QUICK, [0]) if options.quick else (Sizes(), options.seeds)
-    run(options.parts or list(METHODS), load(options.data, sizes.images), sizes, seeds, options.out)
+    sizes, seeds, out = (QUICK, [0], TRIAL) if options.quick else (Sizes(), options.seeds, POINTS)
+    parts, out = options.parts or list(METHODS), options.out or out
+    searched = {each.seed for each in stored(out) if each.part == OURS}
+    if PEER in parts and OURS not in parts and not searched.issuperset(seeds):
+        parser.error(f"{out}: has no sizes for the peer; measure ours first, or with it")
+    run(parts, load(options.data, sizes.images), sizes, seeds, out)
 
 
 if __name__ == "__main__":
